@@ -1,0 +1,2 @@
+//! ashlar
+fn main() {}

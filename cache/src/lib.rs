@@ -1,0 +1,7 @@
+//! What is stored: digests, content store, layer files and their indexes, cache records, tree hashes, GC.
+
+pub mod digest;
+pub mod layer;
+pub mod tree;
+
+pub use digest::{ChainId, ContentHash, DiffId, Digest, Key, TreeHash};
