@@ -472,7 +472,7 @@ mod tests {
             other.tree_hash(&old.key, &selection).unwrap(),
             Some(TreeHash::from_bytes([7; 32]))
         );
-        assert_eq!(other.images().unwrap(), [image.clone()]);
+        assert_eq!(other.images().unwrap(), std::slice::from_ref(&image));
         assert_eq!(other.image(&image.name).unwrap(), Some(image.clone()));
         assert!(other.remove_image(&image.name).unwrap());
         assert!(!index.remove_image(&image.name).unwrap());
