@@ -202,11 +202,22 @@ impl Index {
         }))
     }
 
-    /// Remembers a finished step, replacing what was there under its key.
+    /// Remembers a finished step, replacing what was there under its key. Tree hashes memoised for the replaced
+    /// result are forgotten: they were hashes of other bytes.
     pub fn put_record(&self, record: &Record) -> Result<(), IndexError> {
         let layers: Vec<u8> = record.layers.iter().flat_map(|layer| *layer.as_bytes()).collect();
         let components = serde_json::to_string(&record.components).expect("strings are valid JSON");
-        self.connection()
+        let mut connection = self.connection();
+        let transaction = connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(self.wrap())?;
+        transaction
+            .prepare_cached(
+                "DELETE FROM tree_hash WHERE input = ?1 AND EXISTS (SELECT 1 FROM record WHERE key = ?1 AND layers <> ?2)",
+            )
+            .and_then(|mut statement| statement.execute(params![record.key.as_bytes(), layers]))
+            .map_err(self.wrap())?;
+        transaction
             .prepare_cached("INSERT OR REPLACE INTO record VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
             .and_then(|mut statement| {
                 statement.execute(params![
@@ -219,7 +230,7 @@ impl Index {
                 ])
             })
             .map_err(self.wrap())?;
-        Ok(())
+        transaction.commit().map_err(self.wrap())
     }
 
     /// Returns the memoised hash of a selection of a result.
@@ -472,6 +483,10 @@ mod tests {
             other.tree_hash(&old.key, &selection).unwrap(),
             Some(TreeHash::from_bytes([7; 32]))
         );
+        other.put_record(&Record { took_ms: 99, ..old.clone() }).unwrap();
+        assert!(other.tree_hash(&old.key, &selection).unwrap().is_some());
+        other.put_record(&Record { layers: vec![], ..old.clone() }).unwrap();
+        assert_eq!(other.tree_hash(&old.key, &selection).unwrap(), None);
         assert_eq!(other.images().unwrap(), std::slice::from_ref(&image));
         assert_eq!(other.image(&image.name).unwrap(), Some(image.clone()));
         assert!(other.remove_image(&image.name).unwrap());
