@@ -112,7 +112,9 @@ impl World {
                 job.cancel.cancelled().await;
                 return Err(Failure("killed".into()));
             }
-            "meet" => drop(self.barrier.as_ref().unwrap().wait().await),
+            "meet" => {
+                self.barrier.as_ref().unwrap().wait().await;
+            }
             "await-waiter" => {
                 while self.watched.as_ref().unwrap().waiting.load(Ordering::SeqCst) == 0 {
                     tokio::task::yield_now().await;
