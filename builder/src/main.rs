@@ -1,2 +1,8 @@
 //! ashlar
-fn main() {}
+mod sandbox;
+
+fn main() {
+    if let Some(code) = sandbox::helper_entry() {
+        std::process::exit(code);
+    }
+}
