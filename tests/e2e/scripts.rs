@@ -1,0 +1,36 @@
+//! The list of scripts: one test each, so that one can be run by its name.
+//!
+//! A script that is not in the list is found by a test; a name without a script fails by itself.
+
+use crate::script;
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                script::run(stringify!($name));
+            }
+        )*
+    };
+}
+
+scripts! {
+    add_tar,
+}
+
+#[test]
+fn every_script_is_listed() {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(script::directory()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "txt") {
+            found.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    let mut listed = LISTED.to_vec();
+    listed.sort_unstable();
+    assert_eq!(found, listed, "tests/e2e/scripts.rs lists the files of testdata/script");
+}
