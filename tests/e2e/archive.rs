@@ -47,7 +47,10 @@ pub(crate) fn read(path: &Path) -> Result<Image, String> {
 pub(crate) fn read_tar(bytes: &[u8]) -> Result<Image, String> {
     let members = members(bytes)?;
     let load = |name: &str| {
-        members.get(name).cloned().ok_or_else(|| format!("the archive has no member {name}"))
+        members
+            .get(name)
+            .cloned()
+            .ok_or_else(|| format!("the archive has no member {name}"))
     };
     if members.contains_key("manifest.json") {
         read_docker(&load)
@@ -61,7 +64,13 @@ pub(crate) fn read_tar(bytes: &[u8]) -> Result<Image, String> {
 }
 
 fn plain(tree: Tree) -> Image {
-    Image { config: Value::Null, id: String::new(), tree, names: Vec::new(), media_types: Vec::new() }
+    Image {
+        config: Value::Null,
+        id: String::new(),
+        tree,
+        names: Vec::new(),
+        media_types: Vec::new(),
+    }
 }
 
 type Load<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
@@ -71,10 +80,16 @@ fn read_docker(load: Load<'_>) -> Result<Image, String> {
     let image = manifest.get(0).ok_or("manifest.json lists no image")?;
     let config = load(string(&image["Config"])?)?;
     let layers = array(&image["Layers"])?;
-    let layers = layers.iter().map(|l| load(string(l)?)).collect::<Result<Vec<_>, _>>()?;
+    let layers = layers
+        .iter()
+        .map(|l| load(string(l)?))
+        .collect::<Result<Vec<_>, _>>()?;
     // Docker writes null where an image has no name.
     let tags = image["RepoTags"].as_array().cloned().unwrap_or_default();
-    let names = tags.iter().map(|t| Ok(string(t)?.to_owned())).collect::<Result<_, String>>()?;
+    let names = tags
+        .iter()
+        .map(|t| Ok(string(t)?.to_owned()))
+        .collect::<Result<_, String>>()?;
     assemble(&config, layers, names, Vec::new())
 }
 
@@ -84,7 +99,10 @@ fn read_oci(load: Load<'_>) -> Result<Image, String> {
         return Err(format!("oci-layout says {version}"));
     }
     let index = json(&load("index.json")?)?;
-    let mut descriptor = array(&index["manifests"])?.first().ok_or("index.json lists no manifest")?.clone();
+    let mut descriptor = array(&index["manifests"])?
+        .first()
+        .ok_or("index.json lists no manifest")?
+        .clone();
     let names = descriptor["annotations"]["org.opencontainers.image.ref.name"].as_str();
     let names = names.map(str::to_owned).into_iter().collect();
     let mut manifest = json(&blob(load, &descriptor)?)?;
@@ -94,9 +112,14 @@ fn read_oci(load: Load<'_>) -> Result<Image, String> {
     }
     let config = blob(load, &manifest["config"])?;
     let descriptors = array(&manifest["layers"])?;
-    let layers = descriptors.iter().map(|l| blob(load, l)).collect::<Result<Vec<_>, _>>()?;
-    let media_types =
-        descriptors.iter().map(|l| Ok(string(&l["mediaType"])?.to_owned())).collect::<Result<_, String>>()?;
+    let layers = descriptors
+        .iter()
+        .map(|l| blob(load, l))
+        .collect::<Result<Vec<_>, _>>()?;
+    let media_types = descriptors
+        .iter()
+        .map(|l| Ok(string(&l["mediaType"])?.to_owned()))
+        .collect::<Result<_, String>>()?;
     assemble(&config, layers, names, media_types)
 }
 
@@ -105,7 +128,11 @@ fn blob(load: Load<'_>, descriptor: &Value) -> Result<Vec<u8>, String> {
     let digest = string(&descriptor["digest"])?;
     let bytes = load(&format!("blobs/{}", digest.replacen(':', "/", 1)))?;
     if descriptor["size"] != bytes.len() {
-        return Err(format!("{digest}: {} bytes, but its descriptor says {}", bytes.len(), descriptor["size"]));
+        return Err(format!(
+            "{digest}: {} bytes, but its descriptor says {}",
+            bytes.len(),
+            descriptor["size"]
+        ));
     }
     if sha256(&bytes) != digest {
         return Err(format!("{digest}: its content is {}", sha256(&bytes)));
@@ -121,7 +148,10 @@ fn assemble(
 ) -> Result<Image, String> {
     let config = json(config_bytes)?;
     // A config without layers may leave the list out or write null.
-    let diff_ids = config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
+    let diff_ids = config["rootfs"]["diff_ids"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if diff_ids.len() != layers.len() {
         return Err(format!("{} diff IDs for {} layers", diff_ids.len(), layers.len()));
     }
@@ -133,7 +163,13 @@ fn assemble(
         }
         tree.apply(&tar[..])?;
     }
-    Ok(Image { config, id: sha256(config_bytes), tree, names, media_types })
+    Ok(Image {
+        config,
+        id: sha256(config_bytes),
+        tree,
+        names,
+        media_types,
+    })
 }
 
 /// Reads the members of a tar by name; symlinks among them (older docker-archives) are followed.
@@ -144,9 +180,15 @@ fn members(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let mut links = Vec::new();
     for entry in archive.entries().map_err(fault)? {
         let mut entry = entry.map_err(fault)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
+        let name = String::from_utf8_lossy(&entry.path_bytes())
+            .trim_start_matches("./")
+            .to_owned();
         if let Some(target) = entry.link_name_bytes() {
-            let base = String::from_utf8_lossy(&target).rsplit('/').next().unwrap_or_default().to_owned();
+            let base = String::from_utf8_lossy(&target)
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             links.push((name, base));
             continue;
         }
@@ -179,7 +221,9 @@ pub(crate) fn decompress(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
 /// Returns `sha256:…` of `bytes`.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
-    digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    digest
+        .iter()
+        .fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn json(bytes: &[u8]) -> Result<Value, String> {
@@ -187,11 +231,15 @@ fn json(bytes: &[u8]) -> Result<Value, String> {
 }
 
 fn string(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("{value} should be a string"))
+    value
+        .as_str()
+        .ok_or_else(|| format!("{value} should be a string"))
 }
 
 fn array(value: &Value) -> Result<&Vec<Value>, String> {
-    value.as_array().ok_or_else(|| format!("{value} should be an array"))
+    value
+        .as_array()
+        .ok_or_else(|| format!("{value} should be an array"))
 }
 
 #[cfg(test)]
@@ -215,11 +263,18 @@ mod tests {
 
     fn docker_archive(spoil: &[u8]) -> Vec<u8> {
         let layer = pack(&[("hello", b"world\n")]);
-        let config = format!(r#"{{"rootfs":{{"diff_ids":["{}"]}},"config":{{"User":"app"}}}}"#, sha256(&layer));
+        let config = format!(
+            r#"{{"rootfs":{{"diff_ids":["{}"]}},"config":{{"User":"app"}}}}"#,
+            sha256(&layer)
+        );
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&[&layer[..], spoil].concat()).unwrap();
         let manifest = br#"[{"Config":"c.json","RepoTags":["app:1"],"Layers":["l.tar"]}]"#;
-        pack(&[("l.tar", &gzip.finish().unwrap()), ("c.json", config.as_bytes()), ("manifest.json", manifest)])
+        pack(&[
+            ("l.tar", &gzip.finish().unwrap()),
+            ("c.json", config.as_bytes()),
+            ("manifest.json", manifest),
+        ])
     }
 
     #[test]

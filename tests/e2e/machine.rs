@@ -37,7 +37,9 @@ pub(crate) fn missing(conditions: &[&str]) -> Option<String> {
 /// Finds `program` in PATH and in the places where root's programs live.
 pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin:/usr/local/sbin";
-    path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| file.is_file())
+    path.split(':')
+        .map(|dir| Path::new(dir).join(program))
+        .find(|file| file.is_file())
 }
 
 /// Returns the host and URL of the distribution's package mirror as apt knows it.
@@ -47,7 +49,10 @@ pub(crate) fn debian_mirror() -> Option<(String, String)> {
         + &std::fs::read_to_string("/etc/apt/sources.list.d/ubuntu.sources").unwrap_or_default()
         + "\n"
         + &std::fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
-    let line = listed.lines().map(str::trim).find(|l| l.starts_with("URIs:") || l.starts_with("deb "))?;
+    let line = listed
+        .lines()
+        .map(str::trim)
+        .find(|l| l.starts_with("URIs:") || l.starts_with("deb "))?;
     let url = line.split_whitespace().find(|word| word.starts_with("http"))?;
     let host = url.split("://").nth(1)?.split('/').next()?;
     Some((host.to_owned(), url.to_owned()))
@@ -56,10 +61,20 @@ pub(crate) fn debian_mirror() -> Option<(String, String)> {
 fn registry_reachable() -> bool {
     static REACHABLE: OnceLock<bool> = OnceLock::new();
     *REACHABLE.get_or_init(|| {
-        let Some((host, _)) = debian_mirror() else { return false };
-        let address = if host.contains(':') { host } else { format!("{host}:80") };
-        let Ok(addresses) = address.to_socket_addrs() else { return false };
-        addresses.into_iter().any(|a| TcpStream::connect_timeout(&a, Duration::from_secs(5)).is_ok())
+        let Some((host, _)) = debian_mirror() else {
+            return false;
+        };
+        let address = if host.contains(':') {
+            host
+        } else {
+            format!("{host}:80")
+        };
+        let Ok(addresses) = address.to_socket_addrs() else {
+            return false;
+        };
+        addresses
+            .into_iter()
+            .any(|a| TcpStream::connect_timeout(&a, Duration::from_secs(5)).is_ok())
     })
 }
 
@@ -68,7 +83,12 @@ fn mounts_erofs() -> bool {
     *EROFS.get_or_init(|| {
         let known = std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("erofs"));
         // A module that is not loaded yet is not listed.
-        let loaded = || Command::new("modprobe").arg("erofs").stderr(Stdio::null()).status();
+        let loaded = || {
+            Command::new("modprobe")
+                .arg("erofs")
+                .stderr(Stdio::null())
+                .status()
+        };
         known || loaded().is_ok_and(|status| status.success())
     })
 }
@@ -78,5 +98,8 @@ fn conditions_are_answered_or_refused() {
     assert_eq!(has("exec:sh"), Ok(true));
     assert_eq!(has("exec:no-such-program"), Ok(false));
     assert!(has("moon").unwrap_err().contains("[moon]"));
-    assert_eq!(missing(&["exec:sh", "exec:no-such-program"]).unwrap(), "needs [exec:no-such-program]");
+    assert_eq!(
+        missing(&["exec:sh", "exec:no-such-program"]).unwrap(),
+        "needs [exec:no-such-program]"
+    );
 }

@@ -48,26 +48,43 @@ fn once(name: &str, make: fn(&Path)) -> PathBuf {
     if finished.is_dir() {
         return finished;
     }
-    let aside = tempfile::Builder::new().prefix("making-").tempdir_in(shared).unwrap();
+    let aside = tempfile::Builder::new()
+        .prefix("making-")
+        .tempdir_in(shared)
+        .unwrap();
     let root = aside.path().join("root");
     std::fs::create_dir(&root).unwrap();
     std::fs::set_permissions(&root, PermissionsExt::from_mode(0o755)).unwrap();
     make(&root);
     let renamed = std::fs::rename(&root, &finished);
-    assert!(renamed.is_ok() || finished.is_dir(), "cannot place {}: {renamed:?}", finished.display());
+    assert!(
+        renamed.is_ok() || finished.is_dir(),
+        "cannot place {}: {renamed:?}",
+        finished.display()
+    );
     finished
 }
 
 fn make_busybox(root: &Path) {
-    for dir in ["bin", "etc", "home", "home/app", "root", "tmp", "usr", "usr/bin", "var"] {
+    for dir in [
+        "bin", "etc", "home", "home/app", "root", "tmp", "usr", "usr/bin", "var",
+    ] {
         std::fs::create_dir(root.join(dir)).unwrap();
     }
     std::fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
     std::fs::set_permissions(root.join("root"), PermissionsExt::from_mode(0o700)).unwrap();
-    let program = machine::find_program("busybox").expect("busybox-static is installed; `sh tests/run` does that");
+    let program =
+        machine::find_program("busybox").expect("busybox-static is installed; `sh tests/run` does that");
     std::fs::copy(program, root.join("bin/busybox")).unwrap();
-    let listed = Command::new(root.join("bin/busybox")).arg("--list").output().unwrap();
-    for applet in String::from_utf8(listed.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+    let listed = Command::new(root.join("bin/busybox"))
+        .arg("--list")
+        .output()
+        .unwrap();
+    for applet in String::from_utf8(listed.stdout)
+        .unwrap()
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     std::fs::write(root.join("etc/passwd"), PASSWD).unwrap();
@@ -78,12 +95,27 @@ fn make_debian(root: &Path) {
     let (_, mirror) = machine::debian_mirror().expect("the mirror was reached a moment ago");
     let suite = suite();
     let mut command = Command::new(machine::find_program("mmdebstrap").unwrap());
-    command.args(["--variant=minbase", "--include=ca-certificates", "--aptopt=Acquire::Check-Valid-Until \"false\""]);
+    command.args([
+        "--variant=minbase",
+        "--include=ca-certificates",
+        "--aptopt=Acquire::Check-Valid-Until \"false\"",
+    ]);
     // Documentation and translations are most of the files and none of the point.
-    command.args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]);
-    command.arg("--dpkgopt=path-exclude=/usr/share/man/*").arg(suite).arg(root).arg(mirror);
+    command.args([
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+    ]);
+    command
+        .arg("--dpkgopt=path-exclude=/usr/share/man/*")
+        .arg(suite)
+        .arg(root)
+        .arg(mirror);
     let made = command.output().unwrap();
-    assert!(made.status.success(), "mmdebstrap failed:\n{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "mmdebstrap failed:\n{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
     let certificates = Path::new("/etc/ssl/certs/ca-certificates.crt");
     if certificates.exists() {
         std::fs::copy(certificates, root.join("etc/ssl/certs/ca-certificates.crt")).unwrap();
@@ -92,14 +124,19 @@ fn make_debian(root: &Path) {
 
 fn suite() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let code = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let code = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     code.unwrap_or("stable").trim_matches('"').to_owned()
 }
 
 #[test]
 fn the_busybox_root_runs() {
     let root = busybox();
-    let output = Command::new(root.join("bin/sh")).args(["-c", "echo works"]).output().unwrap();
+    let output = Command::new(root.join("bin/sh"))
+        .args(["-c", "echo works"])
+        .output()
+        .unwrap();
     assert_eq!(output.stdout, b"works\n");
     assert!(root.join("etc/passwd").exists());
     assert!(!root.join("proc").exists());

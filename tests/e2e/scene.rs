@@ -48,7 +48,10 @@ impl Scene {
     /// Makes the place for the test called `name`. The caller ends it with `validate::finish`.
     pub(crate) fn new(name: &str) -> Self {
         // /var/tmp and not /tmp: a tmpfs there would hide what a disk shows.
-        let dir = tempfile::Builder::new().prefix("ashlar-e2e-").tempdir_in("/var/tmp").unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("ashlar-e2e-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
         for part in ["work", "store", "home", "tmp"] {
             std::fs::create_dir(dir.path().join(part)).unwrap();
         }
@@ -131,11 +134,6 @@ impl Scene {
         self.env.get(key).map(String::as_str)
     }
 
-    /// Runs `ashlar` in the work directory.
-    pub(crate) fn ashlar<S: AsRef<str>>(&self, args: &[S]) -> Output {
-        self.run("ashlar", args)
-    }
-
     /// Runs `ashlar` and panics with its stderr unless it succeeds.
     pub(crate) fn ashlar_ok<S: AsRef<str>>(&self, args: &[S]) -> Output {
         self.must("ashlar", args)
@@ -166,9 +164,20 @@ impl Scene {
     /// Runs a program in `dir` with `stdin` (nothing when `None`), and ends it at the deadline.
     pub(crate) fn run_in(&self, dir: &Path, program: &str, args: &[&str], stdin: Option<&[u8]>) -> Output {
         let mut command = self.command(program);
-        let stdio = if stdin.is_some() { Stdio::piped() } else { Stdio::null() };
-        command.args(args).current_dir(dir).stdin(stdio).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}"));
+        let stdio = if stdin.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        command
+            .args(args)
+            .current_dir(dir)
+            .stdin(stdio)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {program}: {e}"));
         if let (Some(bytes), Some(mut pipe)) = (stdin, child.stdin.take()) {
             let bytes = bytes.to_vec();
             // A command that doesn't read its input is not this thread's failure.
@@ -182,7 +191,10 @@ impl Scene {
             // The shell joins the cgroup before it becomes the program, so that no child escapes it.
             Some(cgroup) => {
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs")).arg(program);
+                shell
+                    .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+                    .arg(cgroup.join("cgroup.procs"))
+                    .arg(program);
                 shell
             }
             None => Command::new(program),
@@ -207,9 +219,16 @@ impl Scene {
             }
             let (out, err) = (stdout.join().unwrap(), stderr.join().unwrap());
             let (out, err) = (String::from_utf8_lossy(&out), String::from_utf8_lossy(&err));
-            panic!("{}: {program} still ran after {:?}\n{out}{err}", self.name, self.deadline);
+            panic!(
+                "{}: {program} still ran after {:?}\n{out}{err}",
+                self.name, self.deadline
+            );
         }
-        Output { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+        Output {
+            code,
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        }
     }
 }
 
@@ -257,7 +276,10 @@ fn a_command_runs_in_the_scene_with_its_environment_and_input() {
     let script = "pwd; echo $GREETING; cat; echo talk >&2; exit 3";
     let output = scene.run_in(&scene.work(), "sh", &["-c", script], Some(b"typed"));
     assert_eq!(output.code, Some(3));
-    assert_eq!(output.stdout_text(), format!("{}\nhello\ntyped", scene.work().display()));
+    assert_eq!(
+        output.stdout_text(),
+        format!("{}\nhello\ntyped", scene.work().display())
+    );
     assert_eq!(output.stderr_text(), "talk\n");
 }
 

@@ -32,5 +32,8 @@ fn every_script_is_listed() {
     found.sort();
     let mut listed = LISTED.to_vec();
     listed.sort_unstable();
-    assert_eq!(found, listed, "tests/e2e/scripts.rs lists the files of testdata/script");
+    assert_eq!(
+        found, listed,
+        "tests/e2e/scripts.rs lists the files of testdata/script"
+    );
 }

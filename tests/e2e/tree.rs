@@ -19,7 +19,11 @@ pub(crate) type Name = Vec<u8>;
 /// What kind of file stands at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    File { sha256: [u8; 32], size_bytes: u64, content: Option<Vec<u8>> },
+    File {
+        sha256: [u8; 32],
+        size_bytes: u64,
+        content: Option<Vec<u8>>,
+    },
     Dir,
     Symlink(Vec<u8>),
     Char(u64, u64),
@@ -90,9 +94,11 @@ impl Tree {
             self.put(name, node);
         }
         for (name, target) in links {
-            let node = self.0.get(&target).cloned().ok_or_else(|| {
-                format!("hard link {} to missing {}", text(&name), text(&target))
-            })?;
+            let node = self
+                .0
+                .get(&target)
+                .cloned()
+                .ok_or_else(|| format!("hard link {} to missing {}", text(&name), text(&target)))?;
             self.put(name, node);
         }
         Ok(())
@@ -133,7 +139,11 @@ impl Tree {
                 None => lines.push(format!("/{}: only in {}", text(name), sides.0)),
                 Some(theirs) => {
                     let parts = node.differences(theirs, times);
-                    lines.extend(parts.iter().map(|p| format!("/{}: {p} ({} vs {})", text(name), sides.0, sides.1)));
+                    lines.extend(
+                        parts
+                            .iter()
+                            .map(|p| format!("/{}: {p} ({} vs {})", text(name), sides.0, sides.1)),
+                    );
                 }
             }
         }
@@ -162,8 +172,18 @@ impl Node {
         if self.describe() != other.describe() {
             parts.push(format!("{} ≠ {}", self.describe(), other.describe()));
         }
-        if let (Kind::File { sha256: a, size_bytes: n, .. }, Kind::File { sha256: b, size_bytes: m, .. }) =
-            (&self.kind, &other.kind)
+        if let (
+            Kind::File {
+                sha256: a,
+                size_bytes: n,
+                ..
+            },
+            Kind::File {
+                sha256: b,
+                size_bytes: m,
+                ..
+            },
+        ) = (&self.kind, &other.kind)
             && a != b
         {
             parts.push(format!("content of {n} bytes ≠ content of {m} bytes"));
@@ -196,7 +216,9 @@ fn whiteout(name: &[u8]) -> Option<Victim> {
 }
 
 fn clean(path: &[u8]) -> Name {
-    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    let parts = path
+        .split(|b| *b == b'/')
+        .filter(|part| !part.is_empty() && *part != b".");
     parts.collect::<Vec<_>>().join(&b'/')
 }
 
@@ -211,7 +233,9 @@ fn file_kind(mut reader: impl Read) -> Result<Kind, String> {
     let mut size_bytes = 0;
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = reader.read(&mut buffer).map_err(|e| format!("cannot read a file: {e}"))?;
+        let n = reader
+            .read(&mut buffer)
+            .map_err(|e| format!("cannot read a file: {e}"))?;
         if n == 0 {
             break;
         }
@@ -222,18 +246,29 @@ fn file_kind(mut reader: impl Read) -> Result<Kind, String> {
         }
     }
     let content = (size_bytes <= KEPT_BYTES as u64).then_some(kept);
-    Ok(Kind::File { sha256: hasher.finalize().into(), size_bytes, content })
+    Ok(Kind::File {
+        sha256: hasher.finalize().into(),
+        size_bytes,
+        content,
+    })
 }
 
 fn entry_node<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Node, String> {
     let fault = |e: std::io::Error| format!("layer entry: {e}");
     let mut xattrs = BTreeMap::new();
-    let (mut uid, mut gid) = (entry.header().uid().map_err(fault)?, entry.header().gid().map_err(fault)?);
+    let (mut uid, mut gid) = (
+        entry.header().uid().map_err(fault)?,
+        entry.header().gid().map_err(fault)?,
+    );
     if let Some(extensions) = entry.pax_extensions().map_err(fault)? {
         for extension in extensions {
             let extension = extension.map_err(fault)?;
             let (key, value) = (extension.key_bytes(), extension.value_bytes());
-            let number = || String::from_utf8_lossy(value).parse::<u64>().map_err(|e| format!("PAX: {e}"));
+            let number = || {
+                String::from_utf8_lossy(value)
+                    .parse::<u64>()
+                    .map_err(|e| format!("PAX: {e}"))
+            };
             match key {
                 b"uid" => uid = number()?,
                 b"gid" => gid = number()?,
@@ -247,28 +282,46 @@ fn entry_node<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Node, String> {
     }
     let header = entry.header().clone();
     let device = || {
-        let (major, minor) = (header.device_major().ok().flatten(), header.device_minor().ok().flatten());
+        let (major, minor) = (
+            header.device_major().ok().flatten(),
+            header.device_minor().ok().flatten(),
+        );
         (u64::from(major.unwrap_or(0)), u64::from(minor.unwrap_or(0)))
     };
     let kind = match header.entry_type() {
         tar::EntryType::Directory => Kind::Dir,
-        tar::EntryType::Symlink => {
-            Kind::Symlink(entry.link_name_bytes().ok_or("symlink without a target")?.into_owned())
-        }
+        tar::EntryType::Symlink => Kind::Symlink(
+            entry
+                .link_name_bytes()
+                .ok_or("symlink without a target")?
+                .into_owned(),
+        ),
         tar::EntryType::Char => Kind::Char(device().0, device().1),
         tar::EntryType::Block => Kind::Block(device().0, device().1),
         tar::EntryType::Fifo => Kind::Fifo,
-        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => file_kind(&mut *entry)?,
+        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+            file_kind(&mut *entry)?
+        }
         other => return Err(format!("layer entry of type {other:?}")),
     };
     let mode = permissions(&kind, header.mode().map_err(fault)?);
     let mtime = header.mtime().map_err(fault)?.cast_signed();
-    Ok(Node { kind, mode, uid, gid, mtime, xattrs })
+    Ok(Node {
+        kind,
+        mode,
+        uid,
+        gid,
+        mtime,
+        xattrs,
+    })
 }
 
 fn read_node(path: &Path) -> Node {
     let meta = std::fs::symlink_metadata(path).unwrap();
-    let device = (u64::from(rustix::fs::major(meta.rdev())), u64::from(rustix::fs::minor(meta.rdev())));
+    let device = (
+        u64::from(rustix::fs::major(meta.rdev())),
+        u64::from(rustix::fs::minor(meta.rdev())),
+    );
     let file_type = meta.file_type();
     let kind = if file_type.is_dir() {
         Kind::Dir
@@ -285,12 +338,23 @@ fn read_node(path: &Path) -> Node {
     };
     let mode = permissions(&kind, meta.mode());
     let (uid, gid) = (u64::from(meta.uid()), u64::from(meta.gid()));
-    Node { kind, mode, uid, gid, mtime: meta.mtime(), xattrs: read_xattrs(path) }
+    Node {
+        kind,
+        mode,
+        uid,
+        gid,
+        mtime: meta.mtime(),
+        xattrs: read_xattrs(path),
+    }
 }
 
 /// Symlinks have no permissions on Linux; builders write 0777 or whatever their tar library does.
 fn permissions(kind: &Kind, mode: u32) -> u32 {
-    if matches!(kind, Kind::Symlink(_)) { 0o777 } else { mode & 0o7777 }
+    if matches!(kind, Kind::Symlink(_)) {
+        0o777
+    } else {
+        mode & 0o7777
+    }
 }
 
 fn read_xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -344,12 +408,23 @@ mod tests {
     #[test]
     fn layers_are_laid_over_each_other() {
         use tar::EntryType::{Directory, Link, Regular, Symlink};
-        let base: &[_] = &[("a/", Directory, ""), ("a/x", Regular, "1"), ("a/y", Regular, "2"), ("b", Regular, "3")];
+        let base: &[_] = &[
+            ("a/", Directory, ""),
+            ("a/x", Regular, "1"),
+            ("a/y", Regular, "2"),
+            ("b", Regular, "3"),
+        ];
         check(&[base], "a a/x a/y b");
         check(&[base, &[("a/.wh.x", Regular, "")]], "a a/y b");
-        check(&[base, &[("a/z", Regular, ""), ("a/.wh..wh..opq", Regular, "")]], "a a/z b");
+        check(
+            &[base, &[("a/z", Regular, ""), ("a/.wh..wh..opq", Regular, "")]],
+            "a a/z b",
+        );
         check(&[base, &[("a", Symlink, "b")]], "a b");
-        check(&[base, &[("c", Link, "a/x"), (".wh.b", Regular, "")]], "a a/x a/y c");
+        check(
+            &[base, &[("c", Link, "a/x"), (".wh.b", Regular, "")]],
+            "a a/x a/y c",
+        );
         check(&[base, &[("./a/", Directory, "")]], "a a/x a/y b");
     }
 
@@ -358,8 +433,22 @@ mod tests {
         let mut one = Tree::default();
         let mut two = Tree::default();
         use tar::EntryType::{Directory, Regular};
-        one.apply(&layer(&[("same", Regular, "s"), ("f", Regular, "x"), ("gone", Directory, "")])[..]).unwrap();
-        two.apply(&layer(&[("same", Regular, "s"), ("f", Regular, "yy"), ("new", Directory, "")])[..]).unwrap();
+        one.apply(
+            &layer(&[
+                ("same", Regular, "s"),
+                ("f", Regular, "x"),
+                ("gone", Directory, ""),
+            ])[..],
+        )
+        .unwrap();
+        two.apply(
+            &layer(&[
+                ("same", Regular, "s"),
+                ("f", Regular, "yy"),
+                ("new", Directory, ""),
+            ])[..],
+        )
+        .unwrap();
         let lines = one.differences(&two, ("ours", "theirs"), Times::Compare);
         insta::assert_snapshot!(lines.join("\n"), @r"
         /f: content of 1 bytes ≠ content of 2 bytes (ours vs theirs)
@@ -374,11 +463,19 @@ mod tests {
         std::fs::create_dir(dir.path().join("d")).unwrap();
         std::fs::write(dir.path().join("d/file"), "content").unwrap();
         std::os::unix::fs::symlink("d/file", dir.path().join("link")).unwrap();
-        let tar = std::process::Command::new("tar").arg("-C").arg(dir.path()).args(["-c", "."]).output().unwrap();
+        let tar = std::process::Command::new("tar")
+            .arg("-C")
+            .arg(dir.path())
+            .args(["-c", "."])
+            .output()
+            .unwrap();
         let mut tree = Tree::default();
         tree.apply(&tar.stdout[..]).unwrap();
         let lines = Tree::from_dir(dir.path()).differences(&tree, ("dir", "tar"), Times::Compare);
         assert_eq!(lines, Vec::<String>::new());
-        assert_eq!(tree.get("/link").unwrap().describe().split(' ').next(), Some("symlink"));
+        assert_eq!(
+            tree.get("/link").unwrap().describe().split(' ').next(),
+            Some("symlink")
+        );
     }
 }

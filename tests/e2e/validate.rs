@@ -14,14 +14,23 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Fails the test unless its place is left in order; said with everything that is wrong.
 pub(crate) fn finish(scene: Scene) {
     let problems = problems(&scene);
-    assert!(problems.is_empty(), "{}: left in disorder:\n  {}", scene.name(), problems.join("\n  "));
+    assert!(
+        problems.is_empty(),
+        "{}: left in disorder:\n  {}",
+        scene.name(),
+        problems.join("\n  ")
+    );
 }
 
 /// Returns everything that is wrong with what the test left behind, one line each.
 pub(crate) fn problems(scene: &Scene) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(processes(scene).into_iter().map(|p| format!("process left: {p}")));
-    found.extend(mounts(scene.dir()).into_iter().map(|m| format!("mount left: {m}")));
+    found.extend(
+        mounts(scene.dir())
+            .into_iter()
+            .map(|m| format!("mount left: {m}")),
+    );
     found.extend(store_problems(&scene.store()));
     found
 }
@@ -39,7 +48,8 @@ pub(crate) fn store_problems(root: &Path) -> Vec<String> {
     for layer in files_below(&root.join("layers")) {
         let checked = std::process::Command::new(&fsck).arg(&layer).output().unwrap();
         if !checked.status.success() {
-            let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+            let said = String::from_utf8_lossy(&checked.stdout).into_owned()
+                + &String::from_utf8_lossy(&checked.stderr);
             found.push(format!("fsck.erofs refuses {}: {}", layer.display(), said.trim()));
         }
     }
@@ -78,7 +88,11 @@ fn pids(cgroup: &Path) -> Vec<i32> {
         let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         let below = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        pending.extend(below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+        pending.extend(
+            below
+                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+                .map(|e| e.path()),
+        );
     }
     pids
 }
@@ -91,7 +105,9 @@ fn users_of(store: &Path) -> Vec<i32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes())
+            environment
+                .split(|b| *b == 0)
+                .any(|variable| variable == wanted.as_bytes())
         })
         .collect()
 }
@@ -104,7 +120,11 @@ fn describe(pid: i32) -> String {
 fn mounts(dir: &Path) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let below = format!("{}/", dir.display());
-    table.lines().filter(|line| line.contains(&below)).map(str::to_owned).collect()
+    table
+        .lines()
+        .filter(|line| line.contains(&below))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
@@ -113,7 +133,11 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     while let Some(dir) = pending.pop() {
         for entry in std::fs::read_dir(&dir).into_iter().flatten() {
             let entry = entry.unwrap();
-            let into = if entry.file_type().unwrap().is_dir() { &mut pending } else { &mut files };
+            let into = if entry.file_type().unwrap().is_dir() {
+                &mut pending
+            } else {
+                &mut files
+            };
             into.push(entry.path());
         }
     }

@@ -20,8 +20,15 @@ impl Run {
         match (name, args) {
             ("ashlar", _) => self.program("ashlar", args, fails),
             ("build", _) => {
-                let base = format!("busybox={}", self.scene.var("BUSYBOX").expect("because every script has it"));
-                self.program("ashlar", &[&["build", "--build-context", &base], args].concat(), fails)
+                let base = format!(
+                    "busybox={}",
+                    self.scene.var("BUSYBOX").expect("because every script has it")
+                );
+                self.program(
+                    "ashlar",
+                    &[&["build", "--build-context", &base], args].concat(),
+                    fails,
+                )
             }
             ("sh", [script]) => self.program("sh", &["-ec", script], fails),
             ("cd" | "mkdir" | "rm" | "chmod" | "touch" | "cp" | "write" | "env" | "stdin" | "capture", _) => {
@@ -68,7 +75,12 @@ impl Run {
             ("mkdir", [dir]) => std::fs::create_dir_all(self.path(dir)).map_err(fault),
             ("rm", [path]) => {
                 let path = self.path(path);
-                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.map_err(fault)
+                if path.is_dir() {
+                    std::fs::remove_dir_all(path)
+                } else {
+                    std::fs::remove_file(path)
+                }
+                .map_err(fault)
             }
             ("chmod", [mode, path]) => {
                 let mode = u32::from_str_radix(mode, 8).map_err(|e| e.to_string())?;
@@ -76,7 +88,11 @@ impl Run {
             }
             ("touch", [path]) => {
                 // Not "now": a test must not depend on how fast the machine is.
-                let file = std::fs::OpenOptions::new().append(true).create(true).open(self.path(path)).map_err(fault)?;
+                let file = std::fs::OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .open(self.path(path))
+                    .map_err(fault)?;
                 let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
                 file.set_modified(later).map_err(fault)
             }
@@ -111,7 +127,9 @@ impl Run {
             ("code", [code]) => {
                 let expected = code.parse::<i32>().map_err(|e| format!("code {code}: {e}"))?;
                 let found = self.last.code;
-                Ok(holds(found == Some(expected), || format!("the exit code was {found:?}, not {expected}")))
+                Ok(holds(found == Some(expected), || {
+                    format!("the exit code was {found:?}, not {expected}")
+                }))
             }
             ("cmp", [a, b]) => {
                 let same = self.content(a)? == self.content(b)?;
@@ -119,14 +137,18 @@ impl Run {
             }
             ("equal", [a, b]) => Ok(holds(a == b, || format!("`{a}` is not `{b}`"))),
             ("exists", [_, ..]) => {
-                let absent = args.iter().find(|path| self.path(path).symlink_metadata().is_err());
+                let absent = args
+                    .iter()
+                    .find(|path| self.path(path).symlink_metadata().is_err());
                 Ok(absent.map_or(Ok(()), |path| Err(format!("{path} does not exist"))))
             }
             ("ran" | "cached", [what]) => self.check_steps(name, what),
             ("same-tree", [a, b]) => {
                 let (ours, theirs) = (self.image(a)?, self.image(b)?);
                 let lines = ours.tree.differences(&theirs.tree, (a, b), Times::Ignore);
-                Ok(holds(lines.is_empty(), || format!("the trees differ:\n  {}", lines.join("\n  "))))
+                Ok(holds(lines.is_empty(), || {
+                    format!("the trees differ:\n  {}", lines.join("\n  "))
+                }))
             }
             (_, [image, rest @ ..]) if name.starts_with("image-") => {
                 let image = self.image(image)?;
@@ -140,11 +162,15 @@ impl Run {
         let steps = progress::steps(&self.last.stderr_text());
         let listed = if name == "ran" { steps.ran } else { steps.cached };
         if let Ok(n) = what.parse::<usize>() {
-            return Ok(holds(listed.len() == n, || format!("{name} {}, not {n}: {listed:?}", listed.len())));
+            return Ok(holds(listed.len() == n, || {
+                format!("{name} {}, not {n}: {listed:?}", listed.len())
+            }));
         }
         let pattern = regex(what)?;
         let found = listed.iter().any(|step| pattern.is_match(step));
-        Ok(holds(found, || format!("no step matching /{what}/ among {name}: {listed:?}")))
+        Ok(holds(found, || {
+            format!("no step matching /{what}/ among {name}: {listed:?}")
+        }))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -172,7 +198,9 @@ impl Run {
         self.n_archives += 1;
         let saved = self.scene.aside(&format!("image-{}.tar", self.n_archives));
         let target = saved.display().to_string();
-        let output = self.scene.run_in(&self.cwd, "ashlar", &["save", "-o", &target, name], None);
+        let output = self
+            .scene
+            .run_in(&self.cwd, "ashlar", &["save", "-o", &target, name], None);
         if output.code != Some(0) {
             return Err(format!("cannot save {name}: {}", output.stderr_text()));
         }
@@ -196,23 +224,30 @@ fn matches(stream: &str, pattern: &str, said: &str) -> Result<Checked, String> {
 
 fn check_image(image: &Image, name: &str, args: &[&str]) -> Result<Checked, String> {
     match (name, args) {
-        ("image-has", [path]) | ("image-file", [path]) => {
-            Ok(holds(image.tree.get(path).is_some(), || format!("{path} is not in the image")))
-        }
+        ("image-has", [path]) | ("image-file", [path]) => Ok(holds(image.tree.get(path).is_some(), || {
+            format!("{path} is not in the image")
+        })),
         ("image-file", [path, content]) => Ok(check_file(image, path, content)),
         ("image-stat", [path, expected]) => {
             let found = image.tree.get(path).map(crate::tree::Node::describe);
             let found = found.unwrap_or_else(|| "nothing".to_owned());
-            Ok(holds(found == *expected, || format!("{path} is `{found}`, not `{expected}`")))
+            Ok(holds(found == *expected, || {
+                format!("{path} is `{found}`, not `{expected}`")
+            }))
         }
         ("image-mtime", [path, seconds]) => {
             let found = image.tree.get(path).map(|node| node.mtime.to_string());
-            Ok(holds(found.as_deref() == Some(seconds), || format!("{path} is of {found:?}, not {seconds}")))
+            Ok(holds(found.as_deref() == Some(seconds), || {
+                format!("{path} is of {found:?}, not {seconds}")
+            }))
         }
         ("image-config", [path, expected]) => {
             let found = lookup(&image.config, path);
-            let wanted = serde_json::from_str(expected).unwrap_or_else(|_| Value::String((*expected).to_owned()));
-            Ok(holds(found == wanted, || format!("{path} is {found}, not {wanted}")))
+            let wanted =
+                serde_json::from_str(expected).unwrap_or_else(|_| Value::String((*expected).to_owned()));
+            Ok(holds(found == wanted, || {
+                format!("{path} is {found}, not {wanted}")
+            }))
         }
         ("image-env", [pair]) => {
             let listed = lookup(&image.config, ".config.Env");
@@ -224,12 +259,16 @@ fn check_image(image: &Image, name: &str, args: &[&str]) -> Result<Checked, Stri
             let entries = entries.as_array().cloned().unwrap_or_default();
             let texts: Vec<&str> = entries.iter().filter_map(|e| e["created_by"].as_str()).collect();
             let pattern = regex(pattern)?;
-            Ok(holds(texts.iter().any(|t| pattern.is_match(t)), || format!("no such entry in {texts:#?}")))
+            Ok(holds(texts.iter().any(|t| pattern.is_match(t)), || {
+                format!("no such entry in {texts:#?}")
+            }))
         }
         ("image-layers", [n]) => {
             let layers = lookup(&image.config, ".rootfs.diff_ids");
             let found = layers.as_array().map_or(0, Vec::len);
-            Ok(holds(found.to_string() == *n, || format!("{found} layers, not {n}")))
+            Ok(holds(found.to_string() == *n, || {
+                format!("{found} layers, not {n}")
+            }))
         }
         ("image-media-type", [expected]) => {
             let all = !image.media_types.is_empty() && image.media_types.iter().all(|t| t == expected);
@@ -239,18 +278,30 @@ fn check_image(image: &Image, name: &str, args: &[&str]) -> Result<Checked, Stri
             let found = image.names.iter().any(|n| n == expected);
             Ok(holds(found, || format!("the names are {:?}", image.names)))
         }
-        _ => Err(format!("unknown command `{name}` with {} arguments", args.len() + 1)),
+        _ => Err(format!(
+            "unknown command `{name}` with {} arguments",
+            args.len() + 1
+        )),
     }
 }
 
 /// Compares a file's content; one newline at its end may be left out in the script.
 fn check_file(image: &Image, path: &str, expected: &str) -> Checked {
-    let node = image.tree.get(path).ok_or_else(|| format!("{path} is not in the image"))?;
-    let Kind::File { content: Some(content), .. } = &node.kind else {
+    let node = image
+        .tree
+        .get(path)
+        .ok_or_else(|| format!("{path} is not in the image"))?;
+    let Kind::File {
+        content: Some(content),
+        ..
+    } = &node.kind
+    else {
         return Err(format!("{path} is {}, not a small file", node.describe()));
     };
     let same = content == expected.as_bytes() || content.strip_suffix(b"\n") == Some(expected.as_bytes());
-    holds(same, || format!("{path}: it is \"{}\", not {expected:?}", text(content)))
+    holds(same, || {
+        format!("{path}: it is \"{}\", not {expected:?}", text(content))
+    })
 }
 
 /// Follows `.config.Env[0]` into JSON; `Null` where nothing is. A key with dots is written `["a.b"]`.

@@ -4,7 +4,7 @@
 
 mod commands;
 mod parse;
-mod progress;
+pub(crate) mod progress;
 
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,14 @@ impl Run {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        Self { scene, cwd, stdin: None, last: Output::default(), log: String::new(), n_archives: 0 }
+        Self {
+            scene,
+            cwd,
+            stdin: None,
+            last: Output::default(),
+            log: String::new(),
+            n_archives: 0,
+        }
     }
 
     fn step(&mut self, command: &Command) -> Result<Flow, String> {
@@ -100,8 +107,14 @@ impl Run {
                 return Ok(Flow::Next);
             }
         }
-        let words = command.words.iter().map(|word| self.expand(word)).collect::<Result<Vec<_>, _>>()?;
-        let (name, args) = words.split_first().expect("because the parser refuses empty commands");
+        let words = command
+            .words
+            .iter()
+            .map(|word| self.expand(word))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (name, args) = words
+            .split_first()
+            .expect("because the parser refuses empty commands");
         let mark = if command.fails { "! " } else { "" };
         self.log.push_str(&format!("> {mark}{}\n", words.join(" ")));
         if name == "skip" {
@@ -115,9 +128,11 @@ impl Run {
     fn expand(&self, word: &Word) -> Result<String, String> {
         let expand = |piece: &Piece| match piece {
             Piece::Text(text) => Ok(text.clone()),
-            Piece::Variable(name) => {
-                self.scene.var(name).map(str::to_owned).ok_or_else(|| format!("${name} is not set"))
-            }
+            Piece::Variable(name) => self
+                .scene
+                .var(name)
+                .map(str::to_owned)
+                .ok_or_else(|| format!("${name} is not set")),
         };
         word.iter().map(expand).collect()
     }
@@ -134,29 +149,56 @@ mod tests {
             Err(report) => report,
         };
         let needs_root = result == "skipped: needs [root]";
-        assert!(needs_root || result.contains(expected), "expected {expected:?} in:\n{result}");
+        assert!(
+            needs_root || result.contains(expected),
+            "expected {expected:?} in:\n{result}"
+        );
     }
 
     #[test]
     fn a_script_passes_fails_and_skips() {
-        check("sh 'echo a; echo b'\nstdout '^b$'\n! stdout c\nstderr '^$'", "passed");
-        check("# phase\nsh 'echo a'\nstdout b", "inline.txt:3: stdout does not match /b/\n# phase\n> sh echo a\na\n> stdout b\n");
+        check(
+            "sh 'echo a; echo b'\nstdout '^b$'\n! stdout c\nstderr '^$'",
+            "passed",
+        );
+        check(
+            "# phase\nsh 'echo a'\nstdout b",
+            "inline.txt:3: stdout does not match /b/\n# phase\n> sh echo a\na\n> stdout b\n",
+        );
         check("sh 'exit 3'", "inline.txt:1: exit code 3");
         check("! sh 'exit 3'\ncode 3", "passed");
         check("! sh true", "inline.txt:1: it succeeded, and was to fail");
-        check("[exec:no-such-program] skip x\nskip 'because so'\nsh false", "skipped: because so");
+        check(
+            "[exec:no-such-program] skip x\nskip 'because so'\nsh false",
+            "skipped: because so",
+        );
         check("nonsense", "unknown command `nonsense`");
         check("exists $X", "inline.txt:1: $X is not set");
     }
 
     #[test]
     fn files_variables_and_directories() {
-        check("cmp a b\n! cmp a c\n-- a --\n1\n-- b --\n1\n-- c --\n2\n", "passed");
+        check(
+            "cmp a b\n! cmp a c\n-- a --\n1\n-- b --\n1\n-- c --\n2\n",
+            "passed",
+        );
         check("cmp a c\n-- a --\n1\n-- c --\n2\n", "a and c differ");
-        check("env X=1\nmkdir d\ncd d\nwrite f v$X\nexists f\ncd ..\nsh 'cat d/f'\nstdout '^v1$'", "passed");
-        check("chmod 0600 a\nsh 'stat -c %a a'\nstdout 600\nrm a\n! exists a\n-- a --\n", "passed");
-        check("sh 'echo id'\ncapture ID\nequal $ID id\n! equal $ID other\nstdin a\n-- a --\n", "passed");
-        check("sh 'mkdir -p $STORE/incomplete; : > $STORE/incomplete/x'", "validate:");
+        check(
+            "env X=1\nmkdir d\ncd d\nwrite f v$X\nexists f\ncd ..\nsh 'cat d/f'\nstdout '^v1$'",
+            "passed",
+        );
+        check(
+            "chmod 0600 a\nsh 'stat -c %a a'\nstdout 600\nrm a\n! exists a\n-- a --\n",
+            "passed",
+        );
+        check(
+            "sh 'echo id'\ncapture ID\nequal $ID id\n! equal $ID other\nstdin a\n-- a --\n",
+            "passed",
+        );
+        check(
+            "sh 'mkdir -p $STORE/incomplete; : > $STORE/incomplete/x'",
+            "validate:",
+        );
     }
 
     #[test]

@@ -50,7 +50,10 @@ pub(crate) fn parse(text: &str) -> Result<Script, String> {
         Some(at) => (at, parse_files(text, at)),
         None => (text.lines().count(), Vec::new()),
     };
-    let mut script = Script { phases: Vec::new(), files };
+    let mut script = Script {
+        phases: Vec::new(),
+        files,
+    };
     for (at, line) in text.lines().take(commands).enumerate() {
         let line = line.trim();
         if let Some(comment) = line.strip_prefix('#') {
@@ -60,7 +63,12 @@ pub(crate) fn parse(text: &str) -> Result<Script, String> {
             if script.phases.is_empty() {
                 script.phases.push(Phase::default());
             }
-            script.phases.last_mut().expect("because one was pushed").commands.push(command);
+            script
+                .phases
+                .last_mut()
+                .expect("because one was pushed")
+                .commands
+                .push(command);
         }
     }
     Ok(script)
@@ -73,7 +81,10 @@ fn open_phase(phases: &mut Vec<Phase>, comment: &str) {
             phase.title.push(' ');
             phase.title.push_str(comment);
         }
-        _ => phases.push(Phase { title: comment.to_owned(), commands: Vec::new() }),
+        _ => phases.push(Phase {
+            title: comment.to_owned(),
+            commands: Vec::new(),
+        }),
     }
 }
 
@@ -105,12 +116,19 @@ fn parse_command(line: usize, text: &str) -> Result<Command, String> {
         conditions.push(condition.to_owned());
         rest = more.trim_start();
     }
-    let negated = rest.strip_prefix('!').filter(|after| after.starts_with([' ', '\t']));
+    let negated = rest
+        .strip_prefix('!')
+        .filter(|after| after.starts_with([' ', '\t']));
     let words = split_words(negated.unwrap_or(rest))?;
     if words.is_empty() {
         return Err("no command".to_owned());
     }
-    Ok(Command { line, conditions, fails: negated.is_some(), words })
+    Ok(Command {
+        line,
+        conditions,
+        fails: negated.is_some(),
+        words,
+    })
 }
 
 fn split_words(text: &str) -> Result<Vec<Word>, String> {
@@ -193,7 +211,12 @@ mod tests {
             for command in &phase.commands {
                 let words: Vec<String> = command.words.iter().map(show_word).collect();
                 let fails = if command.fails { "! " } else { "" };
-                out += &format!("{} {:?} {fails}{}\n", command.line, command.conditions, words.join("|"));
+                out += &format!(
+                    "{} {:?} {fails}{}\n",
+                    command.line,
+                    command.conditions,
+                    words.join("|")
+                );
             }
         }
         for (name, content) in &script.files {

@@ -19,8 +19,12 @@ pub(crate) fn steps(stderr: &str) -> Steps {
     let mut names: BTreeMap<u32, String> = BTreeMap::new();
     let mut steps = Steps::default();
     for line in stderr.lines() {
-        let Some((number, said)) = line.strip_prefix('#').and_then(|rest| rest.split_once(' ')) else { continue };
-        let Ok(number) = number.parse::<u32>() else { continue };
+        let Some((number, said)) = line.strip_prefix('#').and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let Ok(number) = number.parse::<u32>() else {
+            continue;
+        };
         if let Some(name) = step_name(said) {
             names.insert(number, name.to_owned());
         } else if let Some(name) = names.get(&number) {
@@ -55,5 +59,8 @@ fn plain_progress_is_read() {
          #5 [4/5] ONBUILD LINK COPY b /\n#5 DONE 0.0s\n#6 [5/5] RUN false\n#6 ERROR: exit code: 1\n#7 exporting\n#7 DONE 0s\n",
     );
     assert_eq!(steps.cached, ["COPY a /"]);
-    assert_eq!(steps.ran, ["RUN echo [x] DONE", "ONBUILD LINK COPY b /", "RUN false"]);
+    assert_eq!(
+        steps.ran,
+        ["RUN echo [x] DONE", "ONBUILD LINK COPY b /", "RUN false"]
+    );
 }
