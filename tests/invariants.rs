@@ -3,6 +3,7 @@
 //! The checks look at text, not at syntax: cheap, and strict where they err.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -219,7 +220,14 @@ fn every_file_says_what_it_is_for_and_is_short() {
 #[test]
 fn architecture_names_files_that_exist() {
     let root = workspace();
-    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
+    let Ok(text) = std::fs::read_to_string(root.join("ARCHITECTURE.md")) else {
+        // Past libtest's capture; CI makes a failure of it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIP invariants/architecture: ARCHITECTURE.md is not there"
+        );
+        return;
+    };
     let named = text
         .split('`')
         .skip(1)

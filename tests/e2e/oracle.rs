@@ -153,45 +153,44 @@ pub(crate) fn context(case: &str, work: &Path) {
 /// Returns an OCI layout with the busybox root as `base`, so that both builders start from the same bytes.
 pub(crate) fn base_layout() -> &'static Path {
     static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
-    LAYOUT.get_or_init(|| {
-        let layout =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busybox-oci-{}", std::process::id()));
-        let scene = Scene::new("oracle/base");
-        let container = buildah(&scene, &["from", "scratch"]);
-        buildah(
-            &scene,
-            &[
-                "add",
-                "-q",
-                &container,
-                &rootfs::busybox().display().to_string(),
-                "/",
-            ],
-        );
-        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        buildah(
-            &scene,
-            &[
-                "config",
-                "--env",
-                path,
-                "--cmd",
-                "sh",
-                "--label",
-                "base=busybox",
-                &container,
-            ],
-        );
-        buildah(
-            &scene,
-            &["commit", "-q", "--format", "docker", &container, "base"],
-        );
-        buildah(
-            &scene,
-            &["push", "-q", "base", &format!("oci:{}:base", layout.display())],
-        );
-        layout
-    })
+    LAYOUT.get_or_init(|| rootfs::once("busybox-oci", make_base_layout))
+}
+
+fn make_base_layout(layout: &Path) {
+    let scene = Scene::new("oracle/base");
+    let container = buildah(&scene, &["from", "scratch"]);
+    buildah(
+        &scene,
+        &[
+            "add",
+            "-q",
+            &container,
+            &rootfs::busybox().display().to_string(),
+            "/",
+        ],
+    );
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    buildah(
+        &scene,
+        &[
+            "config",
+            "--env",
+            path,
+            "--cmd",
+            "sh",
+            "--label",
+            "base=busybox",
+            &container,
+        ],
+    );
+    buildah(
+        &scene,
+        &["commit", "-q", "--format", "docker", &container, "base"],
+    );
+    buildah(
+        &scene,
+        &["push", "-q", "base", &format!("oci:{}:base", layout.display())],
+    );
 }
 
 fn by_buildah(scene: &Scene) -> Image {

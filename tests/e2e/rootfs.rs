@@ -41,10 +41,11 @@ pub(crate) fn debian() -> Result<&'static Path, String> {
     made.as_deref().map_err(Clone::clone)
 }
 
-/// Makes a root aside and renames it, so that two test processes never see half of one.
-fn once(name: &str, make: fn(&Path)) -> PathBuf {
+/// Makes a directory aside and renames it, so that two test processes never see half of one.
+/// The number in its name changes with what is in it.
+pub(crate) fn once(name: &str, make: fn(&Path)) -> PathBuf {
     let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let finished = shared.join(format!("{name}-root-3"));
+    let finished = shared.join(format!("{name}-4"));
     if finished.is_dir() {
         return finished;
     }

@@ -17,7 +17,51 @@ macro_rules! scripts {
 }
 
 scripts! {
-    add_tar,
+    add_archives,
+    arg_and_env,
+    bases,
+    cache_content,
+    cache_stages,
+    config,
+    context_files,
+    context_ignore,
+    copy_errors,
+    copy_links,
+    copy_owner_mode,
+    copy_paths,
+    copy_wildcards,
+    determinism,
+    dockerfile_syntax,
+    errors,
+    exec_and_shell_form,
+    expansion,
+    failing_run,
+    full_disk,
+    heredocs,
+    history,
+    image_commands,
+    kill_leaves_nothing,
+    multi_stage,
+    named_contexts,
+    network,
+    onbuild,
+    outputs,
+    parallel_stages,
+    refused,
+    registry_pull,
+    run_command,
+    run_environment,
+    run_files,
+    save_and_load,
+    unpacked_lowers,
+    users_and_workdir,
+}
+
+#[test]
+fn every_script_can_be_read() {
+    for name in LISTED {
+        script::check_syntax(name).unwrap();
+    }
 }
 
 #[test]

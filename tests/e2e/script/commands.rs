@@ -243,11 +243,10 @@ fn check_image(image: &Image, name: &str, args: &[&str]) -> Result<Checked, Stri
         }
         ("image-config", [path, expected]) => {
             let found = lookup(&image.config, path);
-            let wanted =
-                serde_json::from_str(expected).unwrap_or_else(|_| Value::String((*expected).to_owned()));
-            Ok(holds(found == wanted, || {
-                format!("{path} is {found}, not {wanted}")
-            }))
+            let literal = Value::String((*expected).to_owned());
+            let parsed = serde_json::from_str::<Value>(expected);
+            let same = found == literal || parsed.is_ok_and(|wanted| wanted == found);
+            Ok(holds(same, || format!("{path} is {found}, not {expected}")))
         }
         ("image-env", [pair]) => {
             let listed = lookup(&image.config, ".config.Env");

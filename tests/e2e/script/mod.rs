@@ -44,6 +44,15 @@ pub(crate) fn run(name: &str) {
     }
 }
 
+/// Parses a script without running it; the error names its line.
+pub(crate) fn check_syntax(name: &str) -> Result<(), String> {
+    let text = std::fs::read_to_string(directory().join(format!("{name}.txt")));
+    let text = text.map_err(|e| format!("{name}.txt: {e}"))?;
+    parse::parse(&text)
+        .map(|_| ())
+        .map_err(|e| format!("{name}.txt: {e}"))
+}
+
 /// Returns the directory of the scripts.
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/script")
