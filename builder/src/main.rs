@@ -1,2 +1,5 @@
 //! ashlar
+mod archive;
+mod image;
+mod registry;
 fn main() {}
