@@ -1,6 +1,9 @@
 //! ashlar
+mod archive;
+mod image;
 #[allow(dead_code, reason = "the build command brings it to life")]
 mod progress;
+mod registry;
 mod sandbox;
 
 fn main() {
