@@ -1,7 +1,9 @@
 //! What is stored: digests, content store, layer files and their indexes, cache records, tree hashes, GC.
 
 pub mod digest;
+mod error;
 pub mod layer;
 pub mod tree;
 
 pub use digest::{ChainId, ContentHash, DiffId, Digest, Key, TreeHash};
+pub use error::{EntryName, Error, Problem, Result};
