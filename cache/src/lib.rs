@@ -2,6 +2,8 @@
 
 pub mod digest;
 pub mod layer;
+pub mod root;
 pub mod tree;
 
 pub use digest::{ChainId, ContentHash, DiffId, Digest, Key, TreeHash};
+pub use root::Root;
