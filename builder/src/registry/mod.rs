@@ -1,0 +1,3 @@
+//! Registries: what images are called.
+
+pub(crate) mod reference;
