@@ -9,7 +9,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Builds container images from Dockerfiles.
 #[derive(Debug, Parser)]
-#[command(name = "ashlar", version, about = "Builds container images from Dockerfiles, without a daemon", max_term_width = 110)]
+#[command(
+    name = "ashlar",
+    version,
+    about = "Builds container images from Dockerfiles, without a daemon",
+    max_term_width = 110
+)]
 pub(crate) struct Cli {
     /// Store directory [default: $ASHLAR_ROOT; /var/lib/ashlar as root, else ~/.local/share/ashlar]
     #[arg(long, global = true, value_name = "DIR")]
@@ -364,7 +369,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
     /// default, none or host
-    #[arg(long, alias = "net", value_name = "MODE", default_value = "default", hide_default_value = true)]
+    #[arg(
+        long,
+        alias = "net",
+        value_name = "MODE",
+        default_value = "default",
+        hide_default_value = true
+    )]
     pub(crate) network: String,
     /// Host name
     #[arg(short = 'h', long, value_name = "NAME")]

@@ -2,11 +2,28 @@
 //!
 //! This file decides the order of the first microseconds and the exit code, and hands over to a command.
 
+mod archive;
 mod cli;
 mod commands;
+mod image;
 mod options;
+mod progress;
 mod registry;
 mod report;
+mod sandbox;
+
+/// Stands in until the build joins the commands.
+mod build {
+    use cache::Digest;
+    use solver::Cancel;
+
+    use crate::options::BuildOptions;
+    use crate::report::Failure;
+
+    pub(crate) async fn build(_: &BuildOptions, _: &Cancel) -> Result<Digest, Failure> {
+        Err(Failure::usage("`ashlar build` isn't supported yet"))
+    }
+}
 
 use std::process::ExitCode;
 
@@ -19,6 +36,10 @@ use options::Environment;
 use report::{Failure, Kind};
 
 fn main() -> ExitCode {
+    // First of all: inside the sandbox this same binary is the helper, which must not do any of the below.
+    if let Some(code) = sandbox::helper_entry() {
+        std::process::exit(code);
+    }
     std::panic::set_hook(Box::new(|panic| {
         report::error(&Failure::bug(panic.to_string().replace('\n', ": ")));
         // Without this a panic of a thread would end that thread only, and whoever waits for it would wait on.
@@ -47,7 +68,10 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    result.map_or_else(|failure| ExitCode::from(failure.exit_code()), |()| ExitCode::SUCCESS)
+    result.map_or_else(
+        |failure| ExitCode::from(failure.exit_code()),
+        |()| ExitCode::SUCCESS,
+    )
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
@@ -67,7 +91,9 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
-        Command::Build(_) | Command::Save(_) | Command::Load(_) | Command::Run(_) => {
+        Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
+        Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Save(_) | Command::Run(_) => {
             return Err(Failure::usage("this command isn't supported yet"));
         }
     }

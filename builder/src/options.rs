@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
-use crate::registry::reference::Reference;
+use crate::registry::Reference;
 use crate::report::Failure;
 
 /// The part of the process's surroundings that options depend on.
@@ -37,7 +37,10 @@ impl Environment {
 
     /// Returns a variable that is set and not empty.
     pub(crate) fn var(&self, name: &str) -> Option<&str> {
-        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.vars
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -53,7 +56,10 @@ pub(crate) fn store_root(flag: Option<&Path>, environment: &Environment) -> Resu
         return Ok(PathBuf::from("/var/lib/ashlar"));
     }
     // The base directory specification says that a relative value counts as unset.
-    if let Some(data) = environment.var("XDG_DATA_HOME").filter(|data| data.starts_with('/')) {
+    if let Some(data) = environment
+        .var("XDG_DATA_HOME")
+        .filter(|data| data.starts_with('/'))
+    {
         return Ok(Path::new(data).join("ashlar"));
     }
     match environment.var("HOME") {
@@ -124,6 +130,8 @@ pub(crate) enum ProgressMode {
 /// Everything that a build is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildOptions {
+    /// Directory of the store.
+    pub(crate) store_root: PathBuf,
     /// The main context.
     pub(crate) context: ContextSource,
     /// The Dockerfile.
@@ -164,8 +172,21 @@ pub(crate) struct BuildOptions {
     pub(crate) shm_size_bytes: Option<u64>,
 }
 
+impl BuildOptions {
+    /// Says whether an output is written to stdout, so that nothing else may be.
+    pub(crate) fn writes_to_stdout(&self) -> bool {
+        self.outputs
+            .iter()
+            .any(|text| text == "-" || text.split(',').any(|field| field.trim() == "dest=-"))
+    }
+}
+
 /// Settles a build. The second value is notes for the user.
-pub(crate) fn build(args: &BuildArgs, environment: &Environment) -> Result<(BuildOptions, Vec<String>), Failure> {
+pub(crate) fn build(
+    args: &BuildArgs,
+    root: Option<&Path>,
+    environment: &Environment,
+) -> Result<(BuildOptions, Vec<String>), Failure> {
     refuse(&args.refused)?;
     let context = context(&args.path)?;
     let dockerfile = match args.file.as_deref() {
@@ -175,15 +196,22 @@ pub(crate) fn build(args: &BuildArgs, environment: &Environment) -> Result<(Buil
         Some(path) => DockerfileSource::File(PathBuf::from(path)),
     };
     if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
-        return Err(Failure::usage("invalid argument: can't use stdin for both build context and dockerfile"));
+        return Err(Failure::usage(
+            "invalid argument: can't use stdin for both build context and dockerfile",
+        ));
     }
     let (network, allow_host_network) = network(args)?;
     let options = BuildOptions {
+        store_root: store_root(root, environment)?,
         context,
         dockerfile,
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args: build_args(&args.build_arg, environment)?,
-        named_contexts: args.build_context.iter().map(|text| values::named_context(text)).collect::<Result<_, _>>()?,
+        named_contexts: args
+            .build_context
+            .iter()
+            .map(|text| values::named_context(text))
+            .collect::<Result<_, _>>()?,
         labels: labels(&args.label)?,
         no_cache: args.no_cache.unwrap_or(false),
         no_cache_filter: args.no_cache_filter.clone(),
@@ -195,7 +223,11 @@ pub(crate) fn build(args: &BuildArgs, environment: &Environment) -> Result<(Buil
         platform: platform(&args.platform, environment)?,
         network,
         allow_host_network,
-        extra_hosts: args.add_host.iter().map(|text| values::add_host(text)).collect::<Result<_, _>>()?,
+        extra_hosts: args
+            .add_host
+            .iter()
+            .map(|text| values::add_host(text))
+            .collect::<Result<_, _>>()?,
         pull: args.pull.unwrap_or(false),
         shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
     };
@@ -255,13 +287,17 @@ fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
 }
 
 fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
 }
 
 fn context(path: &str) -> Result<ContextSource, Failure> {
     match path {
         "-" => Ok(ContextSource::Stdin),
-        "" => Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin")),
+        "" => {
+            Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
+        }
         url if is_remote(url) => Err(not_yet(&format!("a remote build context (`{url}`)"))),
         path => Ok(ContextSource::Directory(PathBuf::from(path))),
     }
@@ -279,7 +315,11 @@ fn build_args(given: &[String], environment: &Environment) -> Result<Vec<(String
     let mut settled = Vec::new();
     for text in given {
         match text.split_once('=') {
-            Some(("", _)) => return Err(Failure::usage(format!("invalid --build-arg `{text}`: the name is empty"))),
+            Some(("", _)) => {
+                return Err(Failure::usage(format!(
+                    "invalid --build-arg `{text}`: the name is empty"
+                )));
+            }
             Some((name, value)) => set(&mut settled, name, value),
             // Without a value and not in the environment it counts as not given, as with docker.
             None => {
@@ -302,7 +342,11 @@ fn labels(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let mut settled = Vec::new();
     for text in given {
         match text.split_once('=').unwrap_or((text, "")) {
-            ("", _) => return Err(Failure::usage(format!("invalid --label `{text}`: the name is empty"))),
+            ("", _) => {
+                return Err(Failure::usage(format!(
+                    "invalid --label `{text}`: the name is empty"
+                )));
+            }
             (name, value) => set(&mut settled, name, value),
         }
     }
@@ -347,7 +391,10 @@ fn progress(args: &BuildArgs, environment: &Environment) -> Result<ProgressMode,
     };
     match args.quiet.unwrap_or(false) {
         true if matches!(typed, None | Some("quiet" | "auto" | "none")) => Ok(ProgressMode::Quiet),
-        true => Err(Failure::usage(format!("--quiet and --progress={} exclude each other", typed.unwrap_or_default()))),
+        true => Err(Failure::usage(format!(
+            "--quiet and --progress={} exclude each other",
+            typed.unwrap_or_default()
+        ))),
         false => Ok(mode),
     }
 }
@@ -368,8 +415,10 @@ fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
         Some("host") if host_allowed => Ok((Network::Host, true)),
         Some("host") => Err(Failure::usage("--network host needs an entitlement")
             .with_help("add --allow network.host to give RUN the machine's own network")),
-        Some(other) => Err(Failure::usage(format!("unknown network mode `{other}`"))
-            .with_help("one of default, none, host")),
+        Some(other) => {
+            Err(Failure::usage(format!("unknown network mode `{other}`"))
+                .with_help("one of default, none, host"))
+        }
     }
 }
 
@@ -385,15 +434,31 @@ pub(crate) fn host_platform() -> String {
 }
 
 fn platform(given: &[String], environment: &Environment) -> Result<String, Failure> {
-    let from_environment = || environment.var("DOCKER_DEFAULT_PLATFORM").map(str::to_owned).into_iter().collect();
+    let from_environment = || {
+        environment
+            .var("DOCKER_DEFAULT_PLATFORM")
+            .map(str::to_owned)
+            .into_iter()
+            .collect()
+    };
     let wanted: Vec<String> = match given {
         [] => from_environment(),
-        given => given.iter().flat_map(|list| list.split(',')).map(|one| one.trim().to_owned()).collect(),
+        given => given
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(|one| one.trim().to_owned())
+            .collect(),
     };
     let host = host_platform();
     let same = |one: &str| {
-        let one = one.to_ascii_lowercase().replace("x86_64", "amd64").replace("aarch64", "arm64");
-        one == "local" || one == host || format!("linux/{one}") == host || (host == "linux/arm64" && one == "linux/arm64/v8")
+        let one = one
+            .to_ascii_lowercase()
+            .replace("x86_64", "amd64")
+            .replace("aarch64", "arm64");
+        one == "local"
+            || one == host
+            || format!("linux/{one}") == host
+            || (host == "linux/arm64" && one == "linux/arm64/v8")
     };
     match wanted.as_slice() {
         [] => Ok(host),

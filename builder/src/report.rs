@@ -193,7 +193,11 @@ impl Failure {
             push(&mut out, &paint("1;36", "help", colour), help);
         }
         if self.kind == Kind::Bug {
-            push(&mut out, &paint("1;36", "help", colour), "this is a bug in ashlar; please report it");
+            push(
+                &mut out,
+                &paint("1;36", "help", colour),
+                "this is a bug in ashlar; please report it",
+            );
         }
         out
     }
@@ -211,7 +215,9 @@ fn paint(code: &str, text: &str, colour: bool) -> String {
 }
 
 fn show_excerpt(out: &mut String, excerpt: &Excerpt) {
-    let Excerpt { file, line, column, .. } = excerpt;
+    let Excerpt {
+        file, line, column, ..
+    } = excerpt;
     let last = line + excerpt.lines.len().saturating_sub(1);
     let gutter = last.to_string().len();
     let _ = writeln!(out, "{:gutter$}--> {}:{line}:{column}", "", visible(file));
@@ -282,7 +288,11 @@ pub(crate) fn note(text: &str) {
 
 /// Says something that may surprise later.
 pub(crate) fn warn(text: &str) {
-    talk(&format!("{}: {}\n", paint("1;33", "warning", stderr_colour()), visible(text)));
+    talk(&format!(
+        "{}: {}\n",
+        paint("1;33", "warning", stderr_colour()),
+        visible(text)
+    ));
 }
 
 /// Shows why the program fails.
@@ -315,7 +325,10 @@ mod tests {
                 label: Some("in stage build".to_owned()),
                 lines: vec!["RUN make \\".to_owned(), "\t-j8".to_owned()],
             })
-            .with_tail(vec!["cc: not found".to_owned(), "make: *** [a] Error 127".to_owned()])
+            .with_tail(vec![
+                "cc: not found".to_owned(),
+                "make: *** [a] Error 127".to_owned(),
+            ])
             .caused_by("something deeper")
             .with_help("install a compiler");
         insta::assert_snapshot!(failure.render(false), @r"
@@ -345,12 +358,23 @@ mod tests {
             "error: x\nhelp: this is a bug in ashlar; please report it\n",
             101,
         );
-        check(&Failure::rendered(Kind::Build, vec!["error: a\n".to_owned(), "error: b\n".to_owned()]), "error: a\nerror: b\n", 1);
+        check(
+            &Failure::rendered(
+                Kind::Build,
+                vec!["error: a\n".to_owned(), "error: b\n".to_owned()],
+            ),
+            "error: a\nerror: b\n",
+            1,
+        );
     }
 
     #[test]
     fn texts_cannot_drive_the_terminal() {
-        check(&Failure::build("a\x1b[2Jb\u{202e}c\u{9b}d\x7f\nsecond"), "error: a␛[2Jb\u{fffd}c\u{fffd}d␡\n  second\n", 1);
+        check(
+            &Failure::build("a\x1b[2Jb\u{202e}c\u{9b}d\x7f\nsecond"),
+            "error: a␛[2Jb\u{fffd}c\u{fffd}d␡\n  second\n",
+            1,
+        );
     }
 
     #[derive(Debug, thiserror::Error)]
@@ -362,9 +386,18 @@ mod tests {
 
     #[test]
     fn causes_are_shown_once() {
-        let inner = Link { text: "no space left", source: None };
-        let middle = Link { text: "cannot write x", source: Some(Box::new(inner)) };
-        let outer = Link { text: "cannot commit: cannot write x", source: Some(Box::new(middle)) };
+        let inner = Link {
+            text: "no space left",
+            source: None,
+        };
+        let middle = Link {
+            text: "cannot write x",
+            source: Some(Box::new(inner)),
+        };
+        let outer = Link {
+            text: "cannot commit: cannot write x",
+            source: Some(Box::new(middle)),
+        };
         check(
             &Failure::of(Kind::Machine, &outer),
             "error: cannot commit: cannot write x\ncaused by: no space left\n",
@@ -374,7 +407,10 @@ mod tests {
 
     #[test]
     fn a_reader_that_left_is_no_error_message() {
-        assert_eq!(stdout_failure(&io::ErrorKind::BrokenPipe.into()).kind(), Kind::Hangup);
+        assert_eq!(
+            stdout_failure(&io::ErrorKind::BrokenPipe.into()).kind(),
+            Kind::Hangup
+        );
         assert_eq!(stdout_failure(&io::Error::from_raw_os_error(28)).exit_code(), 3);
     }
 }

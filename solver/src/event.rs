@@ -127,6 +127,8 @@ pub enum Event {
         /// One line.
         text: String,
     },
+    /// All is over: nothing that matters follows.
+    End,
 }
 
 /// The sending end. Clones send to the same receiver.

@@ -93,7 +93,8 @@ fn sources() {
 
 #[test]
 fn every_field_of_an_exec_but_unkeyed_variables_enters() {
-    let changes: [(&str, fn(&mut Exec), bool); 15] = [
+    type Change = (&'static str, fn(&mut Exec), bool);
+    let changes: [Change; 15] = [
         ("args", |e| e.args.push("x".into()), false),
         ("args joined", |e| e.args = vec!["make all".into()], false),
         ("args quoted", |e| e.args = vec!["make\" \"all".into()], false),

@@ -62,6 +62,7 @@ impl Plan {
             let word = match self.step(id) {
                 Planned::Skip => "hidden",
                 Planned::Hit(_) => "cached",
+                Planned::Run(_) if is_given(&graph.vertex(id).op) => "given",
                 Planned::Run(_) if self.is_fresh(id) => "run, ignoring the cache",
                 Planned::Run(Some(_)) => "run",
                 Planned::Run(None) => "run, or look again",
@@ -71,6 +72,11 @@ impl Plan {
         }
         out
     }
+}
+
+/// Says whether an op needs no work at all.
+pub(crate) fn is_given(op: &Op) -> bool {
+    matches!(op, Op::Source(Source::Scratch | Source::Local { .. }))
 }
 
 /// Returns the selection that stands for everything.

@@ -15,8 +15,8 @@ use crate::event::{Event, Events, Subject};
 use crate::execute::{Executor, JobInput, Snapshot};
 use crate::graph::{Graph, VertexId};
 use crate::index::Index;
-use crate::op::{Op, Source};
-use crate::plan::{LocalHashes, Plan, Planned, local_selections, plan};
+use crate::op::Op;
+use crate::plan::{LocalHashes, Plan, Planned, is_given, local_selections, plan};
 use crate::step::{End, Shared, Step, trivial};
 
 /// How many local selections are hashed at a time; each is parallel in itself.
@@ -193,10 +193,7 @@ impl<E: Executor> Run<E> {
     }
 
     fn tell_cached(&mut self, id: VertexId) {
-        if !matches!(
-            self.shared.graph.vertex(id).op,
-            Op::Source(Source::Scratch | Source::Local { .. })
-        ) {
+        if !is_given(&self.shared.graph.vertex(id).op) {
             self.shared.events.send(Event::Cached {
                 subject: Subject::Vertex(id),
             });

@@ -18,7 +18,11 @@ pub(crate) fn size(bytes: u64) -> String {
         let rounded = (milli + step / 2) / step * step;
         if rounded < 1_000_000 || unit + 1 == UNITS.len() {
             let text = format!("{}.{:03}", rounded / 1000, rounded % 1000);
-            return format!("{}{}", text.trim_end_matches('0').trim_end_matches('.'), UNITS[unit]);
+            return format!(
+                "{}{}",
+                text.trim_end_matches('0').trim_end_matches('.'),
+                UNITS[unit]
+            );
         }
         milli /= 1000;
         unit += 1;
@@ -47,7 +51,9 @@ pub(crate) fn ago(then_unix: i64, now_unix: i64) -> String {
 
 /// Reads a date of an image config. `None` when there is none, or nothing that RFC 3339 knows.
 pub(crate) fn unix_seconds(date: &str) -> Option<i64> {
-    OffsetDateTime::parse(date, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
+    OffsetDateTime::parse(date, &Rfc3339)
+        .ok()
+        .map(OffsetDateTime::unix_timestamp)
 }
 
 /// Returns a time as RFC 3339 in UTC.
@@ -106,7 +112,11 @@ mod tests {
             (60 * 24 * HOUR, "2 months"),
             (800 * 24 * HOUR, "2 years"),
         ] {
-            assert_eq!(ago(1_000, 1_000 + seconds), format!("{expected} ago"), "{seconds}");
+            assert_eq!(
+                ago(1_000, 1_000 + seconds),
+                format!("{expected} ago"),
+                "{seconds}"
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use super::human;
 use super::stored::{self, StoredImage};
 use super::table::Format;
 use crate::cli::ImagesArgs;
-use crate::registry::reference::Reference;
+use crate::registry::Reference;
 use crate::report::Failure;
 
 const NONE: &str = "<none>";
@@ -24,14 +24,21 @@ const HEADINGS: [(&str, &str); 7] = [
 /// Returns the list of images, newest first, one line for each name.
 pub(crate) fn images(args: &ImagesArgs, store: &Store, now_unix: i64) -> Result<String, Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let filters = args
+        .filter
+        .iter()
+        .map(|text| Filter::parse(text))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut images = stored::all(store)?;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_unix()));
     let mut rows = Vec::new();
     for image in &images {
         let size_bytes = image.size_bytes(store)?;
         for name in names(image) {
-            let chosen = args.repository.as_deref().is_none_or(|pattern| name.is_called(pattern))
+            let chosen = args
+                .repository
+                .as_deref()
+                .is_none_or(|pattern| name.is_called(pattern))
                 && filters.iter().all(|filter| filter.keeps(&name));
             if chosen {
                 rows.push(row(args, image, &name, size_bytes, now_unix));
@@ -39,7 +46,10 @@ pub(crate) fn images(args: &ImagesArgs, store: &Store, now_unix: i64) -> Result<
         }
     }
     if args.quiet {
-        let mut ids: Vec<String> = rows.iter().filter_map(|row| row.get("ID")?.as_str().map(|id| format!("{id}\n"))).collect();
+        let mut ids: Vec<String> = rows
+            .iter()
+            .filter_map(|row| row.get("ID")?.as_str().map(|id| format!("{id}\n")))
+            .collect();
         ids.dedup();
         return Ok(ids.concat());
     }
@@ -70,14 +80,14 @@ impl Name {
             .strip_prefix("docker.io/library/")
             .or_else(|| repository.strip_prefix("docker.io/"))
             .unwrap_or(repository);
-        !self.dangling
-            && glob(repository, &self.repository)
-            && tag.is_none_or(|tag| glob(tag, &self.tag))
+        !self.dangling && glob(repository, &self.repository) && tag.is_none_or(|tag| glob(tag, &self.tag))
     }
 }
 
 fn names(image: &StoredImage) -> Vec<Name> {
-    let digest = |manifest: Option<cache::Digest>| manifest.map_or_else(|| NONE.to_owned(), |digest| digest.to_string());
+    let digest = |manifest: Option<cache::Digest>| {
+        manifest.map_or_else(|| NONE.to_owned(), |digest| digest.to_string())
+    };
     let mut names: Vec<Name> = image
         .rows
         .iter()
@@ -102,9 +112,21 @@ fn names(image: &StoredImage) -> Vec<Name> {
     names
 }
 
-fn row(args: &ImagesArgs, image: &StoredImage, name: &Name, size_bytes: u64, now_unix: i64) -> Map<String, Value> {
-    let id = if args.no_trunc { image.id.to_string() } else { image.short_id() };
-    let since = image.created_unix().map_or_else(|| "N/A".to_owned(), |then| human::ago(then, now_unix));
+fn row(
+    args: &ImagesArgs,
+    image: &StoredImage,
+    name: &Name,
+    size_bytes: u64,
+    now_unix: i64,
+) -> Map<String, Value> {
+    let id = if args.no_trunc {
+        image.id.to_string()
+    } else {
+        image.short_id()
+    };
+    let since = image
+        .created_unix()
+        .map_or_else(|| "N/A".to_owned(), |then| human::ago(then, now_unix));
     let fields = [
         ("Repository", name.repository.clone()),
         ("Tag", name.tag.clone()),
@@ -114,7 +136,10 @@ fn row(args: &ImagesArgs, image: &StoredImage, name: &Name, size_bytes: u64, now
         ("CreatedAt", image.text("created").to_owned()),
         ("Size", human::size(size_bytes)),
     ];
-    fields.into_iter().map(|(field, text)| (field.to_owned(), Value::from(text))).collect()
+    fields
+        .into_iter()
+        .map(|(field, text)| (field.to_owned(), Value::from(text)))
+        .collect()
 }
 
 enum Filter {

@@ -34,7 +34,10 @@ pub(crate) fn inspect(args: &InspectArgs, store: &Store) -> Result<String, Failu
         facts.push(of_image(store, &stored::find(store, word)?)?);
     }
     match (template, args.format.as_deref()) {
-        (Some(template), _) => facts.iter().map(|facts| Ok(template.render(facts)? + "\n")).collect(),
+        (Some(template), _) => facts
+            .iter()
+            .map(|facts| Ok(template.render(facts)? + "\n"))
+            .collect(),
         (None, Some("json")) => Ok(format!("{}\n", Value::from(facts))),
         (None, _) => Ok(pretty(&Value::from(facts)) + "\n"),
     }
@@ -67,14 +70,22 @@ fn of_image(store: &Store, image: &StoredImage) -> Result<Value, Failure> {
 }
 
 fn last_comment(image: &StoredImage) -> &str {
-    let last = image.config.get("history").and_then(Value::as_array).and_then(|steps| steps.last());
-    last.and_then(|step| step.get("comment")).and_then(Value::as_str).unwrap_or_default()
+    let last = image
+        .config
+        .get("history")
+        .and_then(Value::as_array)
+        .and_then(|steps| steps.last());
+    last.and_then(|step| step.get("comment"))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Returns the image's `config`, with the fields that are always there first.
 fn config(image: &StoredImage) -> Value {
-    let mut fields: Map<String, Value> =
-        CONFIG_FIELDS.iter().map(|(field, value)| ((*field).to_owned(), value.clone())).collect();
+    let mut fields: Map<String, Value> = CONFIG_FIELDS
+        .iter()
+        .map(|(field, value)| ((*field).to_owned(), value.clone()))
+        .collect();
     let own = image.config.get("config").and_then(Value::as_object);
     for (field, value) in own.into_iter().flatten() {
         fields.insert(field.clone(), value.clone());

@@ -43,8 +43,14 @@ fn remove(store: &Store, word: &str, args: &RmiArgs) -> Result<String, Failure> 
     }
     let mut text = String::new();
     let mut left = rows.len();
-    for row in rows.iter().filter(|row| found.name.as_ref().is_none_or(|name| row.name == *name)) {
-        store.index().remove_image(&row.name).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    for row in rows
+        .iter()
+        .filter(|row| found.name.as_ref().is_none_or(|name| row.name == *name))
+    {
+        store
+            .index()
+            .remove_image(&row.name)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
         left -= 1;
         if row.name != found.id.to_string() {
             text.push_str(&format!("Untagged: {}\n", familiar(&row.name)));

@@ -10,7 +10,7 @@ use cache::{DiffId, Digest, Store};
 use serde_json::Value;
 
 use super::human;
-use crate::registry::reference::Reference;
+use crate::registry::Reference;
 use crate::report::{Failure, Kind};
 
 /// Largest image config; registries accept no larger ones.
@@ -32,7 +32,10 @@ pub(crate) struct StoredImage {
 impl StoredImage {
     /// Returns the names it has, complete, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().map(|row| row.name.as_str()).filter(|name| !is_unnamed(name))
+        self.rows
+            .iter()
+            .map(|row| row.name.as_str())
+            .filter(|name| !is_unnamed(name))
     }
 
     /// Returns the first digits of its ID.
@@ -52,14 +55,29 @@ impl StoredImage {
 
     /// Returns its layers, base first.
     pub(crate) fn layers(&self) -> Result<Vec<DiffId>, Failure> {
-        let damaged = || Failure::machine(format!("the config of image {} has no valid list of layers", self.id));
-        let ids = self.config.pointer("/rootfs/diff_ids").and_then(Value::as_array).ok_or_else(damaged)?;
-        ids.iter().map(|id| id.as_str().and_then(|id| id.parse().ok()).ok_or_else(damaged)).collect()
+        let damaged = || {
+            Failure::machine(format!(
+                "the config of image {} has no valid list of layers",
+                self.id
+            ))
+        };
+        let ids = self
+            .config
+            .pointer("/rootfs/diff_ids")
+            .and_then(Value::as_array)
+            .ok_or_else(damaged)?;
+        ids.iter()
+            .map(|id| id.as_str().and_then(|id| id.parse().ok()).ok_or_else(damaged))
+            .collect()
     }
 
     /// Returns the size of all its layers together.
     pub(crate) fn size_bytes(&self, store: &Store) -> Result<u64, Failure> {
-        Ok(self.layers()?.iter().map(|layer| layer_size_bytes(store, layer)).sum())
+        Ok(self
+            .layers()?
+            .iter()
+            .map(|layer| layer_size_bytes(store, layer))
+            .sum())
     }
 
     /// Returns the names by which a registry knows its manifest: `alpine@sha256:…`.
@@ -77,11 +95,9 @@ impl StoredImage {
     }
 }
 
-/// Returns what a layer takes in the store: its tar and the metadata around it. A layer that was not fetched yet, or
-/// was pruned, counts nothing.
+/// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
 pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
-    let path = store.root().join("layers").join(layer.hex());
-    std::fs::symlink_metadata(path).map_or(0, |meta| meta.len())
+    store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
 }
 
 /// Says whether a row of the index only keeps an unnamed image: its name is the image's ID.
@@ -96,21 +112,33 @@ pub(crate) fn familiar(name: &str) -> String {
 
 /// Returns all images of the store, by ID.
 pub(crate) fn all(store: &Store) -> Result<Vec<StoredImage>, Failure> {
-    let rows = store.index().images().map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
     let mut grouped: BTreeMap<Digest, Vec<ImageName>> = BTreeMap::new();
     for row in rows {
         grouped.entry(row.config).or_default().push(row);
     }
-    grouped.into_iter().map(|(id, rows)| read(store, id, rows)).collect()
+    grouped
+        .into_iter()
+        .map(|(id, rows)| read(store, id, rows))
+        .collect()
 }
 
 fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, Failure> {
     let damaged = |error: &(dyn std::error::Error + 'static)| {
         Failure::machine(format!("cannot read the config of image {id}"))
             .caused_by(error.to_string())
-            .with_help(format!("`ashlar rmi --force {}` forgets the image", &id.hex()[..SHORT_ID]))
+            .with_help(format!(
+                "`ashlar rmi --force {}` forgets the image",
+                &id.hex()[..SHORT_ID]
+            ))
     };
-    let bytes = store.blobs().read(&id, MAX_CONFIG_BYTES).map_err(|error| damaged(&error))?;
+    let bytes = store
+        .blobs()
+        .read(&id, MAX_CONFIG_BYTES)
+        .map_err(|error| damaged(&error))?;
     let config = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
     Ok(StoredImage { id, rows, config })
 }
@@ -128,16 +156,28 @@ pub(crate) struct Found {
 /// first digits of one. Reads the index only, so that a damaged image can still be named.
 pub(crate) fn look_up(store: &Store, word: &str) -> Result<Found, Failure> {
     let missing = || {
-        Failure::build(format!("no such image: {word}")).with_help("`ashlar images` lists the images of the store")
+        Failure::build(format!("no such image: {word}"))
+            .with_help("`ashlar images` lists the images of the store")
     };
-    let rows = store.index().images().map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
     if let Ok(reference) = Reference::parse(word) {
         let by_name = |row: &&ImageName| match reference.digest() {
             Some(digest) => {
                 row.manifest == Some(*digest)
-                    && Reference::parse(&row.name).is_ok_and(|known| known.repository() == reference.repository())
+                    && Reference::parse(&row.name)
+                        .is_ok_and(|known| known.repository() == reference.repository())
             }
-            None => row.name == format!("{}:{}", reference.repository(), reference.tag().unwrap_or("latest")),
+            None => {
+                row.name
+                    == format!(
+                        "{}:{}",
+                        reference.repository(),
+                        reference.tag().unwrap_or("latest")
+                    )
+            }
         };
         if let Some(row) = rows.iter().find(by_name) {
             return Ok(Found {
@@ -147,17 +187,26 @@ pub(crate) fn look_up(store: &Store, word: &str) -> Result<Found, Failure> {
         }
     }
     let digits = word.strip_prefix("sha256:").unwrap_or(word);
-    if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    if digits.is_empty()
+        || digits.len() > 64
+        || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    {
         return Err(missing());
     }
-    let mut ids: Vec<Digest> =
-        rows.iter().map(|row| row.config).filter(|id| id.hex().starts_with(digits)).collect();
+    let mut ids: Vec<Digest> = rows
+        .iter()
+        .map(|row| row.config)
+        .filter(|id| id.hex().starts_with(digits))
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     match ids.as_slice() {
         [id] => Ok(Found { id: *id, name: None }),
         [] => Err(missing()),
-        _ => Err(Failure::build(format!("image ID `{word}` is ambiguous: {} images start with it", ids.len()))),
+        _ => Err(Failure::build(format!(
+            "image ID `{word}` is ambiguous: {} images start with it",
+            ids.len()
+        ))),
     }
 }
 
@@ -170,6 +219,9 @@ pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
 
 /// Returns the rows of the index that lead to an image, sorted by name.
 pub(crate) fn rows_of(store: &Store, id: &Digest) -> Result<Vec<ImageName>, Failure> {
-    let rows = store.index().images().map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
     Ok(rows.into_iter().filter(|row| row.config == *id).collect())
 }

@@ -13,7 +13,11 @@ const GAP: usize = 3;
 pub(crate) fn render(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let longest = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max();
         (longest.unwrap_or(0) + GAP).max(MIN_WIDTH)
     };
     let widths: Vec<usize> = (0..n_columns).map(width).collect();
@@ -83,17 +87,27 @@ impl Format {
         match self {
             Self::Table => {
                 let cell = |row: &Map<String, Value>, field: &str| {
-                    row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+                    row.get(field)
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                        .to_owned()
                 };
                 let head = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
-                let body = rows.iter().map(|row| columns.iter().map(|(_, field)| cell(row, field)).collect());
+                let body = rows
+                    .iter()
+                    .map(|row| columns.iter().map(|(_, field)| cell(row, field)).collect());
                 Ok(render(&std::iter::once(head).chain(body).collect::<Vec<_>>()))
             }
-            Self::Json => Ok(rows.into_iter().map(|row| format!("{}\n", Value::Object(row))).collect()),
+            Self::Json => Ok(rows
+                .into_iter()
+                .map(|row| format!("{}\n", Value::Object(row)))
+                .collect()),
             Self::Template { template, table } => {
                 let mut lines = Vec::new();
                 if *table {
-                    let head = headings.iter().map(|(field, heading)| ((*field).to_owned(), Value::from(*heading)));
+                    let head = headings
+                        .iter()
+                        .map(|(field, heading)| ((*field).to_owned(), Value::from(*heading)));
                     lines.push(template.render(&Value::Object(head.collect()))?);
                 }
                 for row in rows {
@@ -101,7 +115,10 @@ impl Format {
                 }
                 match table {
                     true => Ok(render(
-                        &lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()).collect::<Vec<_>>(),
+                        &lines
+                            .iter()
+                            .map(|line| line.split('\t').map(str::to_owned).collect())
+                            .collect::<Vec<_>>(),
                     )),
                     false => Ok(lines.into_iter().map(|line| line + "\n").collect()),
                 }
@@ -118,7 +135,10 @@ mod tests {
     fn columns_are_padded_but_the_last() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
         let table = render(&[row(&["A", "LONG HEADING", "C"]), row(&["größe", "x", "end"])]);
-        assert_eq!(table, "A         LONG HEADING   C\ngröße     x              end\n");
+        assert_eq!(
+            table,
+            "A         LONG HEADING   C\ngröße     x              end\n"
+        );
     }
 
     #[test]

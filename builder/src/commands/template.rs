@@ -47,14 +47,18 @@ impl Template {
     /// Parses a template.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         if text.len() > MAX_BYTES {
-            return Err(Failure::usage(format!("the format is longer than {MAX_BYTES} bytes")));
+            return Err(Failure::usage(format!(
+                "the format is longer than {MAX_BYTES} bytes"
+            )));
         }
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find("{{") {
             parts.push(Part::Text(rest[..open].to_owned()));
             let inside = &rest[open + 2..];
-            let close = inside.find("}}").ok_or_else(|| Failure::usage("invalid format: `{{` without `}}`"))?;
+            let close = inside
+                .find("}}")
+                .ok_or_else(|| Failure::usage("invalid format: `{{` without `}}`"))?;
             parts.push(action(&inside[..close])?);
             rest = &inside[close + 2..];
         }
@@ -70,8 +74,10 @@ impl Template {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Call(function, operands) => {
-                    let values =
-                        operands.iter().map(|operand| operand.value(top)).collect::<Result<Vec<_>, _>>()?;
+                    let values = operands
+                        .iter()
+                        .map(|operand| operand.value(top))
+                        .collect::<Result<Vec<_>, _>>()?;
                     out.push_str(&call(*function, &values)?);
                 }
             }
@@ -107,7 +113,10 @@ fn action(text: &str) -> Result<Part, Failure> {
     if !n_operands.contains(&rest.len()) {
         return Err(invalid(text, &format!("`{first}` got {} arguments", rest.len())));
     }
-    let operands = rest.iter().map(|word| operand(text, word)).collect::<Result<_, _>>()?;
+    let operands = rest
+        .iter()
+        .map(|word| operand(text, word))
+        .collect::<Result<_, _>>()?;
     Ok(Part::Call(function, operands))
 }
 
@@ -140,14 +149,19 @@ fn operand(action: &str, word: &str) -> Result<Operand, Failure> {
         let names: Vec<String> = path.split('.').map(str::to_owned).collect();
         return match names.as_slice() {
             [only] if only.is_empty() => Ok(Operand::Path(Vec::new())),
-            names if names.iter().any(String::is_empty) => Err(invalid(action, &format!("`{word}` is no field"))),
+            names if names.iter().any(String::is_empty) => {
+                Err(invalid(action, &format!("`{word}` is no field")))
+            }
             _ => Ok(Operand::Path(names)),
         };
     }
     // Go's numbers and quoted strings are JSON's, as far as anybody uses them here.
     match serde_json::from_str(word) {
         Ok(value @ (Value::String(_) | Value::Number(_))) => Ok(Operand::Literal(value)),
-        _ => Err(invalid(action, &format!("`{word}` is neither a field, a number nor a string"))),
+        _ => Err(invalid(
+            action,
+            &format!("`{word}` is neither a field, a number nor a string"),
+        )),
     }
 }
 
@@ -162,7 +176,12 @@ impl Operand {
             match value.get(name) {
                 Some(next) => value = next,
                 None if depth == 0 => {
-                    let known: Vec<&str> = top.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+                    let known: Vec<&str> = top
+                        .as_object()
+                        .into_iter()
+                        .flatten()
+                        .map(|(name, _)| name.as_str())
+                        .collect();
                     return Err(Failure::usage(format!("no field `.{name}`"))
                         .with_help(format!("the fields are {}", known.join(", "))));
                 }
@@ -207,7 +226,9 @@ fn call(function: Function, values: &[&Value]) -> Result<String, Failure> {
             }
             Ok(text(value))
         }
-        _ => Err(Failure::usage("a function of the format got a value that doesn't fit")),
+        _ => Err(Failure::usage(
+            "a function of the format got a value that doesn't fit",
+        )),
     }
 }
 
@@ -281,9 +302,16 @@ mod tests {
             (r#"{{index .Config "Env" 0}}"#, "A=1"),
             ("{{len .RepoTags}}", "2"),
             (r#"{{join .RepoTags ", "}}"#, "a:1, b:2"),
-            ("{{upper .Id}}{{lower .Id}}{{println .Size}}", "SHA256:ABsha256:ab12\n"),
+            (
+                "{{upper .Id}}{{lower .Id}}{{println .Size}}",
+                "SHA256:ABsha256:ab12\n",
+            ),
         ] {
-            assert_eq!(Template::parse(template).unwrap().render(&top()).unwrap(), expected, "{template}");
+            assert_eq!(
+                Template::parse(template).unwrap().render(&top()).unwrap(),
+                expected,
+                "{template}"
+            );
         }
     }
 
@@ -303,8 +331,14 @@ mod tests {
             ("{{.A..B}}", "is no field"),
             ("{{.Ids}}", "no field `.Ids`"),
         ] {
-            let failure = Template::parse(template).and_then(|parsed| parsed.render(&top())).unwrap_err();
-            assert!(failure.render(false).contains(expected), "{template}: {}", failure.render(false));
+            let failure = Template::parse(template)
+                .and_then(|parsed| parsed.render(&top()))
+                .unwrap_err();
+            assert!(
+                failure.render(false).contains(expected),
+                "{template}: {}",
+                failure.render(false)
+            );
             assert_eq!(failure.exit_code(), 2);
         }
     }

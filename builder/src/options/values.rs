@@ -35,7 +35,9 @@ fn oci_layout(text: &str, rest: &str) -> Result<NamedSource, Failure> {
         None => (rest, None),
     };
     if dir.is_empty() || reference == Some("") {
-        return Err(Failure::usage(format!("invalid --build-context `{text}`: expected oci-layout://DIR[:TAG]")));
+        return Err(Failure::usage(format!(
+            "invalid --build-context `{text}`: expected oci-layout://DIR[:TAG]"
+        )));
     }
     Ok(NamedSource::OciLayout {
         dir: PathBuf::from(dir),
@@ -45,15 +47,25 @@ fn oci_layout(text: &str, rest: &str) -> Result<NamedSource, Failure> {
 
 /// Parses `HOST:IP` or `HOST=IP` of `--add-host`; IPv6 bare or in brackets.
 pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
-    let invalid = || Failure::usage(format!("invalid --add-host `{text}`: expected HOST:IP or HOST=IP"));
-    let (host, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+    let invalid = || {
+        Failure::usage(format!(
+            "invalid --add-host `{text}`: expected HOST:IP or HOST=IP"
+        ))
+    };
+    let (host, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(invalid)?;
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
         return Err(invalid());
     }
     if address == "host-gateway" {
         return Err(not_yet("`host-gateway` in --add-host"));
     }
-    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(address);
     let address: IpAddr = bare.parse().map_err(|_| invalid())?;
     Ok((host.to_owned(), address.to_string()))
 }
@@ -62,7 +74,9 @@ pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
 pub(super) fn size_bytes(text: &str) -> Result<u64, Failure> {
     let invalid = || Failure::usage(format!("invalid size `{text}`: expected for instance 64m or 1g"));
     let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
     let shift = match unit.trim_start() {
         "" | "b" => 0,

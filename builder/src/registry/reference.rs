@@ -171,7 +171,11 @@ fn split_domain(name: &str) -> (String, String) {
         }
         _ => (DEFAULT_DOMAIN, name),
     };
-    let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
+    let domain = if domain == "index.docker.io" {
+        DEFAULT_DOMAIN
+    } else {
+        domain
+    };
     if domain == DEFAULT_DOMAIN && !path.contains('/') {
         return (domain.to_owned(), format!("{OFFICIAL}{path}"));
     }
@@ -210,7 +214,9 @@ fn is_domain(domain: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
 }
 
@@ -243,14 +249,38 @@ mod tests {
             ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
             ("alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
             ("owner/app", "docker.io/owner/app:latest", "owner/app:latest"),
-            ("docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
-            ("index.docker.io/library/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
-            ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            (
+                "docker.io/alpine",
+                "docker.io/library/alpine:latest",
+                "alpine:latest",
+            ),
+            (
+                "index.docker.io/library/alpine",
+                "docker.io/library/alpine:latest",
+                "alpine:latest",
+            ),
+            (
+                "library/a/b",
+                "docker.io/library/a/b:latest",
+                "library/a/b:latest",
+            ),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
-            ("localhost:5000/app:1", "localhost:5000/app:1", "localhost:5000/app:1"),
-            ("127.0.0.1:5000/a/b/c", "127.0.0.1:5000/a/b/c:latest", "127.0.0.1:5000/a/b/c:latest"),
+            (
+                "localhost:5000/app:1",
+                "localhost:5000/app:1",
+                "localhost:5000/app:1",
+            ),
+            (
+                "127.0.0.1:5000/a/b/c",
+                "127.0.0.1:5000/a/b/c:latest",
+                "127.0.0.1:5000/a/b/c:latest",
+            ),
             ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
-            ("ghcr.io/o/a__b.c--d:V_1.-x", "ghcr.io/o/a__b.c--d:V_1.-x", "ghcr.io/o/a__b.c--d:V_1.-x"),
+            (
+                "ghcr.io/o/a__b.c--d:V_1.-x",
+                "ghcr.io/o/a__b.c--d:V_1.-x",
+                "ghcr.io/o/a__b.c--d:V_1.-x",
+            ),
             ("UPPER/app", "UPPER/app:latest", "UPPER/app:latest"),
             ("app:5000", "docker.io/library/app:5000", "app:5000"),
         ] {
@@ -301,14 +331,23 @@ mod tests {
             "host.io/a\0b",
             "é",
         ] {
-            assert!(matches!(Reference::parse(text), Err(ReferenceError::Format(_))), "{text:?}");
+            assert!(
+                matches!(Reference::parse(text), Err(ReferenceError::Format(_))),
+                "{text:?}"
+            );
         }
         assert!(Reference::parse(&format!("a:{}", "x".repeat(129))).is_err());
         assert_eq!(
             Reference::parse("Alpine"),
             Err(ReferenceError::Uppercase("library/Alpine".to_owned()))
         );
-        assert!(matches!(Reference::parse(&"a".repeat(300)), Err(ReferenceError::TooLong(_))));
-        assert!(matches!(Reference::parse(&"a".repeat(64)), Err(ReferenceError::Identifier(_))));
+        assert!(matches!(
+            Reference::parse(&"a".repeat(300)),
+            Err(ReferenceError::TooLong(_))
+        ));
+        assert!(matches!(
+            Reference::parse(&"a".repeat(64)),
+            Err(ReferenceError::Identifier(_))
+        ));
     }
 }

@@ -1,0 +1,1 @@
+//! Scripted builds, and what each display makes of them.

@@ -1,0 +1,1 @@
+//! A window in memory, to see what a terminal would show.
