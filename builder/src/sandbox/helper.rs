@@ -78,7 +78,12 @@ pub(super) fn report_of(error: SandboxError) -> Report {
                 os_error,
             }
         }
-X
+        SandboxError::Refused { reason } => Report::Refused {
+            reason: reason.chars().take(2000).collect(),
+        },
+        other => Report::Refused {
+            reason: other.to_string(),
+        },
     }
 }
 
