@@ -1,5 +1,6 @@
 //! ashlar
 mod archive;
+mod export;
 mod image;
 mod registry;
 fn main() {}
