@@ -3,27 +3,20 @@
 //! This file decides the order of the first microseconds and the exit code, and hands over to a command.
 
 mod archive;
+mod build;
 mod cli;
 mod commands;
+mod context;
+mod export;
+mod failure;
 mod image;
+mod ops;
 mod options;
 mod progress;
+mod records;
 mod registry;
 mod report;
 mod sandbox;
-
-/// Stands in until the build joins the commands.
-mod build {
-    use cache::Digest;
-    use solver::Cancel;
-
-    use crate::options::BuildOptions;
-    use crate::report::Failure;
-
-    pub(crate) async fn build(_: &BuildOptions, _: &Cancel) -> Result<Digest, Failure> {
-        Err(Failure::usage("`ashlar build` isn't supported yet"))
-    }
-}
 
 use std::process::ExitCode;
 
