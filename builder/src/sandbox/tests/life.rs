@@ -152,12 +152,11 @@ fn a_terminal_is_the_containers_own() {
 /// Not a test by itself: what `nothing_survives` kills. It runs a container on its own standard output.
 #[test]
 fn stand_in_builder() {
-    if std::env::var_os("ASHLAR_TEST_STAND_IN").is_none() || skipped() {
+    let Some(root) = std::env::var_os("ASHLAR_TEST_STAND_IN") else {
         return;
-    }
+    };
     crate::sandbox::enter_private_mounts().unwrap();
-    let root = busybox();
-    let lower = Lower::unpacked(open(root.path()).as_fd()).unwrap();
+    let lower = Lower::unpacked(open(Path::new(&root)).as_fd()).unwrap();
     let upper = Upper::tmpfs(1 << 20).unwrap();
     let settings = shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000");
     let (stdout, stderr) = (std::io::stdout(), File::create("/dev/null").unwrap());
@@ -189,9 +188,11 @@ fn helper_of(parent: u32) -> Option<u32> {
 /// Starts a builder with a running container, kills one of its processes, and waits until nobody holds the output.
 fn check_nothing_survives(victim: impl Fn(u32) -> u32) {
     use rustix::event::{PollFd, PollFlags, Timespec};
+    // Made here: the one that is killed can't remove it.
+    let root = busybox();
     let mut builder = std::process::Command::new("/proc/self/exe")
         .args(["--exact", "sandbox::tests::life::stand_in_builder", "--nocapture"])
-        .env("ASHLAR_TEST_STAND_IN", "1")
+        .env("ASHLAR_TEST_STAND_IN", root.path())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
