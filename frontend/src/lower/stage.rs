@@ -96,7 +96,7 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
                 .iter()
                 .any(|filter| filter.eq_ignore_ascii_case(&name.value))
         });
-    let is_image = matches!(plan.stages[index].base, Origin::Image(_));
+    let is_image = matches!(plan.stages[index].base, Origin::Image(_) | Origin::Directory(_));
     let n_steps = usize::from(is_image)
         + plan
             .instructions(index, lowering.dockerfile)
