@@ -1,4 +1,4 @@
-FROM debian AS Build
+FROM scratch AS Build
 ENV GREETING=hello
 ENV OTHER=$GREETNG
 COPY --chmod=9x a b /c

@@ -53,10 +53,13 @@ pub fn lower(
     let globals = globals::evaluate(dockerfile, options, &mut diagnostics);
     let epoch = globals::epoch(dockerfile, options, &globals, &mut diagnostics);
     let plan = plan::Plan::new(dockerfile, options, &globals, images, &mut diagnostics);
-    let Some(plan) = plan.filter(|_| !diagnostics.has_errors()) else {
+    let Some(plan) = plan else {
         return Err(diagnostics);
     };
     if !plan.needs.is_empty() {
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
         return Ok(Lowered::Need(plan.needs.into_iter().collect()));
     }
     let mut lowering = Lowering {
