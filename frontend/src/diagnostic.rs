@@ -170,6 +170,12 @@ impl Diagnostics {
         self.list.retain(keep);
     }
 
+    /// Puts them in the order of the file; what has no place comes first.
+    pub(crate) fn sort(&mut self) {
+        self.list
+            .sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start));
+    }
+
     /// Says whether the very same was found before.
     pub(crate) fn contains(&self, diagnostic: &Diagnostic) -> bool {
         self.list.contains(diagnostic)

@@ -47,6 +47,17 @@ pub fn lower(
     options: &Options,
     images: &BTreeMap<ImageRequest, ResolvedImage>,
 ) -> Result<Lowered, Diagnostics> {
+    lower_unsorted(dockerfile, options, images).map_err(|mut diagnostics| {
+        diagnostics.sort();
+        diagnostics
+    })
+}
+
+fn lower_unsorted(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &BTreeMap<ImageRequest, ResolvedImage>,
+) -> Result<Lowered, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let check = effective_check(dockerfile, options, &mut diagnostics);
     refuse_foreign_syntax(dockerfile, options, &mut diagnostics);
@@ -81,6 +92,7 @@ pub fn lower(
         config.config.labels.insert(name.clone(), value.clone());
     }
     check.filter(&mut lowering.diagnostics);
+    lowering.diagnostics.sort();
     let fired = check::fired(&lowering.diagnostics).chain(dockerfile.fired.iter().copied());
     if let Some(violation) = check.violation(fired) {
         lowering.diagnostics.push(violation);

@@ -71,7 +71,7 @@ fn large_and_hostile_files_end() {
     // Each line makes a megabyte, and is refused, so that the test itself needs little memory.
     let mut many = String::from("FROM scratch\nENV a=0123456789abcdef\n");
     (0..15).for_each(|_| many.push_str("ENV a=$a$a\n"));
-    (0..700).for_each(|_| many.push_str("STOPSIGNAL $a\n"));
+    (0..700).for_each(|_| many.push_str("STOPSIGNAL \"$a\"\n"));
     refused("many", &many, &options(), "expand to more than");
 }
 
