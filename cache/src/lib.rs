@@ -1,5 +1,6 @@
 //! What is stored: digests, content store, layer files and their indexes, cache records, tree hashes, GC.
 
+pub mod compress;
 pub mod digest;
 pub mod layer;
 pub mod root;
