@@ -292,6 +292,16 @@ impl View {
         }
     }
 
+    /// Returns the entries of the layer at `index`, base first, as they stand in this view: where lower layers'
+    /// links lead them. `None` beyond the last, and for a context.
+    pub fn layer_entries(&self, index: usize) -> Option<(&[Entry], &File)> {
+        let source = &self.parts.get(index)?.source;
+        match source {
+            Source::Layer(layer) | Source::Settled { layer, .. } => Some((source.entries(), layer.file())),
+            Source::Context(_) => None,
+        }
+    }
+
     fn node(&self, place: Place) -> Node<'_> {
         let mut inode = place.shape;
         let part = &self.parts[inode.part as usize];
