@@ -280,9 +280,9 @@ impl Unpacker<'_> {
             let found = entries.binary_search_by(|other| other.path.cmp(target));
             match found.map(|number| &entries[number].kind) {
                 Ok(Kind::Hardlink(next)) if next != target => target = next,
-                Ok(Kind::Hardlink(_) | Kind::Dir { .. }) => return Err(dangling()),
-                // The layer removes the name but keeps the inode: that is how a rename looks.
-                Ok(Kind::Whiteout) | Err(_) => {
+                Ok(Kind::Hardlink(_)) => return Err(dangling()),
+                // The layer may remove or replace the name but keep the inode: that is how a rename looks.
+                Ok(Kind::Whiteout | Kind::Dir { .. }) | Err(_) => {
                     let (root, path) = (self.options.below)(target).ok_or_else(dangling)?;
                     return Ok(self.into.make_hardlink(&entry.path, &root, &path)?);
                 }

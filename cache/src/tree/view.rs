@@ -54,11 +54,21 @@ pub(super) struct Stacked {
     pub(super) source: Source,
     /// Entry of this part → the inode it is a name of. Sorted by entry.
     links: Vec<(u32, Inode)>,
+    has_opaque: bool,
 }
 
 impl Stacked {
     pub(super) fn entries(&self) -> &[Entry] {
         self.source.entries()
+    }
+
+    /// Says whether an opaque directory above `path` hides what lower layers have there.
+    fn covers(&self, path: &TreePath) -> bool {
+        let is_opaque = |above: TreePath| {
+            let number = position(self.entries(), above.as_bytes());
+            number.is_some_and(|number| matches!(self.entries()[number].kind, Kind::Dir { opaque: true, .. }))
+        };
+        self.has_opaque && std::iter::successors(path.parent(), TreePath::parent).any(is_opaque)
     }
 }
 
@@ -131,7 +141,13 @@ impl View {
             linked.dedup();
             self.linked = Arc::new(linked);
         }
-        self.parts.push(Arc::new(Stacked { source, links }));
+        let is_opaque = |entry: &Entry| matches!(entry.kind, Kind::Dir { opaque: true, .. });
+        let has_opaque = source.entries().iter().any(is_opaque);
+        self.parts.push(Arc::new(Stacked {
+            source,
+            links,
+            has_opaque,
+        }));
         Ok(())
     }
 
@@ -159,8 +175,8 @@ impl View {
             match position(entries, target.as_bytes()) {
                 Some(number) => match &entries[number].kind {
                     Kind::Hardlink(next) if next != target => target = next,
-                    Kind::Hardlink(_) | Kind::Whiteout => break,
-                    Kind::Dir { .. } => return None,
+                    // Removed or replaced by a directory after the link was made: it means the lower one.
+                    Kind::Hardlink(_) | Kind::Whiteout | Kind::Dir { .. } => break,
                     _ => {
                         return Some(Inode {
                             part,
@@ -185,7 +201,9 @@ impl View {
         for part in (0..self.parts.len()).rev() {
             let entries = self.parts[part].entries();
             let done = match probe(entries, path.as_bytes()) {
-                Probe::Hit(number) => choice.offer(part, number, &entries[number]),
+                Probe::Hit(number) => {
+                    choice.offer(part, number, &entries[number]) || self.parts[part].covers(path)
+                }
                 Probe::Hidden => true,
                 Probe::Absent => false,
             };
@@ -261,7 +279,7 @@ impl View {
                 Probe::Hit(number) => match entries[number].kind {
                     Kind::Dir { opaque, .. } => {
                         collect_children(entries, dir, part, &mut found);
-                        if opaque {
+                        if opaque || self.parts[part].covers(dir) {
                             break;
                         }
                     }
