@@ -102,7 +102,7 @@ pub fn unpack(
         .iter()
         .filter(|entry| !is_dir(entry) && !is_link(entry))
         .collect();
-    files.sort_by(|a, b| a.path.parent().cmp(&b.path.parent()));
+    files.sort_by_key(|entry| entry.path.parent());
     let groups: Vec<&[&Entry]> = files
         .chunk_by(|a, b| a.path.parent() == b.path.parent())
         .collect();
@@ -363,6 +363,10 @@ fn copy_data(from: &File, data: &FileData, out: &File) -> io::Result<()> {
         .ok_or(io::ErrorKind::InvalidData)?;
     if data.size_bytes < SPARSE_BYTES {
         return copy_range(from, data.offset, end, 0, out);
+    }
+    // Beyond its end, a file looks like a hole.
+    if from.metadata()?.len() < end {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     out.set_len(data.size_bytes)?;
     let mut at = data.offset;

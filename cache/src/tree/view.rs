@@ -268,7 +268,7 @@ impl View {
     }
 
     /// Returns the names in a directory with what they stand for, sorted; empty when there is no such directory.
-    pub fn children(&self, dir: &TreePath) -> std::vec::IntoIter<(&[u8], Node<'_>)> {
+    pub fn children(&self, dir: &TreePath) -> Children<'_> {
         let mut found: Vec<(&[u8], usize, usize)> = Vec::new();
         for part in (0..self.parts.len()).rev() {
             let entries = self.parts[part].entries();
@@ -347,10 +347,14 @@ impl View {
     }
 }
 
+/// The names in a directory with what they stand for, sorted.
+pub type Children<'v> = std::vec::IntoIter<(&'v [u8], Node<'v>)>;
+
 /// Depth-first walk; see [`View::walk`].
 pub struct Walk<'v> {
     view: &'v View,
-    stack: Vec<(TreePath, std::vec::IntoIter<(&'v [u8], Node<'v>)>)>,
+    /// Directories on the way down, each with the children that are still to come.
+    stack: Vec<(TreePath, Children<'v>)>,
 }
 
 impl<'v> Iterator for Walk<'v> {

@@ -159,7 +159,7 @@ fn ignored_files_are_never_touched() {
         let closed = dir.path().join(name);
         std::fs::File::open(&closed)
             .unwrap()
-            .set_permissions(PermissionsExt::from_mode(0))
+            .set_permissions(PermissionsExt::from_mode(0o0))
             .unwrap();
         // Root may look anyway, so the access time is what would tell; a scan as another user would just fail.
         let before = rustix::fs::stat(&closed).unwrap();
@@ -178,7 +178,8 @@ fn ignored_files_are_never_touched() {
 
 #[test]
 fn a_file_that_changes_is_an_error_not_a_wrong_image() {
-    let changes: [(&str, fn(&Path)); 6] = [
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 6] = [
         ("grown", |file| {
             File::options()
                 .append(true)

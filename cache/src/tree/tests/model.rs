@@ -43,34 +43,39 @@ fn a_layer() -> impl Strategy<Value = Vec<Wish>> {
     prop::collection::vec(wish, 0..9)
 }
 
+/// Says what a wish wants.
+fn kind_of(wish: &Wish) -> Kind {
+    let is_link = wish.path.name() == Some(b"l");
+    match wish.what {
+        _ if is_link => Kind::Symlink(wish.other.as_bytes().to_vec()),
+        0 | 1 => Kind::File(FileData {
+            size_bytes: 0,
+            offset: 0,
+            content: blake3::hash(b"").into(),
+        }),
+        2 | 3 => Kind::Dir {
+            opaque: false,
+            implied: false,
+        },
+        4 => Kind::Dir {
+            opaque: true,
+            implied: false,
+        },
+        5 => Kind::Dir {
+            opaque: true,
+            implied: true,
+        },
+        6 => Kind::Whiteout,
+        7 => Kind::Hardlink(wish.other.clone()),
+        _ => Kind::Fifo,
+    }
+}
+
 /// Turns wishes into a well-formed layer on top of `below`. Every entry gets a mode of its own.
 fn build(wishes: &[Wish], below: &State, next_mode: &mut u32) -> BTreeMap<TreePath, Entry> {
     let mut layer: BTreeMap<TreePath, Entry> = BTreeMap::new();
     for wish in wishes {
-        let is_link = wish.path.name() == Some(b"l");
-        let kind = match wish.what {
-            _ if is_link => Kind::Symlink(wish.other.as_bytes().to_vec()),
-            0 | 1 => Kind::File(FileData {
-                size_bytes: 0,
-                offset: 0,
-                content: blake3::hash(b"").into(),
-            }),
-            2 | 3 => Kind::Dir {
-                opaque: false,
-                implied: false,
-            },
-            4 => Kind::Dir {
-                opaque: true,
-                implied: false,
-            },
-            5 => Kind::Dir {
-                opaque: true,
-                implied: true,
-            },
-            6 => Kind::Whiteout,
-            7 => Kind::Hardlink(wish.other.clone()),
-            _ => Kind::Fifo,
-        };
+        let kind = kind_of(wish);
         if let Kind::Hardlink(target) = &kind {
             let own = layer
                 .get(target)
