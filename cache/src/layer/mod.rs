@@ -19,6 +19,7 @@ mod tar;
 mod whiteout;
 mod writer;
 mod xattr;
+pub mod unpack;
 
 pub use entry::{Entry, FileData, Kind, Meta, Timestamp, TreePath, Xattrs};
 pub use file::{FileReader, LayerFile};
