@@ -208,3 +208,12 @@ impl Read for FileReader<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+impl LayerFile {
+    /// Returns the ranges that checksums cover besides the head.
+    pub(super) fn head_for_tests(&self) -> [std::ops::Range<u64>; 2] {
+        let range = |section: &Section| section.offset..section.offset + section.length;
+        [range(&self.head.metadata), range(&self.head.index)]
+    }
+}

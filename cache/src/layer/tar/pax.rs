@@ -121,7 +121,7 @@ mod tests {
             records[0],
             (b"SCHILY.xattr.user.a".to_vec(), b"x\ny=\0z".to_vec())
         );
-        assert_eq!(records[1].1.len(), 93);
+        assert_eq!(records[1].1.len(), 91);
     }
 
     #[test]
