@@ -13,6 +13,7 @@ mod treecmp;
 use std::fs::File;
 use std::io::Read;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::*;
 use crate::digest::ContentHash;
@@ -114,24 +115,30 @@ pub(super) fn fd_path(file: &File) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
-/// Lets erofs-utils check an image; it may not be installed.
+/// Lets erofs-utils check an image; they may not be installed, or be too old to know blocks below a page.
 pub(super) fn fsck(image: &File, devices: &[&File]) {
-    let mut command = Command::new("fsck.erofs");
-    command.args(
-        devices
-            .iter()
-            .map(|device| format!("--device={}", fd_path(device))),
-    );
-    match command.arg(fd_path(image)).output() {
-        Err(error) => println!("skipped: fsck.erofs: {error}"),
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-            // Versions before 1.6 know no blocks below a page.
-            if text.contains("isn't supported on this platform") {
-                return println!("skipped: fsck.erofs is too old: {text}");
+    static WHY_NOT: OnceLock<String> = OnceLock::new();
+    if WHY_NOT.get().is_none() {
+        let mut command = Command::new("fsck.erofs");
+        command.args(
+            devices
+                .iter()
+                .map(|device| format!("--device={}", fd_path(device))),
+        );
+        match command.arg(fd_path(image)).output() {
+            Err(error) => drop(WHY_NOT.set(error.to_string())),
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+                if text.contains("blksize 512 isn't supported on this platform") {
+                    drop(WHY_NOT.set(text.into_owned()));
+                } else {
+                    assert!(output.status.success(), "fsck.erofs: {} {text}", output.status);
+                }
             }
-            assert!(output.status.success(), "fsck.erofs: {} {text}", output.status);
         }
+    }
+    if let Some(text) = WHY_NOT.get() {
+        println!("skipped: fsck.erofs: {text}");
     }
 }
 

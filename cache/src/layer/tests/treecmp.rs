@@ -23,7 +23,11 @@ pub(super) fn scan(root: &str) -> Tree {
         } else {
             std::fs::symlink_metadata(&full)
         };
-        let meta = meta.unwrap();
+        let meta = match meta {
+            // Overlay lists the whiteouts of directories that only one layer has, and then doesn't find them.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            meta => meta.unwrap(),
+        };
         let file_type = meta.file_type();
         let mut text = format!(
             "mode {:o} owner {}:{} mtime {}.{:09} xattrs {:?}",
@@ -112,8 +116,12 @@ fn xattrs(path: &std::path::Path, follow: bool) -> Vec<(String, String)> {
         } else {
             rustix::fs::lgetxattr(path, name, &mut value)
         };
-        let value = &value[..length.unwrap()];
-        out.push((name.escape_ascii().to_string(), value.escape_ascii().to_string()));
+        // The kernel lists, and doesn't give out, what makes no sense: user attributes of links, invalid capabilities.
+        let value = length.map_or_else(
+            |error| error.to_string(),
+            |length| value[..length].escape_ascii().to_string(),
+        );
+        out.push((name.escape_ascii().to_string(), value));
     }
     out.sort();
     out
