@@ -119,7 +119,10 @@ impl Names {
 
     /// Removes a name and everything below it.
     pub(super) fn remove(&mut self, path: &TreePath) {
-        self.remove_below(path, |_| true);
+        // Only a directory has something below it, and most names are new.
+        if self.find_node(path).is_some_and(Node::is_dir) {
+            self.remove_below(path, |_| true);
+        }
         if self.map.remove(path).is_some() {
             self.names_bytes -= path.as_bytes().len();
         }
