@@ -11,9 +11,9 @@ use crate::error::Problem;
 
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
-/// Components that all walks together may visit: enough for millions of entries below linked directories, and an
-/// end for archives that are made of nothing but detours.
-const MAX_STEPS: usize = 20_000_000;
+/// Components that all walks together may visit: enough for half a million entries below linked directories, and
+/// an end, within a second, for archives that are made of nothing but detours.
+const MAX_STEPS: usize = 5_000_000;
 
 /// One inode. Hard links are names of the same inode; [`Kind::Hardlink`] is left only where the target isn't in
 /// the tree.

@@ -27,6 +27,11 @@ pub(super) fn scratch() -> File {
     tempfile::tempfile_in("/var/tmp").unwrap()
 }
 
+/// Makes a place for thousands of small files: in memory where that is possible, disks are slow at these.
+pub(super) fn tree_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir_in("/var/tmp").unwrap())
+}
+
 pub(super) fn meta(mode: u32) -> Meta {
     Meta {
         mode,

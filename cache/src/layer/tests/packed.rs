@@ -54,7 +54,7 @@ for i in 0 1 2; do echo hard$i > hl/src$i; for k in 0 1 2 3; do ln hl/src$i hl2/
 ln -s t hl/sym; ln -P hl/sym hl2/symhard
 mknod dev/null c 1 3; mknod dev/big c 300 70000; mknod dev/blk b 8 1; mknod dev/blk2 b 259 1048575; mkfifo -m 600 dev/fifo
 chmod 0 m0
-for k in $(seq 59); do mkdir dirs/d$k; for i in $(seq $k); do : > dirs/d$k/$(printf "%0$((k % 9 + 1))d" $i); done; done
+for k in $(seq 59); do mkdir dirs/d$k; (cd dirs/d$k; seq -f "%0$((k % 9 + 1)).0f" $k | xargs touch); done
 mkdir big; (cd big; seq -f 'file-%06g' 5000 | xargs touch)
 touch -d @1234567890.5 dirs empty
 "#;
@@ -94,7 +94,7 @@ fn an_awkward_tree_mounts_as_it_was() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let dir = tree_dir();
     shell(dir.path(), AWKWARD);
     set_xattrs(dir.path());
     let source = scan(dir.path().to_str().unwrap());
@@ -113,7 +113,7 @@ fn an_awkward_tree_mounts_as_it_was() {
         assert_same("packed", &source, &scan(&mount::place(&mounted)));
     }
     // What we write, the others read; and what they read back is the same to us.
-    let tree = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tree = tree_dir();
     let tar = tree.path().join("layer.tar");
     layer.copy_tar(&File::create(&tar).unwrap()).unwrap();
     let unpacked = tree.path().join("tree");
@@ -136,17 +136,17 @@ fn an_awkward_tree_mounts_as_it_was() {
 
 #[test]
 fn depth_does_not_matter() {
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    // 3,000 levels: more than descriptors, and longer than any path that a system call takes.
+    let dir = tree_dir();
+    // 1,500 levels: more than descriptors, and longer than any path that a system call takes.
     let mut at = std::os::fd::OwnedFd::from(File::open(dir.path()).unwrap());
-    for _ in 0..3000 {
+    for _ in 0..1500 {
         rustix::fs::mkdirat(&at, "dd", 0o755.into()).unwrap();
         rustix::fs::mkdirat(&at, "e", 0o755.into()).unwrap();
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
         at = rustix::fs::openat(&at, "dd", flags, rustix::fs::Mode::empty()).unwrap();
     }
     let layer = packed(dir.path(), &PackOptions::default()).unwrap();
-    assert_eq!(layer.index().unwrap().len(), 1 + 2 * 3000);
+    assert_eq!(layer.index().unwrap().len(), 1 + 2 * 1500);
     // The standard library's own removal keeps every level open.
     shell(dir.path(), "rm -rf dd");
 }
@@ -156,7 +156,7 @@ fn what_overlay_leaves_becomes_whiteouts() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let dir = tree_dir();
     shell(
         dir.path(),
         "mkdir d d/stub o; mknod gone c 0 0; mknod d/gone c 0 0; echo 1 > o/f; echo 2 > d/stub/x",
