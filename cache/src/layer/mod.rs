@@ -16,6 +16,8 @@ mod names;
 mod pack;
 mod sink;
 mod tar;
+#[cfg(test)]
+mod tests;
 mod whiteout;
 mod writer;
 mod xattr;
