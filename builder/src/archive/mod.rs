@@ -21,7 +21,7 @@ pub(crate) use source::Source;
 const MAX_ARCHIVE_BYTES: u64 = 1 << 40;
 
 /// Where an archive is read from.
-pub enum Input<'a> {
+pub(crate) enum Input<'a> {
     /// A file, or a directory that holds an OCI layout.
     Path(&'a Path),
     /// A stream; spooled to the store's scratch space, since archives are read out of order.
@@ -30,11 +30,11 @@ pub enum Input<'a> {
 
 /// An image that was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The names the archive gave it, canonical; empty when it had none.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Its ID.
-    pub id: Digest,
+    pub(crate) id: Digest,
 }
 
 /// An image found in an archive, its config checked.
@@ -49,7 +49,7 @@ pub(crate) struct Found {
 
 /// Takes in all images of an archive and names them as it says. Of an image for several platforms the one for
 /// `platform` is taken. Blocks.
-pub fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Vec<Loaded>, ImageError> {
+pub(crate) fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Vec<Loaded>, ImageError> {
     let platform = Platform::parse(platform)?;
     let source = match input {
         Input::Path(path) => open(store, path)?,

@@ -58,7 +58,7 @@ impl Retry {
 
 /// A repository being read; keeps its token. Connections are shared by all sessions of the process.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     reference: Reference,
     base: Url,
     token: Mutex<Option<String>>,

@@ -49,7 +49,11 @@ pub(crate) fn take_in(
             let (layers, scratch) = (store.layers(), store.incomplete());
             layers
                 .import(tar, Some(layer.diff_id), Limits::default(), scratch)
-                .map_err(ImageError::from)
+                .map_err(|source| ImageError::BadLayer {
+                    reference: reference.to_owned(),
+                    layer: layer.diff_id,
+                    source,
+                })
         });
     // What the decompressor left behind its end still counts and is hashed.
     let drained = imported
