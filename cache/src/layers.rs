@@ -27,7 +27,7 @@ pub enum LayersError {
     },
     /// The file's content is at fault.
     #[error(transparent)]
-    Layer(#[from] crate::layer::Error),
+    Layer(#[from] crate::Error),
     /// The bytes are not the layer that was expected.
     #[error("layer {expected} is not what was sent: the tar stream hashes to {actual}")]
     Mismatch {
@@ -64,6 +64,11 @@ impl Layers {
     /// Returns where the layer's file is, or would be.
     pub fn path(&self, layer: &DiffId) -> PathBuf {
         self.dir.join(layer.hex())
+    }
+
+    /// Returns when the layer was made here, in seconds since the Unix epoch; `None` when it isn't here.
+    pub fn made_unix(&self, layer: &DiffId) -> Option<i64> {
+        std::fs::metadata(self.path(layer)).ok().map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta))
     }
 
     /// Says whether the layer's file is here.

@@ -20,14 +20,18 @@
 
 pub mod blobs;
 pub mod digest;
+mod error;
 pub mod incomplete;
 pub mod index;
 pub mod layer;
+pub mod layers;
 pub mod lock;
 pub mod record;
+pub mod root;
 pub mod store;
 pub mod tree;
 
 pub use digest::{ChainId, ContentHash, DiffId, Digest, Key, TreeHash};
+pub use error::{EntryName, Error, Problem, Result};
 pub use record::{Component, Record};
 pub use store::{Store, StoreError};

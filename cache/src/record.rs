@@ -1,31 +1,33 @@
-//! What the index remembers of a finished step: its key with the parts the key was made of, and its result.
+//! What is remembered of a finished build step: its result, and of what its key was made.
+//!
+//! Plain data; where records are kept is the index's business.
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DiffId, Key};
 
-/// One part of a key, by name. Kept so that a later miss can say what changed.
+/// One part of a key, kept so that a later miss can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// What it is: `ENV VERSION`, `input context`, `command`.
+    /// Which part: `args`, `env VERSION`, `base`.
     pub name: String,
-    /// Its value, or a hash of it where it is long.
+    /// Its value: short printable text as it is, anything else as a hash. Equal parts have equal values.
     pub value: String,
 }
 
-/// A finished step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The result of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The key that finds it.
+    /// What the step was: its op and how it saw its inputs.
     pub key: Key,
-    /// The resulting tree, base layer first.
+    /// All layers of the result, base first, those of the inputs below included.
     pub layers: Vec<DiffId>,
-    /// What the key was made of, in order.
+    /// Of what the key was made, in the order in which it was hashed.
     pub components: Vec<Component>,
-    /// Identity of the step across changes of its values.
+    /// Where in its build the step stands, the same from build to build, to find the record to compare with.
     pub step: String,
-    /// When it finished, in seconds since the Unix epoch.
+    /// When it was made, in seconds since the epoch.
     pub created_unix: i64,
-    /// How long it took, in milliseconds.
+    /// How long making it took.
     pub took_ms: u64,
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::blobs::Blobs;
 use crate::incomplete::Incomplete;
 use crate::index::{Index, IndexError};
+use crate::layers::Layers;
 use crate::lock::{self, FileLock};
 
 /// Says why the store can't be used.
@@ -39,6 +40,7 @@ pub enum StoreError {
 pub struct Store {
     root: PathBuf,
     blobs: Blobs,
+    layers: Layers,
     index: Index,
     incomplete: Incomplete,
     set_aside: Option<PathBuf>,
@@ -62,15 +64,14 @@ impl Store {
         .map_err(io("open", root))?;
         let meta = std::fs::symlink_metadata(root).map_err(io("open", root))?;
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-            return Err(StoreError::Untrusted {
-                path: root.to_owned(),
-            });
+            return Err(StoreError::Untrusted { path: root.to_owned() });
         }
         let incomplete = Incomplete::new(root.join("incomplete"));
         incomplete.sweep().map_err(io("sweep", root))?;
         let (index, set_aside) = Index::open(&root.join("index"))?;
         Ok(Self {
             blobs: Blobs::new(root.join("blobs/sha256")),
+            layers: Layers::new(root.join("layers")),
             index,
             incomplete,
             set_aside,
@@ -94,6 +95,11 @@ impl Store {
         &self.blobs
     }
 
+    /// Returns the layer files.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
     /// Returns the index.
     pub fn index(&self) -> &Index {
         &self.index
@@ -107,26 +113,18 @@ impl Store {
     /// Waits for the lock of the step or transfer called `name` (digits and letters only), across processes. Blocks.
     pub fn lock(&self, name: &str) -> Result<FileLock, StoreError> {
         let path = self.root.join("locks").join(name);
-        FileLock::wait(path.clone()).map_err(|source| StoreError::Io {
-            action: "lock",
-            path,
-            source,
-        })
+        FileLock::wait(path.clone()).map_err(|source| StoreError::Io { action: "lock", path, source })
     }
 }
 
 fn make(root: &Path) -> Result<(), StoreError> {
     for dir in ["", "blobs", "blobs/sha256", "layers", "incomplete", "locks"] {
         let path = root.join(dir);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| StoreError::Io {
-                action: "make",
-                path,
-                source,
-            })?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| StoreError::Io {
+            action: "make",
+            path,
+            source,
+        })?;
     }
     Ok(())
 }
