@@ -127,13 +127,9 @@ fn spool(store: &Store, stream: &mut (dyn Read + Send), title: &str) -> Result<F
     };
     let (mut file, path) = store.incomplete().file().map_err(write)?;
     std::fs::remove_file(path).map_err(write)?;
-    let mut plain = compress::decompressor(stream)
-        .map_err(|error| refuse(error.to_string()))?
-        .take(MAX_ARCHIVE_BYTES + 1);
-    let n_bytes = io::copy(&mut plain, &mut file).map_err(write)?;
-    if n_bytes > MAX_ARCHIVE_BYTES {
-        return Err(refuse(format!("it is larger than {MAX_ARCHIVE_BYTES} bytes")));
-    }
+    let (_, mut plain) =
+        compress::decompressor(stream, MAX_ARCHIVE_BYTES).map_err(|error| refuse(error.to_string()))?;
+    io::copy(&mut plain, &mut file).map_err(write)?;
     file.rewind().map_err(write)?;
     Ok(file)
 }

@@ -54,7 +54,7 @@ pub(crate) enum ExportError {
         /// Which.
         layer: DiffId,
         /// Why.
-        source: io::Error,
+        source: cache::compress::Error,
     },
     /// The directory holds something that the output can't be merged into.
     #[error("cannot write into {path}: {why}")]

@@ -9,8 +9,8 @@ use cache::compress::Codec;
 use crate::registry::{Reference, ReferenceError};
 
 /// Local builds want speed; libdeflate's level 1 is as small as zlib's level 4.
-const DEFAULT_GZIP_LEVEL: u8 = 1;
-const DEFAULT_ZSTD_LEVEL: u8 = 3;
+const DEFAULT_GZIP_LEVEL: i32 = 1;
+const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
 /// Says what is wrong with an output's description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -343,16 +343,15 @@ impl Attributes {
                     value: text.clone(),
                     expected,
                 };
-                let number = text.parse::<u8>().ok();
+                let number = text.parse::<i32>().ok();
                 match codec {
                     Codec::Gzip { .. } => Codec::Gzip {
-                        level: number.filter(|level| *level <= 9).ok_or_else(|| bad("0 to 9"))?,
+                        level: number.filter(|level| (0..=9).contains(level)).ok_or_else(|| bad("0 to 9"))?,
                     },
                     Codec::Zstd { .. } => Codec::Zstd {
                         level: number
-                            .filter(|level| *level <= 22)
-                            .ok_or_else(|| bad("0 to 22"))?
-                            .into(),
+                            .filter(|level| (1..=22).contains(level))
+                            .ok_or_else(|| bad("1 to 22"))?,
                     },
                     Codec::None => return Err(bad("none: the layers are not compressed")),
                 }
@@ -374,7 +373,7 @@ fn gzip() -> Codec {
 
 fn zstd() -> Codec {
     Codec::Zstd {
-        level: DEFAULT_ZSTD_LEVEL.into(),
+        level: DEFAULT_ZSTD_LEVEL,
     }
 }
 
@@ -520,7 +519,7 @@ mod tests {
             ("type=oci,compression-level=10", "expected 0 to 9"),
             (
                 "type=oci,compression=zstd,compression-level=-1",
-                "expected 0 to 22",
+                "expected 1 to 22",
             ),
             (
                 "type=docker,dest=x,compression-level=1",
