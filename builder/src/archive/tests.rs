@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use cache::Digest;
 
 use super::*;
-use crate::export::{Destination, ExportImage, Output, export};
+use crate::export::{ExportImage, Output, export};
 use crate::registry::fixture::{config_of, has_tool, image, run, store, tar_of};
 
 const PLATFORM: &str = "linux/amd64";
@@ -136,14 +136,16 @@ fn layers_that_are_links_inside_an_old_docker_archive_are_found() {
     assert_eq!(loaded[0].names, ["docker.io/library/app:1"]);
 }
 
+/// Changes an archive that is being made.
+type Change = fn(&mut tar::Builder<Vec<u8>>);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn hostile_archives_are_refused_and_name_nothing() {
     let layer = tar_of(&[("a", b"a")]);
-    let (loops, outside): (fn(&mut tar::Builder<Vec<u8>>), fn(&mut tar::Builder<Vec<u8>>)) = (
-        |builder| link(builder, "x", "x"),
-        |builder| link(builder, "x", "/etc/passwd"),
-    );
-    let none: fn(&mut tar::Builder<Vec<u8>>) = |_| {};
+    let loops: Change = |builder| link(builder, "x", "x");
+    let outside: Change = |builder| link(builder, "x", "/etc/passwd");
+    let none: Change = |_| {};
     let cut = |bytes: Vec<u8>, n: usize| bytes[..n].to_vec();
     for (title, archive, expected) in [
         ("nothing", vec![], "neither manifest.json nor index.json"),
@@ -259,7 +261,6 @@ fn a_layout_directory_is_never_left() {
     File::create(&blob).unwrap().write_all(&changed).unwrap();
     let error = load_again();
     assert!(error.contains("but the bytes are"), "{error}");
-    let _ = Destination::Stdout;
 }
 
 #[test]

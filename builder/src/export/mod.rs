@@ -24,7 +24,7 @@ use cache::{DiffId, Digest, Store};
 
 use crate::image::{self, LocalImage};
 use crate::registry::{Descriptor, ImageError};
-pub(crate) use spec::{Compression, Destination, ImageOptions, Output, SpecError};
+pub(crate) use spec::{Compression, Destination, ImageOptions, Output};
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -346,7 +346,9 @@ impl Attributes {
                 let number = text.parse::<i32>().ok();
                 match codec {
                     Codec::Gzip { .. } => Codec::Gzip {
-                        level: number.filter(|level| (0..=9).contains(level)).ok_or_else(|| bad("0 to 9"))?,
+                        level: number
+                            .filter(|level| (0..=9).contains(level))
+                            .ok_or_else(|| bad("0 to 9"))?,
                     },
                     Codec::Zstd { .. } => Codec::Zstd {
                         level: number

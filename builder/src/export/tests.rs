@@ -178,3 +178,137 @@ fn several_images_are_saved_in_one_archive_with_shared_layers_once() {
     assert_eq!((found.id, &found.names), (images[0].id, &source.names));
     assert!(found.size_bytes(&target).unwrap() > 240_000);
 }
+
+/// Puts a third layer on the usual image: links, modes, a whiteout, a second name of a file.
+fn with_links(store: &Store) -> ExportImage {
+    let mut image = image(store, &[]);
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |kind: tar::EntryType, name: &str, mode: u32, target: Option<&str>, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(1_100_000_000);
+        header.set_size(bytes.len() as u64);
+        match target {
+            Some(target) => builder.append_link(&mut header, name, target).unwrap(),
+            None => builder.append_data(&mut header, name, bytes).unwrap(),
+        }
+    };
+    use tar::EntryType::{Directory, Link, Regular, Symlink};
+    add(Directory, "closed", 0o500, None, b"");
+    add(Regular, "closed/tool", 0o4755, None, b"tool");
+    add(Link, "closed/twin", 0o4755, Some("closed/tool"), b"");
+    add(Symlink, "to-etc", 0o777, Some("/etc"), b"");
+    add(Regular, ".wh.long", 0o644, None, b"");
+    let tar = builder.into_inner().unwrap();
+    let layers = store.layers();
+    let layer = layers
+        .import(
+            &tar[..],
+            None,
+            cache::layer::Limits::default(),
+            store.incomplete(),
+        )
+        .unwrap();
+    image.layers.push(layer.diff_id());
+    image.config = crate::registry::fixture::config_of(&image.layers);
+    image
+}
+
+#[test]
+fn the_flat_tar_has_the_merged_files() {
+    let (dir, store) = store();
+    let source = with_links(&store);
+    let path = dir.path().join("flat.tar");
+    write(&store, &source, "type=tar", &path);
+    let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
+    let entries: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let link = entry
+                .link_name()
+                .unwrap()
+                .map(|link| format!(" -> {}", link.display()));
+            let (header, path) = (entry.header(), entry.path().unwrap());
+            format!(
+                "{} {:o}{}",
+                path.display(),
+                header.mode().unwrap(),
+                link.unwrap_or_default()
+            )
+        })
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            "app 644",
+            "closed/ 500",
+            "closed/tool 4755",
+            "closed/twin 4755 -> closed/tool",
+            "etc/ 755",
+            "etc/base 644",
+            "to-etc 777 -> /etc",
+        ]
+    );
+    let output = Output::parse(&format!("type=tar,dest={}", path.display())).unwrap();
+    export(&store, &output, &source, Some(7)).unwrap();
+    let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
+    assert!(
+        archive
+            .entries()
+            .unwrap()
+            .all(|entry| entry.unwrap().header().mtime().unwrap() == 7)
+    );
+}
+
+#[test]
+fn files_are_merged_into_a_directory_and_never_through_a_link() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let (dir, store) = store();
+    let source = with_links(&store);
+    let (dest, outside) = (dir.path().join("out"), dir.path().join("outside"));
+    for path in [&dest, &outside] {
+        std::fs::create_dir(path).unwrap();
+    }
+    symlink(&outside, dest.join("etc")).unwrap();
+    symlink(outside.join("app"), dest.join("app")).unwrap();
+    std::fs::File::create(dest.join("mine")).unwrap();
+    // Twice: what the first one wrote must not be in the way of the second.
+    for _ in 0..2 {
+        write(&store, &source, "type=local", &dest);
+    }
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(std::fs::read(dest.join("etc/base")).unwrap(), b"base\n");
+    assert_eq!(std::fs::read(dest.join("app")).unwrap(), b"#!/bin/sh\n");
+    assert_eq!(
+        std::fs::read_link(dest.join("to-etc")).unwrap(),
+        Path::new("/etc")
+    );
+    let (tool, twin) = (dest.join("closed/tool"), dest.join("closed/twin"));
+    let (tool, twin) = (std::fs::metadata(tool).unwrap(), std::fs::metadata(twin).unwrap());
+    assert_eq!(
+        (tool.ino(), tool.mode() & 0o7777, tool.mtime()),
+        (twin.ino(), 0o4755, 1_100_000_000)
+    );
+    assert_eq!(
+        std::fs::metadata(dest.join("closed")).unwrap().mode() & 0o7777,
+        0o500
+    );
+    let mut names: Vec<_> = std::fs::read_dir(&dest)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["app", "closed", "etc", "mine", "to-etc"]);
+
+    std::fs::remove_file(dest.join("app")).unwrap();
+    std::fs::create_dir(dest.join("app")).unwrap();
+    let output = Output::parse(dest.to_str().unwrap()).unwrap();
+    assert!(
+        export(&store, &output, &source, None).is_err(),
+        "a directory is not removed for a file"
+    );
+    assert!(dest.join("app").is_dir());
+}

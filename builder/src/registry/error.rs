@@ -107,7 +107,7 @@ pub(crate) enum ImageError {
         /// Which layer.
         layer: cache::DiffId,
         /// What is wrong with it.
-        source: LayersError,
+        source: Box<LayersError>,
     },
     /// The local image does not exist.
     #[error("no such image: {0}")]

@@ -52,7 +52,7 @@ pub(crate) fn take_in(
                 .map_err(|source| ImageError::BadLayer {
                     reference: reference.to_owned(),
                     layer: layer.diff_id,
-                    source,
+                    source: Box::new(source),
                 })
         });
     // What the decompressor left behind its end still counts and is hashed.

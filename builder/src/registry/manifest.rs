@@ -76,7 +76,7 @@ impl Platform {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        if !parts.iter().all(|part| is_word(part)) {
+        if !parts.iter().all(is_word) {
             return Err(bad());
         }
         Ok(Self::normalised(os, arch, variant))

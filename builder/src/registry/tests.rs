@@ -58,6 +58,7 @@ fn check_failure(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn failures_are_told_and_leave_nothing_behind() {
     type Answer = fn(&Remote, &Request) -> Reply;
     let cases: [(&str, Answer, &str); 12] = [
