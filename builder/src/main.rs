@@ -5,6 +5,7 @@
 mod archive;
 mod cli;
 mod commands;
+mod export;
 mod image;
 mod options;
 mod progress;
@@ -93,7 +94,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
-        Command::Save(_) | Command::Run(_) => {
+        Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Run(_) => {
             return Err(Failure::usage("this command isn't supported yet"));
         }
     }

@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod save;
 pub(crate) mod stored;
 pub(crate) mod table;
 pub(crate) mod tag;
