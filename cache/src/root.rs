@@ -59,7 +59,27 @@ pub enum Error {
 
 impl Error {
     fn os(action: &'static str, path: &TreePath) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |errno| Self::Os { action, path: path.clone(), source: errno.into() }
+        move |errno| Self::Os {
+            action,
+            path: path.clone(),
+            source: errno.into(),
+        }
+    }
+
+    /// Returns the same error as seen from a directory above: of a root that was opened at `dir`.
+    #[must_use]
+    pub fn below(self, dir: &TreePath) -> Self {
+        match self {
+            Self::Os { action, path, source } => Self::Os {
+                action,
+                path: dir.concat(&path),
+                source,
+            },
+            Self::NotRegular { path } => Self::NotRegular {
+                path: dir.concat(&path),
+            },
+            other => other,
+        }
     }
 
     /// Returns what kind of failure the kernel reported, if it was the kernel.
@@ -72,7 +92,10 @@ impl Error {
 
     /// Says whether the path isn't there, also because something on the way isn't a directory.
     pub fn is_missing(&self) -> bool {
-        matches!(self.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        matches!(
+            self.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
     }
 }
 
@@ -118,7 +141,10 @@ pub struct Root {
 impl From<OwnedFd> for Root {
     /// Wraps an open directory. Symbolic links on the way are refused; see [`Root::with_links`].
     fn from(dir: OwnedFd) -> Self {
-        Self { dir: Arc::new(dir), links: Links::Refuse }
+        Self {
+            dir: Arc::new(dir),
+            links: Links::Refuse,
+        }
     }
 }
 
@@ -131,21 +157,38 @@ impl AsFd for Root {
 impl Root {
     /// Opens a directory of the host, following links in `path`: for paths that are ours or that the user typed.
     pub fn open_host(path: &Path) -> Result<Self, Error> {
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map(Self::from)
-            .map_err(|errno| Error::Open { path: path.to_owned(), source: errno.into() })
+        rustix::fs::open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map(Self::from)
+        .map_err(|errno| Error::Open {
+            path: path.to_owned(),
+            source: errno.into(),
+        })
     }
 
     /// Returns the same directory with another rule for links.
     #[must_use]
     pub fn with_links(&self, links: Links) -> Self {
-        Self { dir: Arc::clone(&self.dir), links }
+        Self {
+            dir: Arc::clone(&self.dir),
+            links,
+        }
     }
 
     /// Opens the directory at `path` as a root of its own. The last component isn't followed.
     pub fn sub(&self, path: &TreePath) -> Result<Self, Error> {
-        let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, "open directory")?;
-        Ok(Self { dir: Arc::new(dir), links: self.links })
+        let dir = self.open_at(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+            "open directory",
+        )?;
+        Ok(Self {
+            dir: Arc::new(dir),
+            links: self.links,
+        })
     }
 
     /// Opens a regular file for reading. Never blocks on a pipe or device, never follows a link at the end.
@@ -171,7 +214,8 @@ impl Root {
     /// Creates a directory. Its parent must exist.
     pub fn make_dir(&self, path: &TreePath, mode: u32) -> Result<(), Error> {
         let (parent, name) = self.parent(path, "create directory")?;
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)).map_err(Error::os("create directory", path))
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode))
+            .map_err(Error::os("create directory", path))
     }
 
     /// Creates a directory and what is missing above it; existing directories are left alone.
@@ -185,7 +229,8 @@ impl Root {
             }
         }
         // Whether the last one is a directory is only known now.
-        self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, "open directory").map(drop)
+        self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, "open directory")
+            .map(drop)
     }
 
     /// Creates a symbolic link with `target` verbatim.
@@ -249,7 +294,8 @@ impl Root {
         let here = TreePath::root();
         // A descriptor of its own, because a listing moves the descriptor's position.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(&self.dir, c".", flags, Mode::empty()).map_err(Error::os("list", &here))?;
+        let dir =
+            rustix::fs::openat(&self.dir, c".", flags, Mode::empty()).map_err(Error::os("list", &here))?;
         let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
         let mut listing = RawDir::new(dir, &mut buffer);
         let mut out = Vec::new();
@@ -257,7 +303,10 @@ impl Root {
             let entry = entry.map_err(Error::os("list", &here))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                out.push(Listed { name: name.to_vec(), file_type: entry.file_type() });
+                out.push(Listed {
+                    name: name.to_vec(),
+                    file_type: entry.file_type(),
+                });
             }
         }
         Ok(out)
@@ -265,7 +314,8 @@ impl Root {
 
     /// Opens `path` under the rules of this root. `flags` decide about the last component.
     fn open_at(&self, path: &TreePath, flags: OFlags, action: &'static str) -> Result<OwnedFd, Error> {
-        self.walk_to(path.as_bytes(), flags | OFlags::CLOEXEC).map_err(Error::os(action, path))
+        self.walk_to(path.as_bytes(), flags | OFlags::CLOEXEC)
+            .map_err(Error::os(action, path))
     }
 
     /// Opens the directory that holds `path`, and returns it with the last name.
@@ -309,7 +359,11 @@ impl Root {
             let slash = rest[..MAX_STEP_BYTES].iter().rposition(|&byte| byte == b'/');
             let slash = slash.ok_or(rustix::io::Errno::NAMETOOLONG)?;
             let dir_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            step = Some(open(step.as_ref().unwrap_or(&self.dir), &rest[..slash], dir_flags)?);
+            step = Some(open(
+                step.as_ref().unwrap_or(&self.dir),
+                &rest[..slash],
+                dir_flags,
+            )?);
             rest = &rest[slash + 1..];
         }
         open(step.as_ref().unwrap_or(&self.dir), rest, flags)
@@ -333,5 +387,8 @@ impl AsFd for Parent {
 
 /// Returns the modification time in a stat.
 pub fn mtime_of(stat: &Stat) -> Timestamp {
-    Timestamp { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default() }
+    Timestamp {
+        seconds: stat.st_mtime,
+        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+    }
 }

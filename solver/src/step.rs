@@ -246,7 +246,11 @@ impl<E: Executor> Step<E> {
         if self.fresh {
             return Ok(Miss::Refreshed);
         }
-        let latest = self.shared.index.latest(&label.step).map_err(failed)?;
+        // Without a place in its build there is nothing to compare with.
+        let latest = match label.step.as_str() {
+            "" => None,
+            step => self.shared.index.latest(step).map_err(failed)?,
+        };
         Ok(Miss::explain(&keyed.components, latest.as_ref()))
     }
 

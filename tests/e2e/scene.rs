@@ -73,9 +73,15 @@ impl Scene {
     }
 
     fn settle_environment(&mut self) {
-        let binary = Path::new(env!("CARGO_BIN_EXE_ashlar"));
+        let built = Path::new(env!("CARGO_BIN_EXE_ashlar"))
+            .parent()
+            .unwrap()
+            .display()
+            .to_string();
+        // Another binary can be tried: a release build, or a peer behind our command line.
+        let binary = std::env::var("ASHLAR_E2E_BIN_DIR").unwrap_or(built);
         let path = std::env::var("PATH").unwrap_or_default();
-        let path = format!("{}:{path}:/usr/sbin:/sbin", binary.parent().unwrap().display());
+        let path = format!("{binary}:{path}:/usr/sbin:/sbin");
         let store = self.store().display().to_string();
         let work = self.work().display().to_string();
         let pairs = [
@@ -91,6 +97,10 @@ impl Scene {
         ];
         for (key, value) in pairs {
             self.set(key, &value);
+        }
+        // The whole suite can be run on the fallback without EROFS.
+        if let Ok(value) = std::env::var("ASHLAR_LOWERS") {
+            self.set("ASHLAR_LOWERS", &value);
         }
     }
 

@@ -202,6 +202,7 @@ pub(super) fn age(step: &Step, now: Duration) -> Duration {
     match step.state {
         State::Done(took) => took,
         State::Running => now.saturating_sub(step.started),
-        State::Cached | State::Failed(_) | State::Cancelled => Duration::ZERO,
+        State::Failed(_) | State::Cancelled => step.ended.saturating_sub(step.started),
+        State::Cached => Duration::ZERO,
     }
 }

@@ -43,6 +43,7 @@ pub(crate) struct Step {
     pub(crate) name: String,
     pub(crate) state: State,
     pub(crate) started: Duration,
+    pub(crate) ended: Duration,
     /// Worth a line only when it is news.
     pub(crate) why: Option<String>,
     pub(crate) parts: Vec<Part>,
@@ -188,7 +189,7 @@ impl Steps {
             step.keep(&line);
             updates.push(Update::Lines(place, vec![line]));
         }
-        step.state = state;
+        (step.state, step.ended) = (state, now);
         updates.push(Update::Ended(place));
         updates
     }
@@ -249,6 +250,7 @@ impl Steps {
             name: one_line(name),
             state: State::Running,
             started: now,
+            ended: now,
             why: None,
             parts: Vec::new(),
             tail: VecDeque::new(),

@@ -4,7 +4,7 @@ use std::io;
 
 /// Why a container could not be made. A process that ran and failed is not an error, but an [`Exit`](super::Exit).
 #[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
+pub(crate) enum SandboxError {
     /// The process lacks the rights for namespaces and mounts.
     #[error("containers need root here: running as uid {uid}")]
     NotRoot {

@@ -27,7 +27,7 @@ const REFUSED: i32 = 125;
 
 /// Returns the exit code if this process was started as a helper, `None` if it is an ordinary `ashlar`. To be called
 /// first in `main`, before any thread starts.
-pub fn helper_entry() -> Option<i32> {
+pub(crate) fn helper_entry() -> Option<i32> {
     let name = std::env::args_os().next()?;
     (name == MARKER).then(|| match control_socket() {
         Some(socket) => serve(socket.as_fd()),
@@ -78,8 +78,11 @@ pub(super) fn report_of(error: SandboxError) -> Report {
                 os_error,
             }
         }
+        SandboxError::Refused { reason } => Report::Refused {
+            reason: reason.chars().take(2000).collect(),
+        },
         other => Report::Refused {
-            reason: other.to_string().chars().take(2000).collect(),
+            reason: other.to_string(),
         },
     }
 }

@@ -20,7 +20,7 @@ use super::wire::{self, FDS_PER_MESSAGE, Report, Start};
 use super::{mount, profile, seccomp, sys};
 
 /// Returns an error if this process can't run containers.
-pub fn probe() -> Result<()> {
+pub(crate) fn probe() -> Result<()> {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         Ok(())
@@ -30,7 +30,7 @@ pub fn probe() -> Result<()> {
 }
 
 /// Gives this process a mount namespace of its own, which nothing leaks from. Must be called before any thread starts.
-pub fn enter_private_mounts() -> Result<()> {
+pub(crate) fn enter_private_mounts() -> Result<()> {
     sys::unshare_mounts().step("enter a private mount namespace")?;
     mount::make_all_private().step("make all mounts private")
 }
@@ -39,14 +39,14 @@ pub fn enter_private_mounts() -> Result<()> {
 ///
 /// The copy, not the file, is what a container could reach as `/proc/self/exe`.
 #[derive(Debug)]
-pub struct Helper {
+pub(crate) struct Helper {
     program: OwnedFd,
     filter: OwnedFd,
 }
 
 impl Helper {
     /// Copies this program and compiles the filter; a few milliseconds, once per process.
-    pub fn load() -> Result<Self> {
+    pub(crate) fn load() -> Result<Self> {
         probe()?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let exe = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty())
@@ -95,16 +95,16 @@ fn seal(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// Something to poll: once its descriptor is readable (or hung up), the container is killed.
 #[derive(Debug, Clone, Copy)]
-pub struct Cancel<'a>(Option<BorrowedFd<'a>>);
+pub(crate) struct Cancel<'a>(Option<BorrowedFd<'a>>);
 
 impl<'a> Cancel<'a> {
     /// Returns a cancellation by `fd`: an eventfd, or a pipe whose other end is written to or closed.
-    pub fn on(fd: BorrowedFd<'a>) -> Self {
+    pub(crate) fn on(fd: BorrowedFd<'a>) -> Self {
         Self(Some(fd))
     }
 
     /// Returns a cancellation that never happens.
-    pub fn never() -> Self {
+    pub(crate) fn never() -> Self {
         Self(None)
     }
 }
@@ -112,7 +112,7 @@ impl<'a> Cancel<'a> {
 /// Runs a process in a container and waits for its end. Blocking; may be called from any thread.
 ///
 /// `Ok` says that every process of the container is gone, and that the upper is complete.
-pub fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit> {
+pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit> {
     if spec.lowers.len() > Spec::MAX_LOWERS {
         let reason = format!(
             "{} layers: overlayfs takes {}",

@@ -15,7 +15,7 @@ use super::sys;
 
 /// One layer below a container.
 #[derive(Debug)]
-pub enum Lower {
+pub(crate) enum Lower {
     /// A layer file, mounted read-only and attached nowhere; gone with the descriptor.
     Mounted(OwnedFd),
     /// A directory that holds the layer's tree.
@@ -24,12 +24,12 @@ pub enum Lower {
 
 impl Lower {
     /// Mounts a layer file.
-    pub fn mount(file: &File) -> Result<Self> {
+    pub(crate) fn mount(file: &File) -> Result<Self> {
         mount_erofs(file, &[]).map(Self::Mounted)
     }
 
     /// Takes a directory with an unpacked layer. The clone makes it usable from every mount namespace.
-    pub fn unpacked(dir: BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) fn unpacked(dir: BorrowedFd<'_>) -> Result<Self> {
         mount::bind(dir, "", RDONLY | NODEV)
             .step("bind an unpacked layer")
             .map(Self::Unpacked)
@@ -46,7 +46,7 @@ impl AsFd for Lower {
 
 /// Mounts a layer file as a detached, read-only EROFS. A merged image names its data by `extra_devices`, in slot order.
 /// Loop devices are used where the kernel or the file's file system can't serve the file itself (ENOTBLK).
-pub fn mount_erofs(file: &File, extra_devices: &[&File]) -> Result<OwnedFd> {
+pub(crate) fn mount_erofs(file: &File, extra_devices: &[&File]) -> Result<OwnedFd> {
     let step = "mount a layer file";
     match erofs(
         file.as_fd(),
@@ -102,7 +102,7 @@ fn loop_device(file: &File) -> Result<OwnedFd> {
 
 /// Says whether layer files can be mounted, by mounting a tiny image that lies beside them: file systems differ in what
 /// they can serve. `Ok(false)` means that layers must be unpacked.
-pub fn can_mount(tiny_image: &File) -> Result<bool> {
+pub(crate) fn can_mount(tiny_image: &File) -> Result<bool> {
     match mount_erofs(tiny_image, &[]) {
         Ok(_) => Ok(true),
         Err(super::SandboxError::System { source, .. }) => match Errno::from_io_error(&source) {
@@ -115,7 +115,7 @@ pub fn can_mount(tiny_image: &File) -> Result<bool> {
 
 /// Returns a valid EROFS image with an empty root directory, for [`can_mount`]: one page, 512-byte blocks as in layer
 /// files. Spec: layer-file.md, "On-disk facts".
-pub fn tiny_image() -> Vec<u8> {
+pub(crate) fn tiny_image() -> Vec<u8> {
     const SUPER: usize = 1024;
     const ROOT: usize = 2048;
     let mut image = vec![0; 4096];

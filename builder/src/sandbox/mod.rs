@@ -30,16 +30,16 @@ mod seccomp;
 mod spec;
 mod sys;
 mod upper;
-pub mod user;
+pub(crate) mod user;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use error::{Result, SandboxError};
-pub use helper::helper_entry;
-pub use launch::{Cancel, Helper, enter_private_mounts, probe, run};
-pub use lower::{Lower, can_mount, mount_erofs, tiny_image};
-pub use network::{NetworkChoice, choose};
-pub use spec::{Exit, Net, Settings, Spec, Stdio, TerminalSize};
-pub use upper::Upper;
+pub(crate) use error::{Result, SandboxError};
+pub(crate) use helper::helper_entry;
+pub(crate) use launch::{Cancel, Helper, enter_private_mounts, probe, run};
+pub(crate) use lower::{Lower, can_mount, mount_erofs, tiny_image};
+pub(crate) use network::{NetworkChoice, choose};
+pub(crate) use spec::{Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use upper::Upper;

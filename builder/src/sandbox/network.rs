@@ -9,15 +9,15 @@ use super::spec::Net;
 
 /// The network that was chosen, and what the user must hear about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkChoice {
+pub(crate) struct NetworkChoice {
     /// What the container gets.
-    pub net: Net,
+    pub(crate) net: Net,
     /// To be shown once per build.
-    pub warning: Option<&'static str>,
+    pub(crate) warning: Option<&'static str>,
 }
 
 /// Chooses for a step. Whether `host` may be asked for is the caller's decision.
-pub fn choose(wanted: Network) -> NetworkChoice {
+pub(crate) fn choose(wanted: Network) -> NetworkChoice {
     match wanted {
         Network::None => NetworkChoice {
             net: Net::None,

@@ -236,3 +236,183 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Instruction>> {
         .collect::<Vec<_>>();
     (rest.is_empty() && !program.is_empty()).then_some(program)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::profile::default_profile;
+
+    /// Runs a program as the kernel would. Spec: Documentation/networking/filter.rst, the instructions used here.
+    fn interpret(program: &[Instruction], audit: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let mut data = [0_u8; 64];
+        data[..4].copy_from_slice(&nr.to_le_bytes());
+        data[4..8].copy_from_slice(&audit.to_le_bytes());
+        for (at, arg) in args.iter().enumerate() {
+            data[16 + 8 * at..24 + 8 * at].copy_from_slice(&arg.to_le_bytes());
+        }
+        let (mut at, mut accumulator) = (0, 0_u32);
+        loop {
+            let Instruction { code, jt, jf, k } = program[at];
+            at += 1;
+            match code {
+                LOAD => {
+                    let from = k as usize;
+                    assert_eq!(from % 4, 0, "the kernel refuses unaligned loads");
+                    accumulator = u32::from_le_bytes(data[from..from + 4].try_into().unwrap());
+                }
+                AND => accumulator &= k,
+                JUMP => at += k as usize,
+                JUMP_IF_EQUAL => at += usize::from(if accumulator == k { jt } else { jf }),
+                JUMP_IF_AT_LEAST => at += usize::from(if accumulator >= k { jt } else { jf }),
+                RETURN => return k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    /// What the table says, without ranges, trees or jumps.
+    fn expected(profile: &Profile, audit: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let is = |name: &str| number(audit, name) == Some(nr);
+        let names = profile.allow.iter().chain(&profile.deny);
+        let names = names.chain(profile.errno.iter().map(|rule| &rule.name));
+        let names = names.chain(profile.allow_when.iter().map(|rule| &rule.name));
+        let newest = names.filter_map(|name| number(audit, name)).max().unwrap();
+        if nr > newest {
+            return ENOSYS;
+        }
+        if let Some(rule) = profile.errno.iter().find(|rule| is(&rule.name)) {
+            return ERRNO | u32::from(rule.errno);
+        }
+        let holds = |test: &Test| {
+            let equal = args[usize::from(test.arg)] & test.mask == test.value;
+            equal == (test.op == Comparison::Eq)
+        };
+        let by_args = profile
+            .allow_when
+            .iter()
+            .any(|rule| is(&rule.name) && rule.all.iter().all(holds));
+        if by_args || profile.allow.iter().any(|name| is(name)) {
+            ALLOW
+        } else {
+            EPERM
+        }
+    }
+
+    #[test]
+    fn the_program_does_what_the_table_says() {
+        let profile = default_profile();
+        let program = compile(&profile);
+        assert!(
+            program.len() < 4096,
+            "the kernel's limit, {} instructions",
+            program.len()
+        );
+        let values = [
+            0,
+            1,
+            2,
+            8,
+            9,
+            16,
+            38,
+            40,
+            0x20000,
+            0x20008,
+            0x40000,
+            0xffff_ffff,
+            0x1_0000_0000,
+            0x1_0000_0026,
+            0x1_0000_0028,
+            0x1000_0000,
+            0x7e02_0000,
+            0x2000_0000_0000_0011,
+            u64::MAX,
+            17,
+            0x0100_0011,
+        ];
+        for audit in [X86_64, X86] {
+            for nr in (0..600).chain([999, X32_BIT - 1, X32_BIT, X32_BIT + 1, u32::MAX]) {
+                for value in values {
+                    let args = [value, 3, 0, 0, 0, 0];
+                    assert_eq!(
+                        interpret(&program, audit, nr, args),
+                        expected(&profile, audit, nr, args),
+                        "architecture {audit:#x}, number {nr}, first argument {value:#x}"
+                    );
+                }
+            }
+        }
+        assert_eq!(
+            interpret(&program, 0xC000_00B7, 0, [0; 6]),
+            KILL_PROCESS,
+            "a foreign architecture"
+        );
+        assert_eq!(decode(&encode(&program)), Some(program));
+    }
+
+    #[test]
+    fn dangerous_calls_get_the_documented_answers() {
+        let program = compile(&default_profile());
+        let check = |name: &str, first: u64, action: u32| {
+            let nr = number(X86_64, name).unwrap_or_else(|| panic!("{name} is unknown"));
+            assert_eq!(
+                interpret(&program, X86_64, nr, [first, 0, 0, 0, 0, 0]),
+                action,
+                "{name}({first:#x})"
+            );
+        };
+        for name in [
+            "unshare",
+            "mount",
+            "fsopen",
+            "open_tree",
+            "bpf",
+            "keyctl",
+            "add_key",
+            "userfaultfd",
+            "io_uring_setup",
+            "perf_event_open",
+            "open_by_handle_at",
+            "kexec_load",
+            "init_module",
+            "swapon",
+            "reboot",
+            "settimeofday",
+            "sethostname",
+            "setns",
+            "pivot_root",
+            "quotactl",
+            "iopl",
+            "syslog",
+            "pidfd_getfd",
+            "kcmp",
+        ] {
+            check(name, 0, EPERM);
+        }
+        check("clone3", 0, ENOSYS);
+        check("open_tree_attr", 0, ENOSYS);
+        for name in [
+            "read",
+            "chroot",
+            "mknod",
+            "ptrace",
+            "statmount",
+            "capset",
+            "execve",
+            "close_range",
+        ] {
+            check(name, 0, ALLOW);
+        }
+        check("socket", 38, EPERM);
+        check("socket", 40, EPERM);
+        // The kernel reads the family as an int: high bits must not hide it.
+        check("socket", 0x1_0000_0026, EPERM);
+        check("socket", 17, ALLOW);
+        check("socket", 2, ALLOW);
+        check("personality", 0x40000, EPERM);
+        check("personality", 0xffff_ffff, ALLOW);
+        check("clone", libc::SIGCHLD as u64, ALLOW);
+        check("clone", libc::CLONE_NEWUSER as u64, EPERM);
+        check("clone", libc::CLONE_NEWNS as u64 | libc::SIGCHLD as u64, EPERM);
+    }
+}

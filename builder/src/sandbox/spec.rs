@@ -11,23 +11,23 @@ use super::upper::Upper;
 
 /// One container: its layers, and what runs in it.
 #[derive(Debug)]
-pub struct Spec<'a> {
+pub(crate) struct Spec<'a> {
     /// The root's layers, top first: detached mounts or directories. At most [`Spec::MAX_LOWERS`].
-    pub lowers: &'a [BorrowedFd<'a>],
+    pub(crate) lowers: &'a [BorrowedFd<'a>],
     /// Where changes go; `None` makes the root read-only.
-    pub upper: Option<&'a Upper>,
+    pub(crate) upper: Option<&'a Upper>,
     /// The process and its surroundings.
-    pub settings: &'a Settings,
+    pub(crate) settings: &'a Settings,
 }
 
 impl Spec<'_> {
     /// Overlayfs takes 500 lower layers; one is the sandbox's own (mountpoints), so that none enters the upper.
-    pub const MAX_LOWERS: usize = 499;
+    pub(crate) const MAX_LOWERS: usize = 499;
 }
 
 /// Which network the container has, after the choice was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Net {
+pub(crate) enum Net {
     /// An own namespace with loopback only.
     None,
     /// The host's.
@@ -36,44 +36,44 @@ pub enum Net {
 
 /// A process and what surrounds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The program and its arguments; a program without `/` is looked up in the container's `PATH`.
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
     /// The environment, complete and in order.
-    pub env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     /// Absolute working directory; made (0755, owned by the user) when missing.
-    pub cwd: String,
+    pub(crate) cwd: String,
     /// User.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Primary group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Supplementary groups, the primary one included.
-    pub groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
     /// Becomes `HOME` when the environment has none.
-    pub home: Option<String>,
+    pub(crate) home: Option<String>,
     /// Host name.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Content of `/etc/hosts`.
-    pub hosts: String,
+    pub(crate) hosts: String,
     /// Content of `/etc/resolv.conf`.
-    pub resolv_conf: String,
+    pub(crate) resolv_conf: String,
     /// Network.
-    pub net: Net,
+    pub(crate) net: Net,
     /// Files that are there during the run only, read-only, mode 0755: absolute path to content.
-    pub scripts: BTreeMap<String, String>,
+    pub(crate) scripts: BTreeMap<String, String>,
     /// Size of `/dev/shm`, in bytes.
-    pub shm_size_bytes: u64,
+    pub(crate) shm_size_bytes: u64,
     /// Gives the process a terminal of this size instead of the three streams.
-    pub terminal: Option<TerminalSize>,
+    pub(crate) terminal: Option<TerminalSize>,
 }
 
 /// Size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TerminalSize {
+pub(crate) struct TerminalSize {
     /// Lines.
-    pub rows: u16,
+    pub(crate) rows: u16,
     /// Characters per line.
-    pub columns: u16,
+    pub(crate) columns: u16,
 }
 
 impl Default for Settings {
@@ -100,26 +100,26 @@ impl Default for Settings {
 }
 
 /// The streams of the process.
-pub struct Stdio<'a> {
+pub(crate) struct Stdio<'a> {
     /// Standard input; `None` is `/dev/null`.
-    pub stdin: Option<BorrowedFd<'a>>,
+    pub(crate) stdin: Option<BorrowedFd<'a>>,
     /// Standard output.
-    pub stdout: BorrowedFd<'a>,
+    pub(crate) stdout: BorrowedFd<'a>,
     /// Standard error.
-    pub stderr: BorrowedFd<'a>,
+    pub(crate) stderr: BorrowedFd<'a>,
     /// Receives the terminal's master side when the settings ask for a terminal.
-    pub on_terminal: Option<Box<dyn FnOnce(OwnedFd) + Send + 'a>>,
+    pub(crate) on_terminal: Option<Box<dyn FnOnce(OwnedFd) + Send + 'a>>,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The exit code; 128 plus the signal's number for a killed process, 126 and 127 when nothing could be executed.
-    pub code: i32,
+    pub(crate) code: i32,
     /// The signal that ended it.
-    pub signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// The kernel's OOM killer was at work on this machine while the process ran, and the code is SIGKILL's.
-    pub oom: bool,
+    pub(crate) oom: bool,
     /// Why nothing could be executed, for people.
-    pub why: Option<String>,
+    pub(crate) why: Option<String>,
 }

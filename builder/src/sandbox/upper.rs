@@ -18,7 +18,7 @@ const NEARLY_FULL_BYTES: u64 = 1 << 20;
 /// The upper and work directory of one overlay. Dropping it frees a tmpfs; a directory's content is its owner's to
 /// remove.
 #[derive(Debug)]
-pub struct Upper {
+pub(crate) struct Upper {
     /// Detached mount with `upper` and `work` in it.
     base: OwnedFd,
     upper: OwnedFd,
@@ -28,7 +28,7 @@ pub struct Upper {
 
 impl Upper {
     /// Returns an upper in memory that can hold `size_bytes`.
-    pub fn tmpfs(size_bytes: u64) -> Result<Self> {
+    pub(crate) fn tmpfs(size_bytes: u64) -> Result<Self> {
         // The default limit of inodes follows the machine's memory; small files need more than one per page.
         let inodes = (size_bytes / 1024).max(1 << 16).to_string();
         let size = size_bytes.to_string();
@@ -43,7 +43,7 @@ impl Upper {
     }
 
     /// Returns an upper in an empty directory, which must not be on overlayfs.
-    pub fn directory(dir: BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) fn directory(dir: BorrowedFd<'_>) -> Result<Self> {
         let base = mount::bind(dir, "", NOSUID | NODEV).step("bind the scratch directory for changes")?;
         Self::prepare(base, false)
     }
@@ -61,12 +61,12 @@ impl Upper {
     }
 
     /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.
-    pub fn dir(&self) -> BorrowedFd<'_> {
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.upper.as_fd()
     }
 
     /// Says whether a tmpfs's budget is used up, so that a failed run is worth another try on disk.
-    pub fn is_full(&self) -> Result<bool> {
+    pub(crate) fn is_full(&self) -> Result<bool> {
         if !self.tmpfs {
             return Ok(false);
         }

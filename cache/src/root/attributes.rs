@@ -33,7 +33,8 @@ impl Root {
     pub fn set_owner(&self, path: &TreePath, uid: u32, gid: u32) -> Result<(), Error> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         if path.is_root() {
-            return rustix::fs::fchown(self, Some(uid), Some(gid)).map_err(Error::os("change owner of", path));
+            return rustix::fs::fchown(self, Some(uid), Some(gid))
+                .map_err(Error::os("change owner of", path));
         }
         let (parent, name) = self.parent(path, "change owner of")?;
         rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -42,8 +43,14 @@ impl Root {
 
     /// Sets access and modification time to `time`.
     pub fn set_time(&self, path: &TreePath, time: Timestamp) -> Result<(), Error> {
-        let spec = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
-        let times = Timestamps { last_access: spec, last_modification: spec };
+        let spec = Timespec {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanos.into(),
+        };
+        let times = Timestamps {
+            last_access: spec,
+            last_modification: spec,
+        };
         if path.is_root() {
             return rustix::fs::futimens(self, &times).map_err(Error::os("change time of", path));
         }
@@ -63,7 +70,10 @@ impl Root {
     pub fn xattr(&self, path: &TreePath, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         if path.is_root() {
             let mut value = vec![0; MAX_XATTR_BYTES];
-            return found(rustix::fs::fgetxattr(self, name, &mut value[..]).map(|n| value[..n].to_vec()), path);
+            return found(
+                rustix::fs::fgetxattr(self, name, &mut value[..]).map(|n| value[..n].to_vec()),
+                path,
+            );
         }
         let (parent, file_name) = self.parent(path, "read attribute of")?;
         let place = [proc_path(&parent).as_bytes(), b"/", file_name].concat();
@@ -73,7 +83,10 @@ impl Root {
             Err(errno) => return found(Err(errno), path),
         };
         let mut value = vec![0; size.min(MAX_XATTR_BYTES)];
-        found(rustix::fs::lgetxattr(&place[..], name, &mut value[..]).map(|n| value[..n].to_vec()), path)
+        found(
+            rustix::fs::lgetxattr(&place[..], name, &mut value[..]).map(|n| value[..n].to_vec()),
+            path,
+        )
     }
 
     /// Returns all extended attributes, sorted by name.
@@ -92,7 +105,10 @@ impl Root {
             Err(errno) => return Err(Error::os("list attributes of", path)(errno)),
         };
         let mut out = Xattrs::new();
-        for name in list[..used].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        for name in list[..used]
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty())
+        {
             if let Some(value) = self.xattr(path, name)? {
                 out.push((name.to_vec(), value));
             }

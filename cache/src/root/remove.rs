@@ -57,7 +57,11 @@ impl Root {
 
 fn level(name: &[u8], dir: &OwnedFd) -> rustix::io::Result<Level> {
     let stat = rustix::fs::fstat(dir)?;
-    Ok(Level { name: name.to_vec(), device: stat.st_dev, inode: stat.st_ino })
+    Ok(Level {
+        name: name.to_vec(),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    })
 }
 
 /// Opens `..`, which must be the directory that we came from: it isn't when somebody moved things meanwhile.

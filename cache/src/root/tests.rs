@@ -34,8 +34,14 @@ fn nothing_leads_outside() {
             let canary = path(&format!("{way}/canary"));
             assert!(root.open_file(&canary).is_err(), "{way}");
             assert!(root.stat(&canary).is_err(), "{way}");
-            assert!(root.create_file(&path(&format!("{way}/new")), 0o644).is_err(), "{way}");
-            assert!(root.make_dir(&path(&format!("{way}/new")), 0o755).is_err(), "{way}");
+            assert!(
+                root.create_file(&path(&format!("{way}/new")), 0o644).is_err(),
+                "{way}"
+            );
+            assert!(
+                root.make_dir(&path(&format!("{way}/new")), 0o755).is_err(),
+                "{way}"
+            );
             assert!(root.unlink(&canary).is_err(), "{way}");
             assert!(root.set_owner(&canary, 1, 1).is_err(), "{way}");
             assert!(root.set_mode(&canary, 0).is_err(), "{way}");
@@ -44,9 +50,14 @@ fn nothing_leads_outside() {
         }
     }
     root.set_mode(&path("absolute"), 0o700).unwrap();
-    root.set_time(&path("absolute"), Timestamp { seconds: 1, nanos: 2 }).unwrap();
+    root.set_time(&path("absolute"), Timestamp { seconds: 1, nanos: 2 })
+        .unwrap();
     let outside = std::fs::metadata(dir.path().join("out")).unwrap();
-    assert_eq!(outside.permissions().mode() & 0o7777, 0o755, "the link's target kept its mode");
+    assert_eq!(
+        outside.permissions().mode() & 0o7777,
+        0o755,
+        "the link's target kept its mode"
+    );
     assert_ne!(mtime_of(&root.stat(&path("real")).unwrap()).seconds, 1);
     root.remove_tree(&path("absolute")).unwrap();
     assert!(dir.path().join("out/canary").exists());
@@ -57,9 +68,15 @@ fn links_inside_are_followed_on_request_only() {
     let (_dir, root) = trap();
     for way in ["good/file", "rooted/file"] {
         assert!(root.open_file(&path(way)).is_err(), "{way}");
-        assert!(root.with_links(Links::FollowInside).open_file(&path(way)).is_ok(), "{way}");
+        assert!(
+            root.with_links(Links::FollowInside).open_file(&path(way)).is_ok(),
+            "{way}"
+        );
     }
-    assert!(matches!(root.open_file(&path("real")), Err(Error::NotRegular { .. })));
+    assert!(matches!(
+        root.open_file(&path("real")),
+        Err(Error::NotRegular { .. })
+    ));
     assert!(root.open_file(&path("real/file/x")).unwrap_err().is_missing());
 }
 
@@ -67,7 +84,10 @@ fn links_inside_are_followed_on_request_only() {
 fn a_pipe_is_refused_without_waiting() {
     let (_dir, root) = trap();
     root.make_node(&path("pipe"), Node::Fifo, 0o644).unwrap();
-    assert!(matches!(root.open_file(&path("pipe")), Err(Error::NotRegular { .. })));
+    assert!(matches!(
+        root.open_file(&path("pipe")),
+        Err(Error::NotRegular { .. })
+    ));
 }
 
 #[test]
@@ -115,7 +135,10 @@ fn trees_of_any_depth_are_made_listed_and_removed() {
     assert!(root.stat(&path("deep")).unwrap_err().is_missing());
     assert!(dir.path().join("out/canary").exists());
     root.remove_tree(&path("never/was")).unwrap();
-    assert!(matches!(root.remove_tree(&TreePath::root()), Err(Error::IsRoot { .. })));
+    assert!(matches!(
+        root.remove_tree(&TreePath::root()),
+        Err(Error::IsRoot { .. })
+    ));
 }
 
 #[test]
@@ -123,17 +146,33 @@ fn attributes_round_trip() {
     let (_dir, root) = trap();
     let file = path("real/file");
     root.set_mode(&file, 0o640).unwrap();
-    root.set_time(&file, Timestamp { seconds: -7, nanos: 999_999_999 }).unwrap();
+    root.set_time(
+        &file,
+        Timestamp {
+            seconds: -7,
+            nanos: 999_999_999,
+        },
+    )
+    .unwrap();
     let stat = root.stat(&file).unwrap();
     assert_eq!(stat.st_mode & 0o7777, 0o640);
-    assert_eq!(mtime_of(&stat), Timestamp { seconds: -7, nanos: 999_999_999 });
+    assert_eq!(
+        mtime_of(&stat),
+        Timestamp {
+            seconds: -7,
+            nanos: 999_999_999
+        }
+    );
     for at in [&file, &path("real"), &TreePath::root()] {
         assert_eq!(root.xattr(at, b"user.none").unwrap(), None);
     }
     // Some file systems have no user attributes; everything else must then say so rather than lose them.
     if root.set_xattr(&file, b"user.b", b"2\n\0").is_ok() {
         root.set_xattr(&file, b"user.a", b"").unwrap();
-        let expected = [(b"user.a".to_vec(), vec![]), (b"user.b".to_vec(), b"2\n\0".to_vec())];
+        let expected = [
+            (b"user.a".to_vec(), vec![]),
+            (b"user.b".to_vec(), b"2\n\0".to_vec()),
+        ];
         assert_eq!(root.xattrs(&file).unwrap(), expected);
     }
     root.make_hardlink(&path("twin"), &root, &file).unwrap();

@@ -1,5 +1,28 @@
 //! Trees of files as steps see them: the merged view of layers, the build context, selections and their hashes.
 
+mod context;
+mod error;
+mod hash;
+mod ignore;
+mod memo;
+mod node;
+mod pattern;
+mod read;
+mod scan;
+mod select;
 mod selection;
+mod settle;
+mod view;
 
+#[cfg(test)]
+mod tests;
+
+pub use context::{ContextTree, Notice};
+pub use error::Error;
+pub use ignore::{IgnoreError, IgnoreList};
+pub use memo::Memo;
+pub use node::{Inode, Node, NodeKind};
+pub use read::Reader;
+pub use select::Selected;
 pub use selection::Selection;
+pub use view::{Part, Resolved, View, Walk};
