@@ -179,7 +179,11 @@ pub(crate) fn build(
             no_cache: args.no_cache.unwrap_or(false),
             no_cache_filter: args.no_cache_filter.clone(),
             network,
-            extra_hosts: args.add_host.iter().map(|text| values::add_host(text)).collect::<Result<_, _>>()?,
+            extra_hosts: args
+                .add_host
+                .iter()
+                .map(|text| values::add_host(text))
+                .collect::<Result<_, _>>()?,
             allow_network_host,
             ..frontend::Options::new(platform)
         },
@@ -189,7 +193,10 @@ pub(crate) fn build(
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         pull: args.pull.unwrap_or(false),
-        shm_size_bytes: args.shm_size.as_deref().map_or(Ok(DEFAULT_SHM_BYTES), values::size_bytes)?,
+        shm_size_bytes: args
+            .shm_size
+            .as_deref()
+            .map_or(Ok(DEFAULT_SHM_BYTES), values::size_bytes)?,
     };
     Ok((options, legacy_notes(&args.legacy)))
 }
@@ -384,7 +391,11 @@ fn platform(given: &[String], environment: &Environment) -> Result<Platform, Fai
     let from_environment = environment.var("DOCKER_DEFAULT_PLATFORM");
     let wanted: Vec<&str> = match given {
         [] => from_environment.into_iter().collect(),
-        given => given.iter().flat_map(|list| list.split(',')).map(str::trim).collect(),
+        given => given
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(str::trim)
+            .collect(),
     };
     match wanted.as_slice() {
         [] | ["local"] => Ok(host),

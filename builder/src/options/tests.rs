@@ -109,7 +109,9 @@ fn flags_and_environment_settle() {
         &[],
         |o| o.outputs.is_empty(),
     );
-    check("--platform local .", &[], |o| o.frontend.target_platform == host_platform());
+    check("--platform local .", &[], |o| {
+        o.frontend.target_platform == host_platform()
+    });
     check("-o - .", &[], BuildOptions::writes_to_stdout);
     check("-o type=oci,dest=- .", &[], BuildOptions::writes_to_stdout);
     check("-o ./- .", &[], |o| !o.writes_to_stdout());
@@ -122,14 +124,20 @@ fn flags_and_environment_settle() {
 fn named_contexts_have_three_kinds() {
     let of = |value: &str| {
         let (options, _) = settle(&format!("--build-context n={value} ."), &[]).unwrap();
-        (options.frontend.named_contexts["n"].clone(), options.context_dirs.get("n").cloned())
+        (
+            options.frontend.named_contexts["n"].clone(),
+            options.context_dirs.get("n").cloned(),
+        )
     };
     let layout = |path: &str, reference: &str| NamedContext::OciLayout {
         path: path.to_owned(),
         reference: reference.to_owned(),
     };
     assert_eq!(of("./rootfs"), (NamedContext::Directory, Some("./rootfs".into())));
-    assert_eq!(of("docker-image://alpine:3"), (NamedContext::Image("alpine:3".to_owned()), None));
+    assert_eq!(
+        of("docker-image://alpine:3"),
+        (NamedContext::Image("alpine:3".to_owned()), None)
+    );
     assert_eq!(of("oci-layout:///a/b"), (layout("/a/b", ""), None));
     assert_eq!(of("oci-layout://a:1/b:2"), (layout("a:1/b", "2"), None));
     assert_eq!(of("oci-layout://b@sha256:00"), (layout("b", "@sha256:00"), None));
