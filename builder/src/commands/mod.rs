@@ -15,3 +15,6 @@ pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;
 pub(crate) mod version;
+
+#[cfg(test)]
+mod tests;
