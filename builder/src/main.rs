@@ -3,28 +3,20 @@
 //! This file decides the order of the first microseconds and the exit code, and hands over to a command.
 
 mod archive;
+mod build;
 mod cli;
 mod commands;
+mod context;
 mod export;
+mod failure;
 mod image;
+mod ops;
 mod options;
 mod progress;
+mod records;
 mod registry;
 mod report;
 mod sandbox;
-
-/// Stands in until the build joins the commands.
-mod build {
-    use cache::Digest;
-    use solver::Cancel;
-
-    use crate::options::BuildOptions;
-    use crate::report::Failure;
-
-    pub(crate) async fn build(_: &BuildOptions, _: &Cancel) -> Result<Digest, Failure> {
-        Err(Failure::usage("`ashlar build` isn't supported yet"))
-    }
-}
 
 use std::process::ExitCode;
 
@@ -95,9 +87,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
-        Command::Run(_) => {
-            return Err(Failure::usage("this command isn't supported yet"));
-        }
+        Command::Run(args) => return commands::container::run(&args, open()?, &environment),
     }
     Ok(0)
 }

@@ -2,6 +2,7 @@
 //! it prints nothing itself. Shared looks (tables, sizes, templates) and the lookup of images are files of their own.
 
 pub(crate) mod build;
+pub(crate) mod container;
 pub(crate) mod history;
 pub(crate) mod human;
 pub(crate) mod images;
@@ -14,6 +15,7 @@ pub(crate) mod stored;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;
+pub(crate) mod terminal;
 pub(crate) mod version;
 
 #[cfg(test)]
