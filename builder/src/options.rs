@@ -8,16 +8,12 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use frontend::Platform;
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
-
-/// Size of `/dev/shm` unless told otherwise, as with docker.
-const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -99,8 +95,24 @@ pub(crate) enum DockerfileSource {
     Stdin,
 }
 
+/// What a named context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NamedSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// An image in an OCI layout; the reference is a tag or digest within it.
+    OciLayout {
+        /// The layout.
+        dir: PathBuf,
+        /// A tag without its colon, or a digest with its `@`; `None`: the only image.
+        reference: Option<String>,
+    },
+    /// An image, by reference as written.
+    Image(String),
+}
+
 /// Everything that a build is asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildOptions {
     /// Directory of the store.
     pub(crate) store_root: PathBuf,
@@ -108,11 +120,18 @@ pub(crate) struct BuildOptions {
     pub(crate) context: ContextSource,
     /// The Dockerfile.
     pub(crate) dockerfile: DockerfileSource,
-    /// Named contexts that are directories.
-    pub(crate) context_dirs: BTreeMap<String, PathBuf>,
-    /// What the Dockerfile's meaning depends on. Build arguments and labels have the last value of each name, and
-    /// SOURCE_DATE_EPOCH is among the arguments where the environment has it.
-    pub(crate) frontend: frontend::Options,
+    /// Stage to build; `None`: the last.
+    pub(crate) target: Option<String>,
+    /// Build arguments, the last value of each name; with SOURCE_DATE_EPOCH where the environment has it.
+    pub(crate) build_args: Vec<(String, String)>,
+    /// Named contexts, in order.
+    pub(crate) named_contexts: Vec<(String, NamedSource)>,
+    /// Labels, the last value of each name.
+    pub(crate) labels: Vec<(String, String)>,
+    /// Runs every step again.
+    pub(crate) no_cache: bool,
+    /// Runs every step of these stages again.
+    pub(crate) no_cache_filter: Vec<String>,
     /// Names of the result, complete: `docker.io/library/app:1`.
     pub(crate) tags: Vec<String>,
     /// Output specifications, as written; `export` parses them. Empty: the store only.
@@ -123,10 +142,18 @@ pub(crate) struct BuildOptions {
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
     pub(crate) metadata_file: Option<PathBuf>,
+    /// `os/arch[/variant]`: the machine's own.
+    pub(crate) platform: String,
+    /// Network of RUN where the instruction doesn't say.
+    pub(crate) network: Network,
+    /// `--allow network.host` was given: `RUN --network=host` may have it.
+    pub(crate) allow_host_network: bool,
+    /// Lines for `/etc/hosts`: name to address.
+    pub(crate) extra_hosts: Vec<(String, String)>,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
     /// Size of `/dev/shm` during RUN.
-    pub(crate) shm_size_bytes: u64,
+    pub(crate) shm_size_bytes: Option<u64>,
 }
 
 impl BuildOptions {
@@ -157,46 +184,36 @@ pub(crate) fn build(
             "invalid argument: can't use stdin for both build context and dockerfile",
         ));
     }
-    let (network, allow_network_host) = network(args)?;
-    let platform = platform(&args.platform, environment)?;
-    let mut named_contexts = BTreeMap::new();
-    let mut context_dirs = BTreeMap::new();
-    for text in &args.build_context {
-        let (name, context, dir) = values::named_context(text)?;
-        context_dirs.extend(dir.map(|dir| (name.clone(), dir)));
-        named_contexts.insert(name, context);
-    }
+    let (network, allow_host_network) = network(args)?;
     let options = BuildOptions {
         store_root: store_root(root, environment)?,
         context,
         dockerfile,
-        context_dirs,
-        frontend: frontend::Options {
-            build_args: build_args(&args.build_arg, environment)?,
-            target: args.target.clone().filter(|target| !target.is_empty()),
-            labels: labels(&args.label)?,
-            named_contexts,
-            no_cache: args.no_cache.unwrap_or(false),
-            no_cache_filter: args.no_cache_filter.clone(),
-            network,
-            extra_hosts: args
-                .add_host
-                .iter()
-                .map(|text| values::add_host(text))
-                .collect::<Result<_, _>>()?,
-            allow_network_host,
-            ..frontend::Options::new(platform)
-        },
+        target: args.target.clone().filter(|target| !target.is_empty()),
+        build_args: build_args(&args.build_arg, environment)?,
+        named_contexts: args
+            .build_context
+            .iter()
+            .map(|text| values::named_context(text))
+            .collect::<Result<_, _>>()?,
+        labels: labels(&args.label)?,
+        no_cache: args.no_cache.unwrap_or(false),
+        no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
         progress: progress(args, environment)?,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        platform: platform(&args.platform, environment)?,
+        network,
+        allow_host_network,
+        extra_hosts: args
+            .add_host
+            .iter()
+            .map(|text| values::add_host(text))
+            .collect::<Result<_, _>>()?,
         pull: args.pull.unwrap_or(false),
-        shm_size_bytes: args
-            .shm_size
-            .as_deref()
-            .map_or(Ok(DEFAULT_SHM_BYTES), values::size_bytes)?,
+        shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
     };
     Ok((options, legacy_notes(&args.legacy)))
 }
@@ -346,8 +363,8 @@ fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure
     let typed = args.progress.as_deref();
     let mode = typed
         .or_else(|| environment.var("BUILDKIT_PROGRESS"))
-        .map_or(Ok(Mode::Auto), str::parse::<Mode>)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+        .unwrap_or("auto");
+    let mode: Mode = mode.parse().map_err(|error| Failure::of(Kind::Usage, &error))?;
     match args.quiet.unwrap_or(false) {
         true if matches!(typed, None | Some("quiet" | "auto" | "none")) => Ok(Mode::Quiet),
         true => Err(Failure::usage(format!(
@@ -381,29 +398,48 @@ fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
     }
 }
 
-/// Returns the machine's own platform.
-pub(crate) fn host_platform() -> Platform {
-    Platform::new("linux", std::env::consts::ARCH, None)
+/// Returns the machine's own platform, in the words of the OCI image specification.
+pub(crate) fn host_platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    };
+    format!("linux/{architecture}")
 }
 
-fn platform(given: &[String], environment: &Environment) -> Result<Platform, Failure> {
-    let host = host_platform();
-    let from_environment = environment.var("DOCKER_DEFAULT_PLATFORM");
-    let wanted: Vec<&str> = match given {
-        [] => from_environment.into_iter().collect(),
+fn platform(given: &[String], environment: &Environment) -> Result<String, Failure> {
+    let from_environment = || {
+        environment
+            .var("DOCKER_DEFAULT_PLATFORM")
+            .map(str::to_owned)
+            .into_iter()
+            .collect()
+    };
+    let wanted: Vec<String> = match given {
+        [] => from_environment(),
         given => given
             .iter()
             .flat_map(|list| list.split(','))
-            .map(str::trim)
+            .map(|one| one.trim().to_owned())
             .collect(),
     };
+    let host = host_platform();
+    let same = |one: &str| {
+        let one = one
+            .to_ascii_lowercase()
+            .replace("x86_64", "amd64")
+            .replace("aarch64", "arm64");
+        one == "local"
+            || one == host
+            || format!("linux/{one}") == host
+            || (host == "linux/arm64" && one == "linux/arm64/v8")
+    };
     match wanted.as_slice() {
-        [] | ["local"] => Ok(host),
-        [one] => match Platform::parse(one, &host) {
-            Ok(platform) if platform == host => Ok(host),
-            Ok(_) => Err(not_yet(&format!("building for `{one}` on {host}"))),
-            Err(error) => Err(Failure::of(Kind::Usage, &error)),
-        },
+        [] => Ok(host),
+        [one] if same(one) => Ok(host),
+        [one] => Err(not_yet(&format!("building for `{one}` on {host}"))),
         _ => Err(not_yet("building for several platforms")),
     }
 }

@@ -19,6 +19,7 @@
 //! Synchronous throughout. Knows digests, blobs, layers and indexes; not ops, stages or registries. Never mounts.
 
 pub mod blobs;
+pub mod compress;
 pub mod digest;
 mod error;
 pub mod incomplete;

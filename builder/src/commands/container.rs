@@ -16,8 +16,8 @@ use solver::op::Network;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::{self, Process};
-use super::terminal::Terminal;
 use super::stored;
+use super::terminal::Terminal;
 use crate::cli::RunArgs;
 use crate::ops::{self, Lowers};
 use crate::options::Environment;
@@ -34,7 +34,10 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let store = Arc::new(store);
     let image = stored::find(&store, &args.image)?;
     let process = run::process(args, &image, environment)?;
-    let terminal = args.tty.then(|| Terminal::of_stdin(args.interactive)).transpose()?;
+    let terminal = args
+        .tty
+        .then(|| Terminal::of_stdin(args.interactive))
+        .transpose()?;
     let layers = image.layers()?;
     let settings = settings(&store, process, &layers, terminal.as_ref())?;
     let container = Container {
@@ -102,11 +105,14 @@ struct Container {
 impl Container {
     /// Runs it on a thread of its own, kills it when a signal asks to, and passes changes of the window on.
     async fn until_signal(self) -> Result<Exit, Failure> {
-        let watch = |kind| signal(kind).map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")));
+        let watch = |kind| {
+            signal(kind).map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")))
+        };
         let mut interrupt = watch(SignalKind::interrupt())?;
         let mut terminate = watch(SignalKind::terminate())?;
         let mut window = watch(SignalKind::window_change())?;
-        let (kill, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| machine(&io::Error::from(error)))?;
+        let (kill, alive) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|error| machine(&io::Error::from(error)))?;
         let master = Arc::new(OnceLock::new());
         let work = {
             let master = Arc::clone(&master);

@@ -21,8 +21,8 @@ pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
         }
         None => Input::Stream(&mut stdin),
     };
-    let loaded = archive::load(store, input, &host_platform().to_string())
-        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let loaded =
+        archive::load(store, input, &host_platform()).map_err(|error| Failure::of(Kind::Machine, &error))?;
     let mut text = String::new();
     for image in loaded {
         for name in &image.names {

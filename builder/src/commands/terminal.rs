@@ -12,7 +12,10 @@ use crate::report::Failure;
 use crate::sandbox::TerminalSize;
 
 /// What a container sees where there is no terminal to take the size of.
-const DEFAULT_SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
+const DEFAULT_SIZE: TerminalSize = TerminalSize {
+    rows: 24,
+    columns: 80,
+};
 
 /// The wish for a terminal, checked.
 #[derive(Debug)]
@@ -24,14 +27,19 @@ impl Terminal {
     /// Checks that what is typed can come from stdin, where that is wanted.
     pub(crate) fn of_stdin(interactive: bool) -> Result<Self, Failure> {
         match interactive && !io::stdin().is_terminal() {
-            true => Err(Failure::usage("-i and -t together need a terminal on stdin").with_help("leave -t away")),
+            true => {
+                Err(Failure::usage("-i and -t together need a terminal on stdin").with_help("leave -t away"))
+            }
             false => Ok(Self { interactive }),
         }
     }
 
     /// Returns the size of the user's terminal.
     pub(crate) fn size(&self) -> TerminalSize {
-        window().map_or(DEFAULT_SIZE, |size| TerminalSize { rows: size.ws_row, columns: size.ws_col })
+        window().map_or(DEFAULT_SIZE, |size| TerminalSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        })
     }
 
     /// Gives a container's terminal the size of the user's.
@@ -44,12 +52,17 @@ impl Terminal {
 
     /// Makes the user's terminal raw, where input comes from it.
     pub(crate) fn connect(self) -> Result<Connection, Failure> {
-        let cannot = |error: rustix::io::Errno| Failure::machine(format!("cannot set up the terminal: {error}"));
+        let cannot =
+            |error: rustix::io::Errno| Failure::machine(format!("cannot set up the terminal: {error}"));
         let before = match self.interactive {
             true => Some(make_raw().map_err(cannot)?),
             false => None,
         };
-        Ok(Connection { interactive: self.interactive, before, output: Mutex::new(None) })
+        Ok(Connection {
+            interactive: self.interactive,
+            before,
+            output: Mutex::new(None),
+        })
     }
 }
 

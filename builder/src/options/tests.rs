@@ -1,7 +1,6 @@
 //! What is typed, with which environment, and what it means or why it is refused: tables.
 
 use clap::Parser;
-use frontend::NamedContext;
 
 use super::*;
 use crate::cli::{Cli, Command};
@@ -48,11 +47,11 @@ fn a_bare_build_has_dockers_defaults() {
         options.context == ContextSource::Directory(".".into())
             && options.dockerfile == DockerfileSource::InContext
             && options.progress == Mode::Auto
-            && options.frontend.network == Network::Default
+            && options.network == Network::Default
             && options.tags.is_empty()
-            && !options.frontend.no_cache
+            && !options.no_cache
             && !options.pull
-            && options.frontend.target_platform == host_platform()
+            && options.platform == host_platform()
     });
 }
 
@@ -69,23 +68,23 @@ fn flags_and_environment_settle() {
     check(
         "--build-arg A=1 --build-arg B --build-arg C --build-arg A=2 .",
         &[("B", "b")],
-        |o| o.frontend.build_args == pairs(&[("A", "2"), ("B", "b")]),
+        |o| o.build_args == pairs(&[("A", "2"), ("B", "b")]),
     );
     check(".", &[("SOURCE_DATE_EPOCH", "7")], |o| {
-        o.frontend.build_args == pairs(&[("SOURCE_DATE_EPOCH", "7")])
+        o.build_args == pairs(&[("SOURCE_DATE_EPOCH", "7")])
     });
     check(
         "--build-arg SOURCE_DATE_EPOCH=8 .",
         &[("SOURCE_DATE_EPOCH", "7")],
-        |o| o.frontend.build_args == pairs(&[("SOURCE_DATE_EPOCH", "8")]),
+        |o| o.build_args == pairs(&[("SOURCE_DATE_EPOCH", "8")]),
     );
     check("--label a=b=c --label d .", &[], |o| {
-        o.frontend.labels == pairs(&[("a", "b=c"), ("d", "")])
+        o.labels == pairs(&[("a", "b=c"), ("d", "")])
     });
-    check("--no-cache .", &[], |o| o.frontend.no_cache);
-    check("--no-cache=false .", &[], |o| !o.frontend.no_cache);
+    check("--no-cache .", &[], |o| o.no_cache);
+    check("--no-cache=false .", &[], |o| !o.no_cache);
     check("--no-cache-filter a,b --no-cache-filter c .", &[], |o| {
-        o.frontend.no_cache_filter == ["a", "b", "c"]
+        o.no_cache_filter == ["a", "b", "c"]
     });
     check(".", &[("BUILDKIT_PROGRESS", "plain")], |o| {
         o.progress == Mode::Plain
@@ -93,25 +92,23 @@ fn flags_and_environment_settle() {
     check("-q .", &[("BUILDKIT_PROGRESS", "plain")], |o| {
         o.progress == Mode::Quiet
     });
-    check("--network none .", &[], |o| o.frontend.network == Network::None);
+    check("--network none .", &[], |o| o.network == Network::None);
     check("--network host --allow network.host .", &[], |o| {
-        o.frontend.network == Network::Host && o.frontend.allow_network_host
+        o.network == Network::Host && o.allow_host_network
     });
     check(
         "--add-host a:1.2.3.4 --add-host b=[::1] --add-host c:::2 .",
         &[],
-        |o| o.frontend.extra_hosts == pairs(&[("a", "1.2.3.4"), ("b", "::1"), ("c", "::2")]),
+        |o| o.extra_hosts == pairs(&[("a", "1.2.3.4"), ("b", "::1"), ("c", "::2")]),
     );
-    check("--shm-size 1.5g .", &[], |o| o.shm_size_bytes == 3 << 29);
-    check("--shm-size 64MiB .", &[], |o| o.shm_size_bytes == 64 << 20);
+    check("--shm-size 1.5g .", &[], |o| o.shm_size_bytes == Some(3 << 29));
+    check("--shm-size 64MiB .", &[], |o| o.shm_size_bytes == Some(64 << 20));
     check(
         "--provenance=false --sbom=false --push=false --load .",
         &[],
         |o| o.outputs.is_empty(),
     );
-    check("--platform local .", &[], |o| {
-        o.frontend.target_platform == host_platform()
-    });
+    check("--platform local .", &[], |o| o.platform == host_platform());
     check("-o - .", &[], BuildOptions::writes_to_stdout);
     check("-o type=oci,dest=- .", &[], BuildOptions::writes_to_stdout);
     check("-o ./- .", &[], |o| !o.writes_to_stdout());
@@ -123,24 +120,23 @@ fn flags_and_environment_settle() {
 #[test]
 fn named_contexts_have_three_kinds() {
     let of = |value: &str| {
-        let (options, _) = settle(&format!("--build-context n={value} ."), &[]).unwrap();
-        (
-            options.frontend.named_contexts["n"].clone(),
-            options.context_dirs.get("n").cloned(),
-        )
+        settle(&format!("--build-context n={value} ."), &[]).map(|(o, _)| o.named_contexts[0].1.clone())
     };
-    let layout = |path: &str, reference: &str| NamedContext::OciLayout {
-        path: path.to_owned(),
-        reference: reference.to_owned(),
+    let layout = |dir: &str, reference: Option<&str>| NamedSource::OciLayout {
+        dir: dir.into(),
+        reference: reference.map(str::to_owned),
     };
-    assert_eq!(of("./rootfs"), (NamedContext::Directory, Some("./rootfs".into())));
+    assert_eq!(of("./rootfs"), Ok(NamedSource::Directory("./rootfs".into())));
     assert_eq!(
         of("docker-image://alpine:3"),
-        (NamedContext::Image("alpine:3".to_owned()), None)
+        Ok(NamedSource::Image("alpine:3".into()))
     );
-    assert_eq!(of("oci-layout:///a/b"), (layout("/a/b", ""), None));
-    assert_eq!(of("oci-layout://a:1/b:2"), (layout("a:1/b", "2"), None));
-    assert_eq!(of("oci-layout://b@sha256:00"), (layout("b", "@sha256:00"), None));
+    assert_eq!(of("oci-layout:///a/b"), Ok(layout("/a/b", None)));
+    assert_eq!(of("oci-layout://a:1/b:2"), Ok(layout("a:1/b", Some("2"))));
+    assert_eq!(
+        of("oci-layout://b@sha256:00"),
+        Ok(layout("b", Some("@sha256:00")))
+    );
     check_refused(
         "--build-context n=https://x/y.git .",
         "a named context from `https://x/y.git` isn't supported yet",
@@ -207,7 +203,7 @@ fn nonsense_is_refused() {
     );
     check_refused("--build-arg =x .", "the name is empty");
     check_refused("--label =x .", "the name is empty");
-    check_refused("--progress fancy .", "invalid progress mode `fancy`");
+    check_refused("--progress fancy .", "unknown progress mode `fancy`");
     check_refused("-q --progress plain .", "exclude each other");
     check_refused("--network bridge .", "unknown network mode `bridge`");
     check_refused("--network host .", "--allow network.host");

@@ -3,50 +3,45 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use frontend::NamedContext;
-
-use super::{is_remote, not_yet};
+use super::{NamedSource, is_remote, not_yet};
 use crate::report::Failure;
 
-/// Parses `NAME=VALUE` of `--build-context`. The third part is the directory, where it is one.
-pub(super) fn named_context(text: &str) -> Result<(String, NamedContext, Option<PathBuf>), Failure> {
+/// Parses `NAME=VALUE` of `--build-context`.
+pub(super) fn named_context(text: &str) -> Result<(String, NamedSource), Failure> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, value)| !name.is_empty() && !value.is_empty())
         .ok_or_else(|| Failure::usage(format!("invalid --build-context `{text}`: expected NAME=VALUE")))?;
-    let mut dir = None;
-    let context = if let Some(rest) = value.strip_prefix("oci-layout://") {
+    let source = if let Some(rest) = value.strip_prefix("oci-layout://") {
         oci_layout(text, rest)?
     } else if let Some(reference) = value.strip_prefix("docker-image://") {
-        NamedContext::Image(reference.to_owned())
+        NamedSource::Image(reference.to_owned())
     } else if value == "-" || is_remote(value) || value.contains("://") || value.starts_with("target:") {
         return Err(not_yet(&format!("a named context from `{value}`"))
             .with_help("a directory, oci-layout://DIR[:TAG] or docker-image://REF"));
     } else {
-        dir = Some(PathBuf::from(value));
-        NamedContext::Directory
+        NamedSource::Directory(PathBuf::from(value))
     };
-    Ok((name.to_owned(), context, dir))
+    Ok((name.to_owned(), source))
 }
 
-/// Parses `DIR[:TAG|@DIGEST]`. Only the last path component can hold a tag, so that directories may have colons. The
-/// reference of the result is a tag, or a digest with its `@`, or empty.
-fn oci_layout(text: &str, rest: &str) -> Result<NamedContext, Failure> {
+/// Parses `DIR[:TAG|@DIGEST]`. Only the last path component can hold a tag, so that directories may have colons.
+fn oci_layout(text: &str, rest: &str) -> Result<NamedSource, Failure> {
     let last = rest.rfind('/').map_or(0, |slash| slash + 1);
     let name = &rest[last..];
-    let (path, reference) = match (name.find('@'), name.rfind(':')) {
+    let (dir, reference) = match (name.find('@'), name.rfind(':')) {
         (Some(at), _) => (&rest[..last + at], Some(&name[at..])),
         (None, Some(colon)) => (&rest[..last + colon], Some(&name[colon + 1..])),
         (None, None) => (rest, None),
     };
-    if path.is_empty() || matches!(reference, Some("" | "@")) {
+    if dir.is_empty() || matches!(reference, Some("" | "@")) {
         return Err(Failure::usage(format!(
             "invalid --build-context `{text}`: expected oci-layout://DIR[:TAG]"
         )));
     }
-    Ok(NamedContext::OciLayout {
-        path: path.to_owned(),
-        reference: reference.unwrap_or_default().to_owned(),
+    Ok(NamedSource::OciLayout {
+        dir: PathBuf::from(dir),
+        reference: reference.map(str::to_owned),
     })
 }
 
