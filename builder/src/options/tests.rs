@@ -203,7 +203,7 @@ fn nonsense_is_refused() {
     );
     check_refused("--build-arg =x .", "the name is empty");
     check_refused("--label =x .", "the name is empty");
-    check_refused("--progress fancy .", "unknown progress mode `fancy`");
+    check_refused("--progress fancy .", "invalid progress mode `fancy`");
     check_refused("-q --progress plain .", "exclude each other");
     check_refused("--network bridge .", "unknown network mode `bridge`");
     check_refused("--network host .", "--allow network.host");
