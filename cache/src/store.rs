@@ -54,14 +54,11 @@ impl Store {
             let path = path.to_owned();
             move |source| StoreError::Io { action, path, source }
         };
-        let share = match lock::shared(&root.join("lock")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(root)?;
-                lock::shared(&root.join("lock"))
-            }
-            other => other,
+        // The directory that is made last says that all others are there.
+        if !root.join(DIRECTORIES[DIRECTORIES.len() - 1]).is_dir() {
+            make(root)?;
         }
-        .map_err(io("open", root))?;
+        let share = lock::shared(&root.join("lock")).map_err(io("open", root))?;
         let meta = std::fs::symlink_metadata(root).map_err(io("open", root))?;
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
             return Err(StoreError::Untrusted { path: root.to_owned() });
@@ -117,8 +114,11 @@ impl Store {
     }
 }
 
+/// What a store consists of, in the order in which it is made.
+const DIRECTORIES: [&str; 6] = ["", "blobs", "blobs/sha256", "layers", "incomplete", "locks"];
+
 fn make(root: &Path) -> Result<(), StoreError> {
-    for dir in ["", "blobs", "blobs/sha256", "layers", "incomplete", "locks"] {
+    for dir in DIRECTORIES {
         let path = root.join(dir);
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| StoreError::Io {
             action: "make",
