@@ -12,7 +12,8 @@ use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::registry::Reference;
-use crate::report::Failure;
+use crate::progress::Mode;
+use crate::report::{Failure, Kind};
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -110,23 +111,6 @@ pub(crate) enum NamedSource {
     Image(String),
 }
 
-/// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProgressMode {
-    /// `Tty` on a terminal, else `Plain`.
-    Auto,
-    /// Lines.
-    Plain,
-    /// A live tree.
-    Tty,
-    /// Nothing but errors.
-    Quiet,
-    /// JSON lines.
-    Rawjson,
-    /// Nothing at all.
-    None,
-}
-
 /// Everything that a build is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildOptions {
@@ -153,7 +137,7 @@ pub(crate) struct BuildOptions {
     /// Output specifications, as written; `export` parses them. Empty: the store only.
     pub(crate) outputs: Vec<String>,
     /// How progress is shown.
-    pub(crate) progress: ProgressMode,
+    pub(crate) progress: Mode,
     /// File that gets the image ID.
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
@@ -375,26 +359,13 @@ pub(crate) fn tag_name(text: &str) -> Result<String, Failure> {
     }
 }
 
-fn progress(args: &BuildArgs, environment: &Environment) -> Result<ProgressMode, Failure> {
+fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure> {
     let typed = args.progress.as_deref();
-    let mode = match typed.or_else(|| environment.var("BUILDKIT_PROGRESS")) {
-        None | Some("auto") => ProgressMode::Auto,
-        Some("plain") => ProgressMode::Plain,
-        Some("tty") => ProgressMode::Tty,
-        Some("quiet") => ProgressMode::Quiet,
-        Some("rawjson") => ProgressMode::Rawjson,
-        Some("none") => ProgressMode::None,
-        Some(other) => {
-            return Err(Failure::usage(format!("unknown progress mode `{other}`"))
-                .with_help("one of auto, plain, tty, quiet, rawjson, none"));
-        }
-    };
+    let mode = typed.or_else(|| environment.var("BUILDKIT_PROGRESS")).unwrap_or("auto");
+    let mode: Mode = mode.parse().map_err(|error| Failure::of(Kind::Usage, &error))?;
     match args.quiet.unwrap_or(false) {
-        true if matches!(typed, None | Some("quiet" | "auto" | "none")) => Ok(ProgressMode::Quiet),
-        true => Err(Failure::usage(format!(
-            "--quiet and --progress={} exclude each other",
-            typed.unwrap_or_default()
-        ))),
+        true if matches!(typed, None | Some("quiet" | "auto" | "none")) => Ok(Mode::Quiet),
+        true => Err(Failure::usage(format!("--quiet and --progress={} exclude each other", typed.unwrap_or_default()))),
         false => Ok(mode),
     }
 }

@@ -281,6 +281,11 @@ pub(crate) fn usage(text: &str) {
     talk(text);
 }
 
+/// Shows a diagnostic that was made harmless and laid out elsewhere.
+pub(crate) fn rendered(text: &str) {
+    talk(text);
+}
+
 /// Says something worth knowing.
 pub(crate) fn note(text: &str) {
     talk(&format!("note: {}\n", visible(text)));

@@ -55,7 +55,8 @@ pub struct Outcome {
 /// Builds `targets`. Every vertex is executed at most once, none that a recorded result makes unnecessary.
 ///
 /// After the first error, or when `cancel` is cancelled, running jobs are told to stop and waited for; the error
-/// returned is the first one. Must be called inside a tokio runtime.
+/// returned is the first one. Must be called inside a tokio runtime; after a cancelled build a thread of it may still wait
+/// for another process's lock, so that such a runtime is better shut down in the background.
 ///
 /// # Panics
 /// When the executor panics: that is a bug, and not hidden.

@@ -46,7 +46,7 @@ fn a_bare_build_has_dockers_defaults() {
     check(".", &[], |options| {
         options.context == ContextSource::Directory(".".into())
             && options.dockerfile == DockerfileSource::InContext
-            && options.progress == ProgressMode::Auto
+            && options.progress == Mode::Auto
             && options.network == Network::Default
             && options.tags.is_empty()
             && !options.no_cache
@@ -87,10 +87,10 @@ fn flags_and_environment_settle() {
         o.no_cache_filter == ["a", "b", "c"]
     });
     check(".", &[("BUILDKIT_PROGRESS", "plain")], |o| {
-        o.progress == ProgressMode::Plain
+        o.progress == Mode::Plain
     });
     check("-q .", &[("BUILDKIT_PROGRESS", "plain")], |o| {
-        o.progress == ProgressMode::Quiet
+        o.progress == Mode::Quiet
     });
     check("--network none .", &[], |o| o.network == Network::None);
     check("--network host --allow network.host .", &[], |o| {

@@ -42,10 +42,11 @@ pub(crate) async fn fetch_layers(
     progress: impl Fn(Transfer),
 ) -> Result<(), ImageError> {
     let mut seen = BTreeSet::new();
-    let missing: Vec<&LayerSource> = resolved
+    let missing: Vec<LayerSource> = resolved
         .layers
         .iter()
         .filter(|layer| seen.insert(layer.diff_id) && !store.layers().contains(&layer.diff_id))
+        .cloned()
         .collect();
     stream::iter(missing)
         .map(|layer| fetch(store, resolved, layer, &progress))
@@ -57,7 +58,7 @@ pub(crate) async fn fetch_layers(
 async fn fetch(
     store: &Arc<Store>,
     resolved: &Resolved,
-    layer: &LayerSource,
+    layer: LayerSource,
     progress: &impl Fn(Transfer),
 ) -> Result<(), ImageError> {
     let Some(blob) = &layer.blob else {
@@ -79,7 +80,7 @@ async fn fetch(
                 })
                 .await?;
             }
-            Origin::Registry(session) => download(store, session, layer, blob, progress).await?,
+            Origin::Registry(session) => download(store, session, &layer, blob, progress).await?,
         }
     }
     drop(lock);

@@ -45,7 +45,7 @@ pub(crate) enum SandboxError {
 }
 
 /// Short form of the module's results.
-pub type Result<T> = std::result::Result<T, SandboxError>;
+pub(crate) type Result<T> = std::result::Result<T, SandboxError>;
 
 /// Names the step that failed.
 pub(super) trait Step<T> {

@@ -41,7 +41,7 @@ pub(super) fn create(kind: &str, params: &[Param<'_>], attr: MountAttrFlags) -> 
         }
     }
     fsconfig_create(&context).map_err(explain)?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr).map_err(explain)?)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr).map_err(explain)
 }
 
 /// Overlayfs takes layers by descriptor since Linux 6.13; found out by trying.

@@ -240,7 +240,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Instruction>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::profile::default_profile;
+    use crate::sandbox::profile::{ConditionalRule, default_profile};
 
     /// Runs a program as the kernel would. Spec: Documentation/networking/filter.rst, the instructions used here.
     fn interpret(program: &[Instruction], audit: u32, nr: u32, args: [u64; 6]) -> u32 {
@@ -300,8 +300,38 @@ mod tests {
 
     #[test]
     fn the_program_does_what_the_table_says() {
-        let profile = default_profile();
-        let program = compile(&profile);
+        check_table(&default_profile());
+    }
+
+    #[test]
+    fn both_halves_of_an_argument_count() {
+        let test = |op, value| Test {
+            arg: 0,
+            op,
+            mask: u64::MAX,
+            value,
+        };
+        let rule = |name: &str, all| ConditionalRule {
+            name: name.to_owned(),
+            all,
+        };
+        check_table(&Profile {
+            allow: vec!["read".to_owned()],
+            deny: vec!["mseal".to_owned()],
+            errno: Vec::new(),
+            allow_when: vec![
+                rule(
+                    "write",
+                    vec![test(Comparison::Ne, 0x1_0000_0026), test(Comparison::Ne, 38)],
+                ),
+                rule("open", vec![test(Comparison::Eq, 0x2000_0000_0000_0011)]),
+                rule("open", vec![test(Comparison::Eq, 17)]),
+            ],
+        });
+    }
+
+    fn check_table(profile: &Profile) {
+        let program = compile(profile);
         assert!(
             program.len() < 4096,
             "the kernel's limit, {} instructions",
@@ -326,6 +356,7 @@ mod tests {
             0x1000_0000,
             0x7e02_0000,
             0x2000_0000_0000_0011,
+            0x26_0000_0000,
             u64::MAX,
             17,
             0x0100_0011,
@@ -336,7 +367,7 @@ mod tests {
                     let args = [value, 3, 0, 0, 0, 0];
                     assert_eq!(
                         interpret(&program, audit, nr, args),
-                        expected(&profile, audit, nr, args),
+                        expected(profile, audit, nr, args),
                         "architecture {audit:#x}, number {nr}, first argument {value:#x}"
                     );
                 }

@@ -25,6 +25,7 @@ pub use file::{FileReader, LayerFile};
 pub use import::import;
 pub use merge::write_merged;
 pub use pack::{PackOptions, pack};
+pub use tar::is_tar_header;
 pub use writer::{Body, LayerWriter, Written};
 
 /// Where the tar begins in a layer file. Part of the on-disk format.

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
-use solver::op::{Op, Source};
+use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
 use super::plan::{Origin, Plan};
 use super::{Lowering, config, copy, run};
@@ -213,7 +214,20 @@ fn start(
         name: format!("[{title}1/{}] FROM {reference}", n_steps.max(1)),
         ..label
     };
-    let vertex = source(lowering, origin, label);
+    let vertex = match origin {
+        Origin::Directory(name) => {
+            config.history.insert(
+                0,
+                History {
+                    created_by: format!("FROM {name} (a directory)"),
+                    comment: "buildkit.exporter.image.v0".to_owned(),
+                    ..History::default()
+                },
+            );
+            directory_base(lowering, origin, label)
+        }
+        _ => source(lowering, origin, label),
+    };
     let mut env = Variables::default();
     for entry in &config.config.env {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
@@ -232,6 +246,36 @@ fn start(
         has_cmd: false,
         has_workdir: false,
     }
+}
+
+/// Adds the vertex of a stage that begins with a directory's files: one layer, as if they were copied onto scratch.
+fn directory_base(lowering: &mut Lowering<'_>, origin: &Origin, label: Label) -> VertexId {
+    let files = source(lowering, origin, Label::default());
+    let scratch = source(lowering, &Origin::Scratch, Label::default());
+    let everything = Selection {
+        patterns: vec!["/".to_owned()],
+    };
+    let copy = op::Copy {
+        input: 1,
+        dest: "/".to_owned(),
+        change: MetaChange::default(),
+        unpack: false,
+    };
+    let op = Op::File(FileOp {
+        actions: vec![FileAction::Copy(copy)],
+        epoch: lowering.epoch,
+    });
+    let inputs = vec![
+        Input {
+            vertex: scratch,
+            view: InputView::Whole,
+        },
+        Input {
+            vertex: files,
+            view: InputView::Paths(everything),
+        },
+    ];
+    lowering.graph.add(op, inputs, label)
 }
 
 /// Adds the vertex of a tree from outside.

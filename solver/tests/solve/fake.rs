@@ -351,8 +351,11 @@ pub(crate) type Built = Result<Outcome, SolveError<Failure>>;
 impl Bench {
     /// Builds on a runtime of its own.
     pub(crate) fn build_with(&self, graph: &Arc<Graph>, targets: &[VertexId], events: Events) -> Built {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(solver::solve(
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let solving = solver::solve(
             Arc::clone(graph),
             targets,
             self.memory.clone() as Arc<dyn Index>,
@@ -360,7 +363,12 @@ impl Bench {
             events,
             self.cancel.clone(),
             self.options.clone(),
-        ))
+        );
+        // Far more than any of the builds takes: a build that hangs is to fail, not to hang the suite.
+        let deadline = std::time::Duration::from_secs(60);
+        runtime
+            .block_on(async { tokio::time::timeout(deadline, solving).await })
+            .expect("because builds end")
     }
 
     pub(crate) fn build(&self, graph: &Arc<Graph>, target: VertexId) -> Built {

@@ -10,6 +10,7 @@ mod reader;
 mod sparse;
 mod writer;
 
+pub use reader::is_tar_header;
 pub(super) use reader::{Member, MemberKind, Reader};
 pub(super) use sparse::Extent;
 pub(super) use writer::header;

@@ -201,14 +201,7 @@ impl<R: Read> Reader<R> {
         let mut header = tar::Header::new_old();
         *header.as_mut_bytes() = block;
         self.name = until_nul(&header.as_old().name).to_vec();
-        let expected =
-            signed(&header.as_old().cksum, "checksum").map_err(|_| self.refuse(Problem::Checksum))?;
-        // Some old writers summed signed bytes.
-        let outside = |range: &usize| !(148..156).contains(range);
-        let bytes = || (0..BLOCK_BYTES).filter(outside).map(|at| block[at]);
-        let plain: i64 = bytes().map(i64::from).sum::<i64>() + 8 * 32;
-        let signed_sum: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * 32;
-        if expected != plain && expected != signed_sum {
+        if !has_valid_sum(&block) {
             return Err(self.refuse(Problem::Checksum));
         }
         // The magic alone tells the format; some writers leave the version empty.
@@ -289,6 +282,23 @@ impl<R: Read> Reader<R> {
             }
         }
     }
+}
+
+/// Says whether a block can be a header: its sum fits.
+fn has_valid_sum(block: &[u8; BLOCK_BYTES]) -> bool {
+    let Ok(expected) = signed(&block[148..156], "checksum") else { return false };
+    let outside = |range: &usize| !(148..156).contains(range);
+    let bytes = || (0..BLOCK_BYTES).filter(outside).map(|at| block[at]);
+    let plain: i64 = bytes().map(i64::from).sum::<i64>() + 8 * 32;
+    // Some old writers summed signed bytes.
+    let signed_sum: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * 32;
+    expected == plain || expected == signed_sum
+}
+
+/// Says whether a file that begins with `head` (its first 512 bytes) is taken for a tar archive: by content, never by
+/// name. An archive without any entry is not told from other files that begin with zeros.
+pub fn is_tar_header(head: &[u8]) -> bool {
+    head.first_chunk().is_some_and(has_valid_sum)
 }
 
 fn until_nul(field: &[u8]) -> &[u8] {
