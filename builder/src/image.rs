@@ -151,7 +151,8 @@ pub(crate) fn commit_with(
 /// Writes a time as configs have it. Times that RFC 3339 can't say become the epoch.
 pub(crate) fn rfc3339(unix: i64) -> String {
     let time = time::OffsetDateTime::from_unix_timestamp(unix).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
 }
 
 /// Returns the wall clock in seconds since the Unix epoch.
