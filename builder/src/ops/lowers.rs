@@ -12,7 +12,7 @@ use cache::{ChainId, DiffId, Store};
 use solver::Events;
 use solver::op::Network;
 
-use super::OpError;
+use super::{OpError, unpacked};
 use crate::sandbox::{self, Helper, Lower, Net};
 
 /// Above this many layers one merged image is cheaper than a mount for each, and overlayfs takes only 500.
@@ -85,7 +85,7 @@ impl Lowers {
     pub(crate) fn stack(&self, layers: &[DiffId]) -> Result<Vec<Arc<Lower>>, OpError> {
         let layers = self.worth_mounting(layers)?;
         if !self.can_mount()? {
-            return Err(OpError::Cancelled);
+            return unpacked::stack(&self.store, &layers);
         }
         let stand_alone = layers.iter().all(|layer| layer.stands_alone());
         if stand_alone && layers.len() <= MERGE_ABOVE {

@@ -10,6 +10,7 @@ mod lowers;
 mod network_files;
 mod owner;
 mod pack;
+mod unpacked;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -68,6 +69,8 @@ pub(crate) enum OpError {
     Tree(#[from] cache::tree::Error),
     #[error(transparent)]
     Layer(#[from] cache::Error),
+    #[error(transparent)]
+    Unpack(#[from] cache::layer::unpack::Error),
     #[error(transparent)]
     Layers(#[from] cache::layers::LayersError),
     #[error(transparent)]

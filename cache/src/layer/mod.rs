@@ -18,10 +18,10 @@ mod sink;
 mod tar;
 #[cfg(test)]
 mod tests;
+pub mod unpack;
 mod whiteout;
 mod writer;
 mod xattr;
-pub mod unpack;
 
 pub use entry::{Entry, FileData, Kind, Meta, Timestamp, TreePath, Xattrs};
 pub use file::{FileReader, LayerFile};
