@@ -90,6 +90,14 @@ impl Error {
         }
     }
 
+    /// Returns the kernel's error number, where there is one.
+    pub fn errno(&self) -> Option<rustix::io::Errno> {
+        match self {
+            Self::Os { source, .. } | Self::Open { source, .. } => rustix::io::Errno::from_io_error(source),
+            Self::NotRegular { .. } | Self::IsRoot { .. } => None,
+        }
+    }
+
     /// Says whether the path isn't there, also because something on the way isn't a directory.
     pub fn is_missing(&self) -> bool {
         matches!(

@@ -14,6 +14,9 @@ pub enum Severity {
     Error,
 }
 
+/// Longest message: a variable can hold a megabyte.
+const MAX_MESSAGE_CHARS: usize = 1000;
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -32,12 +35,17 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// Returns an error without a place.
+    /// Returns an error without a place. A message that quotes something huge is cut.
     pub fn error(message: impl Into<String>) -> Self {
+        let mut message: String = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            message.truncate(end);
+            message.push('…');
+        }
         Self {
             severity: Severity::Error,
             rule: None,
-            message: message.into(),
+            message,
             span: None,
             label: None,
             help: None,
@@ -123,8 +131,8 @@ const MAX_DIAGNOSTICS: usize = 1000;
 impl Diagnostics {
     /// Adds one. Beyond a thousand they are only counted, but the first error is always kept.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        let first_error = diagnostic.severity == Severity::Error && !self.has_errors();
-        if self.list.len() < MAX_DIAGNOSTICS || first_error {
+        let is_first_error = || diagnostic.severity == Severity::Error && !self.has_errors();
+        if self.list.len() < MAX_DIAGNOSTICS || is_first_error() {
             self.list.push(diagnostic);
         } else {
             self.omitted += 1;
@@ -160,6 +168,17 @@ impl Diagnostics {
 
     pub(crate) fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
         self.list.retain(keep);
+    }
+
+    /// Puts them in the order of the file; what has no place comes first.
+    pub(crate) fn sort(&mut self) {
+        self.list
+            .sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start));
+    }
+
+    /// Says whether the very same was found before.
+    pub(crate) fn contains(&self, diagnostic: &Diagnostic) -> bool {
+        self.list.contains(diagnostic)
     }
 
     pub(crate) fn append(&mut self, other: Self) {

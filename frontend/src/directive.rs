@@ -137,13 +137,17 @@ fn elsewhere(source: &SourceText) -> Option<Text> {
     } else {
         1
     };
-    let styles: [(&str, fn(&str) -> Setting<'_>); 2] = [("#", directive), ("//", slashes)];
-    for (prefix, parser) in styles {
+    for prefix in ["#", "//"] {
         let mut number = first;
         loop {
             let (start, line) = source.line(number);
             let text = line.trim_start_matches('\u{feff}').trim_start();
-            let Ok((_, (key, value))) = parser(text) else {
+            let setting = if prefix == "#" {
+                directive(text)
+            } else {
+                slashes(text)
+            };
+            let Ok((_, (key, value))) = setting else {
                 break;
             };
             if !text.starts_with(prefix) {

@@ -16,9 +16,12 @@ mod names;
 mod pack;
 mod sink;
 mod tar;
+#[cfg(test)]
+mod tests;
 mod whiteout;
 mod writer;
 mod xattr;
+pub mod unpack;
 
 pub use entry::{Entry, FileData, Kind, Meta, Timestamp, TreePath, Xattrs};
 pub use file::{FileReader, LayerFile};

@@ -17,7 +17,7 @@ use super::scan;
 use super::selection::Selection;
 use crate::digest::ContentHash;
 use crate::layer::{Entry, Kind, TreePath};
-use crate::root::Root;
+use crate::root::{self, Root};
 
 /// Something in the context that an image can't hold and that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,11 @@ impl ContextTree {
     /// Returns how many paths were scanned.
     pub fn n_entries(&self) -> usize {
         self.entries.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn identity(&self, number: usize) -> &Identity {
+        &self.identities[number]
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
@@ -173,11 +178,14 @@ impl ContextTree {
     /// Opens a file that must still be what the scan saw.
     pub(super) fn open(&self, number: usize) -> Result<File, Error> {
         let path = &self.entries[number].path;
-        let file = match self.root.open_file(path) {
-            Err(error) if error.is_missing() => return Err(Error::Changed { path: path.clone() }),
-            Err(crate::root::Error::NotRegular { .. }) => return Err(Error::Changed { path: path.clone() }),
-            other => other?,
-        };
+        let file = self.root.open_file(path).map_err(|error| {
+            let became_link = error.errno() == Some(rustix::io::Errno::LOOP);
+            let became_other = matches!(error, root::Error::NotRegular { .. });
+            match became_link || became_other || error.is_missing() {
+                true => Error::Changed { path: path.clone() },
+                false => Error::Root(error),
+            }
+        })?;
         self.check_unchanged(number, &file)?;
         Ok(file)
     }

@@ -25,4 +25,4 @@ pub use node::{Inode, Node, NodeKind};
 pub use read::Reader;
 pub use select::Selected;
 pub use selection::Selection;
-pub use view::{Part, Resolved, View, Walk};
+pub use view::{Children, Part, Resolved, View, Walk};

@@ -64,11 +64,21 @@ pub(super) struct Stacked {
     pub(super) source: Source,
     /// Entry of this part → the inode it is a name of. Sorted by entry.
     links: Vec<(u32, Inode)>,
+    has_opaque: bool,
 }
 
 impl Stacked {
     pub(super) fn entries(&self) -> &[Entry] {
         self.source.entries()
+    }
+
+    /// Says whether an opaque directory above `path` hides what lower layers have there.
+    fn covers(&self, path: &TreePath) -> bool {
+        let is_opaque = |above: TreePath| {
+            let number = position(self.entries(), above.as_bytes());
+            number.is_some_and(|number| matches!(self.entries()[number].kind, Kind::Dir { opaque: true, .. }))
+        };
+        self.has_opaque && std::iter::successors(path.parent(), TreePath::parent).any(is_opaque)
     }
 }
 
@@ -147,7 +157,13 @@ impl View {
             linked.dedup();
             self.linked = Arc::new(linked);
         }
-        self.parts.push(Arc::new(Stacked { source, links }));
+        let is_opaque = |entry: &Entry| matches!(entry.kind, Kind::Dir { opaque: true, .. });
+        let has_opaque = source.entries().iter().any(is_opaque);
+        self.parts.push(Arc::new(Stacked {
+            source,
+            links,
+            has_opaque,
+        }));
         Ok(())
     }
 
@@ -175,8 +191,8 @@ impl View {
             match position(entries, target.as_bytes()) {
                 Some(number) => match &entries[number].kind {
                     Kind::Hardlink(next) if next != target => target = next,
-                    Kind::Hardlink(_) | Kind::Whiteout => break,
-                    Kind::Dir { .. } => return None,
+                    // Removed or replaced by a directory after the link was made: it means the lower one.
+                    Kind::Hardlink(_) | Kind::Whiteout | Kind::Dir { .. } => break,
                     _ => {
                         return Some(Inode {
                             part,
@@ -201,7 +217,9 @@ impl View {
         for part in (0..self.parts.len()).rev() {
             let entries = self.parts[part].entries();
             let done = match probe(entries, path.as_bytes()) {
-                Probe::Hit(number) => choice.offer(part, number, &entries[number]),
+                Probe::Hit(number) => {
+                    choice.offer(part, number, &entries[number]) || self.parts[part].covers(path)
+                }
                 Probe::Hidden => true,
                 Probe::Absent => false,
             };
@@ -266,7 +284,7 @@ impl View {
     }
 
     /// Returns the names in a directory with what they stand for, sorted; empty when there is no such directory.
-    pub fn children(&self, dir: &TreePath) -> std::vec::IntoIter<(&[u8], Node<'_>)> {
+    pub fn children(&self, dir: &TreePath) -> Children<'_> {
         let mut found: Vec<(&[u8], usize, usize)> = Vec::new();
         for part in (0..self.parts.len()).rev() {
             let entries = self.parts[part].entries();
@@ -277,7 +295,7 @@ impl View {
                 Probe::Hit(number) => match entries[number].kind {
                     Kind::Dir { opaque, .. } => {
                         collect_children(entries, dir, part, &mut found);
-                        if opaque {
+                        if opaque || self.parts[part].covers(dir) {
                             break;
                         }
                     }
@@ -308,6 +326,16 @@ impl View {
         }
     }
 
+    /// Returns the entries of the layer at `index`, base first, as they stand in this view: where lower layers'
+    /// links lead them. `None` beyond the last, and for a context.
+    pub fn layer_entries(&self, index: usize) -> Option<(&[Entry], &File)> {
+        let source = &self.parts.get(index)?.source;
+        match source {
+            Source::Layer(layer) | Source::Settled { layer, .. } => Some((source.entries(), layer.file())),
+            Source::Context(_) => None,
+        }
+    }
+
     fn node(&self, place: Place) -> Node<'_> {
         let mut inode = place.shape;
         let part = &self.parts[inode.part as usize];
@@ -335,10 +363,14 @@ impl View {
     }
 }
 
+/// The names in a directory with what they stand for, sorted.
+pub type Children<'v> = std::vec::IntoIter<(&'v [u8], Node<'v>)>;
+
 /// Depth-first walk; see [`View::walk`].
 pub struct Walk<'v> {
     view: &'v View,
-    stack: Vec<(TreePath, std::vec::IntoIter<(&'v [u8], Node<'v>)>)>,
+    /// Directories on the way down, each with the children that are still to come.
+    stack: Vec<(TreePath, Children<'v>)>,
 }
 
 impl<'v> Iterator for Walk<'v> {

@@ -176,20 +176,17 @@ impl Writer<'_> {
     /// Adds text that blanks split.
     fn split(&mut self, text: &str) -> Result<(), ExpandError> {
         self.grow(text)?;
-        for char in text.chars() {
-            if char.is_whitespace() {
-                self.in_word = false;
+        for (at, part) in text.split(char::is_whitespace).enumerate() {
+            self.in_word &= at == 0;
+            if part.is_empty() {
                 continue;
             }
             if !self.in_word {
                 self.out.words.push(String::new());
                 self.in_word = true;
             }
-            self.out
-                .words
-                .last_mut()
-                .expect("because a word was begun")
-                .push(char);
+            let word = self.out.words.last_mut();
+            word.expect("because a word was begun").push_str(part);
         }
         Ok(())
     }

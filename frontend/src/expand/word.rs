@@ -214,8 +214,8 @@ impl Grammar {
 
     fn dollar<'a>(&self, input: &'a str, depth: usize, quoted: bool) -> Parsed<'a, Piece> {
         let rest = &input[1..];
-        if rest.starts_with('{') {
-            let (rest, (name, modifier)) = self.braced(&rest[1..], depth)?;
+        if let Some(inner) = rest.strip_prefix('{') {
+            let (rest, (name, modifier)) = self.braced(inner, depth)?;
             let source = input[..input.len() - rest.len()].to_owned();
             return Ok((
                 rest,

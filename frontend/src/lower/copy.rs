@@ -12,6 +12,7 @@ use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Quotes;
 use crate::lines::Text;
+use crate::parse::heredoc::Heredoc;
 use crate::parse::remote;
 
 /// Which of the two it is.
@@ -51,16 +52,11 @@ pub(super) fn lower(
     let change = change(current, copy, &mut created_by)?;
     let sources = sources(current, copy, flavour)?;
     let dest = current.expand(&copy.dest)?;
-    for source in &sources {
+    let heredocs = copy.heredocs.iter().map(|heredoc| format!("<<{}", heredoc.name));
+    for word in sources.iter().cloned().chain(heredocs).chain([dest.clone()]) {
         created_by.push(' ');
-        created_by.push_str(source);
+        created_by.push_str(&word);
     }
-    for heredoc in &copy.heredocs {
-        created_by.push_str(" <<");
-        created_by.push_str(&heredoc.name);
-    }
-    created_by.push(' ');
-    created_by.push_str(&dest);
     created_by.push_str(" # buildkit");
     let dest = destination(current, copy, &dest, flavour);
     let mut inputs = Vec::new();
@@ -85,21 +81,12 @@ pub(super) fn lower(
         }));
     }
     for heredoc in &copy.heredocs {
-        let body = heredoc.chomped();
-        let data = if heredoc.expand {
-            let text = Text {
-                value: body,
-                span: heredoc.span,
-            };
-            current.expand_to(&text, Quotes::Plain)?.text
-        } else {
-            body
-        };
-        let (dest, change) = (dest.clone(), change.clone());
+        let data = body(current, heredoc)?.into_bytes();
+        let (dest, change, name) = (dest.clone(), change.clone(), heredoc.name.clone());
         actions.push(FileAction::Write {
             dest,
-            name: heredoc.name.clone(),
-            data: data.into_bytes(),
+            name,
+            data,
             change,
         });
     }
@@ -114,6 +101,19 @@ pub(super) fn lower(
         current.step(op, inputs, label);
     }
     current.history(created_by, false)
+}
+
+/// Returns what a heredoc's file holds.
+fn body(current: &mut Current<'_, '_>, heredoc: &Heredoc) -> Result<String, Diagnostic> {
+    let value = heredoc.chomped();
+    if !heredoc.expand {
+        return Ok(value);
+    }
+    let text = Text {
+        value,
+        span: heredoc.span,
+    };
+    Ok(current.expand_to(&text, Quotes::Plain)?.text)
 }
 
 /// Makes the layer on an empty tree, so that it doesn't depend on what lies below, and stacks it.

@@ -47,16 +47,30 @@ pub fn lower(
     options: &Options,
     images: &BTreeMap<ImageRequest, ResolvedImage>,
 ) -> Result<Lowered, Diagnostics> {
+    lower_unsorted(dockerfile, options, images).map_err(|mut diagnostics| {
+        diagnostics.sort();
+        diagnostics
+    })
+}
+
+fn lower_unsorted(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &BTreeMap<ImageRequest, ResolvedImage>,
+) -> Result<Lowered, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let check = effective_check(dockerfile, options, &mut diagnostics);
     refuse_foreign_syntax(dockerfile, options, &mut diagnostics);
     let globals = globals::evaluate(dockerfile, options, &mut diagnostics);
     let epoch = globals::epoch(dockerfile, options, &globals, &mut diagnostics);
     let plan = plan::Plan::new(dockerfile, options, &globals, images, &mut diagnostics);
-    let Some(plan) = plan.filter(|_| !diagnostics.has_errors()) else {
+    let Some(plan) = plan else {
         return Err(diagnostics);
     };
     if !plan.needs.is_empty() {
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
         return Ok(Lowered::Need(plan.needs.into_iter().collect()));
     }
     let mut lowering = Lowering {
@@ -78,6 +92,7 @@ pub fn lower(
         config.config.labels.insert(name.clone(), value.clone());
     }
     check.filter(&mut lowering.diagnostics);
+    lowering.diagnostics.sort();
     let fired = check::fired(&lowering.diagnostics).chain(dockerfile.fired.iter().copied());
     if let Some(violation) = check.violation(fired) {
         lowering.diagnostics.push(violation);

@@ -13,6 +13,9 @@ use crate::options::{ImageKind, ImageRequest, NamedContext, Options, ResolvedIma
 use crate::parse;
 use crate::platform::Platform;
 
+/// Most triggers of one build: each stage runs those of its base again.
+const MAX_TRIGGERS: usize = 100_000;
+
 /// Where a tree comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -187,6 +190,7 @@ impl Plan {
         diagnostics: &mut Diagnostics,
     ) {
         let mut work = vec![self.target];
+        let mut n_triggers = 0;
         while let Some(index) = work.pop() {
             if std::mem::replace(&mut self.stages[index].reached, true) {
                 continue;
@@ -200,6 +204,12 @@ impl Plan {
                 self.stages[index].trigger_escape = dockerfile.directives.escape;
             }
             let triggers = self.find_triggers(index, dockerfile, images, diagnostics);
+            n_triggers += triggers.len();
+            if n_triggers > MAX_TRIGGERS {
+                let message = format!("more than {MAX_TRIGGERS} ONBUILD triggers would run");
+                diagnostics.push(Diagnostic::error(message).at(dockerfile.stages[index].span));
+                return;
+            }
             self.stages[index].triggers = triggers;
             let mut origins = Vec::new();
             for instruction in self.instructions(index, dockerfile) {

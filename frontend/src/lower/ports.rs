@@ -1,6 +1,7 @@
 //! The words of EXPOSE: `[ip:][host:]port[-port][/proto]`. Spec: dockerfile.md §11.
 
-use std::net::IpAddr;
+// From core, to make it plain that no socket is meant.
+use core::net::IpAddr;
 
 /// Returns the container ports of one word as `80/tcp`, a range as its single ports. The error is a message.
 pub(super) fn parse(word: &str) -> Result<Vec<String>, String> {

@@ -6,7 +6,7 @@ use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Plan};
+use super::plan::{Origin, Plan, PlannedStage};
 use super::{Lowering, config, copy, run};
 use crate::ast::{Instruction, Kind};
 use crate::config::{History, ImageConfig};
@@ -79,64 +79,48 @@ pub(super) fn lower_all(lowering: &mut Lowering<'_>, plan: &Plan) -> Option<Stat
 }
 
 fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &[Option<State>]) -> State {
-    let stage = &lowering.dockerfile.stages[index];
-    let platform = &plan.stages[index].platform;
+    let dockerfile = lowering.dockerfile;
+    let span = dockerfile.stages[index].span;
+    let PlannedStage {
+        base,
+        platform,
+        triggers,
+        ..
+    } = &plan.stages[index];
     if platform.os != "linux" {
         let message = format!("platform {platform} is not supported, only linux images can be built");
-        lowering
-            .diagnostics
-            .push(Diagnostic::error(message).at(stage.span));
+        lowering.diagnostics.push(Diagnostic::error(message).at(span));
     }
-    let (name, title) = titles(lowering, index, platform);
-    let options = lowering.options;
-    let ignore_cache = options.no_cache
-        || stage.name.as_ref().is_some_and(|name| {
-            options
-                .no_cache_filter
-                .iter()
-                .any(|filter| filter.eq_ignore_ascii_case(&name.value))
-        });
-    let is_image = matches!(plan.stages[index].base, Origin::Image(_) | Origin::Directory(_));
-    let n_steps = usize::from(is_image)
-        + plan
-            .instructions(index, lowering.dockerfile)
-            .filter(|instruction| {
-                matches!(
-                    instruction.kind,
-                    Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_)
-                )
-            })
-            .count();
-    let dockerfile = lowering.dockerfile;
-    let span = stage.span;
-    let base = &plan.stages[index].base;
-    let (line, last_line) = lines(lowering, span);
-    let label = Label {
-        name: String::new(),
-        step: format!("{name} FROM"),
-        line: Some(line),
-        last_line: Some(last_line),
-        ignore_cache: false,
+    let is_step = |kind: &Kind| {
+        matches!(
+            kind,
+            Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_)
+        )
     };
+    let is_image = matches!(base, Origin::Image(_) | Origin::Directory(_));
+    let steps = plan
+        .instructions(index, dockerfile)
+        .filter(|instruction| is_step(&instruction.kind));
+    let n_steps = usize::from(is_image) + steps.count();
+    let title = title(lowering, index, platform);
     let state = match base {
-        Origin::Stage(base) => {
-            let base = stages[*base]
-                .as_ref()
-                .expect("because a base stands before its stage and is reached with it");
-            // A long chain of stages would copy an ever longer history.
-            if let Err(error) = lowering.spend(base.config.history.len() * 64 + base.env.list().len() * 64) {
-                lowering.diagnostics.push(error);
-            }
-            State {
-                has_cmd: false,
-                ..base.clone()
-            }
+        Origin::Stage(base) => inherit(lowering, stages[*base].as_ref()),
+        origin => {
+            let number = if is_image {
+                format!("1/{n_steps}")
+            } else {
+                String::new()
+            };
+            let title = format!("{title}{number}");
+            let prefix = if title.is_empty() {
+                String::new()
+            } else {
+                format!("[{}] ", title.trim_end())
+            };
+            start(lowering, origin, platform, index, &prefix)
         }
-        origin => start(lowering, origin, platform, label, &title, n_steps),
     };
     let mut current = Current {
-        lowering,
-        plan,
         index,
         state,
         stages,
@@ -145,44 +129,70 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
         n_steps,
         step: usize::from(is_image),
         ordinals: HashMap::new(),
-        ignore_cache,
+        ignore_cache: ignores_cache(lowering, index),
+        plan,
+        lowering,
     };
     current.state.config.config.on_build.clear();
-    let n_triggers = plan.stages[index].triggers.len();
     for (at, instruction) in plan.instructions(index, dockerfile).enumerate() {
-        current.is_trigger = at < n_triggers;
+        current.is_trigger = at < triggers.len();
         if let Err(error) = current.instruction(instruction) {
             let span = if current.is_trigger {
                 Some(span)
             } else {
                 error.span.or(Some(instruction.span))
             };
-            current.lowering.diagnostics.push(Diagnostic { span, ..error });
-            if current.lowering.is_exhausted() {
-                break;
-            }
+            current.report(Diagnostic { span, ..error });
+        }
+        if current.lowering.is_exhausted() {
+            break;
         }
     }
     current.state
 }
 
-/// Returns a stage's name, and how its steps' names start.
-fn titles(lowering: &Lowering<'_>, index: usize, platform: &Platform) -> (String, String) {
-    let stage = &lowering.dockerfile.stages[index];
-    let name = stage
-        .name
-        .as_ref()
-        .map_or_else(|| format!("stage-{index}"), |name| name.value.clone());
+/// Returns the state that a stage leaves to one that is based on it.
+fn inherit(lowering: &mut Lowering<'_>, base: Option<&State>) -> State {
+    let base = base.expect("because a base stands before its stage and is reached with it");
+    // A long chain of stages would copy an ever longer history.
+    if let Err(error) = lowering.spend((base.config.history.len() + base.env.list().len()) * 64) {
+        lowering.diagnostics.push(error);
+    }
+    State {
+        has_cmd: false,
+        ..base.clone()
+    }
+}
+
+fn ignores_cache(lowering: &Lowering<'_>, index: usize) -> bool {
+    let name = lowering.dockerfile.stages[index].name.as_ref();
+    let filters = &lowering.options.no_cache_filter;
+    lowering.options.no_cache
+        || name.is_some_and(|name| {
+            filters
+                .iter()
+                .any(|filter| filter.eq_ignore_ascii_case(&name.value))
+        })
+}
+
+/// Returns what a stage is called.
+fn stage_name(lowering: &Lowering<'_>, index: usize) -> String {
+    let name = lowering.dockerfile.stages[index].name.as_ref();
+    name.map_or_else(|| format!("stage-{index}"), |name| name.value.clone())
+}
+
+/// Returns how the names of a stage's steps start.
+fn title(lowering: &Lowering<'_>, index: usize, platform: &Platform) -> String {
     let target = &lowering.options.target_platform;
     let mut title = String::new();
     if platform != target {
         title = format!("{platform}->{} ", target.architecture);
     }
     if lowering.dockerfile.stages.len() > 1 {
-        title.push_str(&name);
+        title.push_str(&stage_name(lowering, index));
         title.push(' ');
     }
-    (name, title)
+    title
 }
 
 /// Returns the state that a tree from outside begins with.
@@ -190,9 +200,8 @@ fn start(
     lowering: &mut Lowering<'_>,
     origin: &Origin,
     platform: &Platform,
-    label: Label,
-    title: &str,
-    n_steps: usize,
+    index: usize,
+    prefix: &str,
 ) -> State {
     let (mut config, reference) = match origin {
         Origin::Image(request) => {
@@ -210,9 +219,13 @@ fn start(
         Origin::Stage(_) => unreachable!("a stage has a state of its own"),
     };
     config.rootfs.diff_ids.clear();
+    let (line, last_line) = lines(lowering, lowering.dockerfile.stages[index].span);
     let label = Label {
-        name: format!("[{title}1/{}] FROM {reference}", n_steps.max(1)),
-        ..label
+        name: format!("{prefix}FROM {reference}"),
+        step: format!("{} FROM", stage_name(lowering, index)),
+        line: Some(line),
+        last_line: Some(last_line),
+        ignore_cache: false,
     };
     let vertex = match origin {
         Origin::Directory(name) => {
@@ -397,6 +410,13 @@ impl Current<'_, '_> {
         Ok(expansion)
     }
 
+    /// Adds an error, unless planning found it already.
+    fn report(&mut self, error: Diagnostic) {
+        if !self.lowering.diagnostics.contains(&error) {
+            self.lowering.diagnostics.push(error);
+        }
+    }
+
     pub(super) fn warn(&mut self, warning: Diagnostic) {
         if !self.is_trigger {
             self.lowering.diagnostics.push(warning);
@@ -410,10 +430,7 @@ impl Current<'_, '_> {
         let word = word.to_ascii_uppercase();
         let prefix = if self.is_trigger { "ONBUILD " } else { "" };
         let (line, last_line) = lines(self.lowering, instruction.span);
-        let dockerfile = self.lowering.dockerfile;
-        let stage = dockerfile.stages[self.index].name.as_ref();
-        let stage = stage.map_or_else(|| format!("stage-{}", self.index), |name| name.value.clone());
-        let key = format!("{stage} {prefix}{word}");
+        let key = format!("{} {prefix}{word}", stage_name(self.lowering, self.index));
         let ordinal = self.ordinals.entry(key.clone()).or_default();
         *ordinal += 1;
         let step = format!("{key} {ordinal}");

@@ -70,7 +70,7 @@ pub(crate) fn openers(line: &LogicalLine, escape: char) -> Result<Vec<Opener>, D
     if !allowed || command::is_json_array(rest) {
         return Ok(Vec::new());
     }
-    let base = text.len() - rest.len();
+    let base = line.offset_of(rest);
     let mut found = Vec::new();
     let mut at = 0;
     while at < rest.len() {

@@ -92,6 +92,7 @@ pub fn parse(name: &str, bytes: &[u8]) -> (Option<Dockerfile>, Diagnostics) {
     }
     lint_stages(&file.stages, &mut diagnostics);
     directives.check.filter(&mut diagnostics);
+    diagnostics.sort();
     let fired = check::fired(&diagnostics).collect();
     let dockerfile = (!diagnostics.has_errors()).then(|| Dockerfile {
         source: source.clone(),

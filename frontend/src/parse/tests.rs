@@ -75,6 +75,7 @@ fn run(text: &str) -> String {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn p_refused_files() {
     let stage = |text: &str| format!("FROM scratch\n{text}");
@@ -84,23 +85,11 @@ fn p_refused_files() {
         ("ARG A=1", "dockerfile contains no stages to build"),
         ("RUN x\nFROM scratch", "no build stage in current context"),
         ("FRO scratch", "unknown instruction: FRO (did you mean `FROM`?)"),
-        (
-            &stage("COPPY . /"),
-            "unknown instruction: COPPY (did you mean `COPY`?)",
-        ),
+        (&stage("COPPY . /"), "unknown instruction: COPPY (did you mean `COPY`?)"),
         (&stage("XYZZY a"), "unknown instruction: XYZZY"),
-        (
-            "# escape=x\nFROM scratch",
-            "invalid escape token 'x' does not match ` or \\",
-        ),
-        (
-            "# escape=`\n# escape=`\nFROM scratch",
-            "only one escape parser directive can be used",
-        ),
-        (
-            &stage(&format!("RUN {}", "a".repeat(65535))),
-            "dockerfile line greater than max allowed size of 65535",
-        ),
+        ("# escape=x\nFROM scratch", "invalid escape token 'x' does not match ` or \\"),
+        ("# escape=`\n# escape=`\nFROM scratch", "only one escape parser directive can be used"),
+        (&stage(&format!("RUN {}", "a".repeat(65535))), "dockerfile line greater than max allowed size of 65535"),
         (&stage("EXPOSE"), "EXPOSE requires at least one argument"),
         (&stage("USER"), "USER requires exactly one argument"),
         (&stage("WORKDIR  "), "WORKDIR requires exactly one argument"),
@@ -109,111 +98,45 @@ fn p_refused_files() {
         ("FROM a b", "FROM requires either one or three arguments"),
         ("FROM a XX b", "FROM requires either one or three arguments"),
         ("FROM", "FROM requires either one or three arguments"),
-        (
-            "FROM a AS 1abc",
-            "invalid name for build stage: \"1abc\", name can't start with a number or contain symbols",
-        ),
-        (
-            "FROM a AS a/b",
-            "name can't start with a number or contain symbols",
-        ),
-        (
-            "FROM --platfrom=x a",
-            "unknown flag: --platfrom (did you mean `--platform`?)",
-        ),
+        ("FROM a AS 1abc", "invalid name for build stage: \"1abc\", name can't start with a number or contain symbols"),
+        ("FROM a AS a/b", "name can't start with a number or contain symbols"),
+        ("FROM --platfrom=x a", "unknown flag: --platfrom (did you mean `--platform`?)"),
         (&stage("RUN --foo x"), "unknown flag: --foo"),
         (&stage("RUN --network=foo x"), "invalid network mode \"foo\""),
         (&stage("RUN --security=x y"), "security \"x\" is not valid"),
-        (
-            &stage("COPY a"),
-            "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
-        ),
+        (&stage("COPY a"), "COPY requires at least two arguments, but only one was provided. Destination could not be determined"),
         (&stage("COPY --link= a b"), "missing a value on flag: --link"),
-        (
-            &stage("COPY --link=maybe a b"),
-            "expecting boolean value for flag --link, not: maybe",
-        ),
-        (
-            &stage("COPY --from=a --from=b a b"),
-            "duplicate flag specified: --from",
-        ),
+        (&stage("COPY --link=maybe a b"), "expecting boolean value for flag --link, not: maybe"),
+        (&stage("COPY --from=a --from=b a b"), "duplicate flag specified: --from"),
         (&stage("ADD --from=x a b"), "unknown flag: --from"),
         (&stage("STOPSIGNAL --x 9"), "unknown flag: --x"),
         (&stage("ARG --x a"), "unknown flag: --x"),
         (&stage("COPY http://x/y /"), "source can't be a URL for COPY"),
-        (
-            &stage("COPY https://x/y.git /"),
-            "source can't be a git ref for COPY",
-        ),
+        (&stage("COPY https://x/y.git /"), "source can't be a git ref for COPY"),
         (&stage("ENV k"), "ENV must have two arguments"),
         (&stage("ENV a=b c"), "can't find = in \"c\""),
         (&stage("ENV =x"), "ENV names can not be blank"),
         (&stage("ARG =x"), "ARG names can not be blank"),
-        (
-            &stage("SHELL bash -c"),
-            "SHELL requires the arguments to be in JSON form",
-        ),
+        (&stage("SHELL bash -c"), "SHELL requires the arguments to be in JSON form"),
         (&stage("SHELL []"), "SHELL requires at least one argument"),
-        (
-            &stage("CMD [\"a\", 1]"),
-            "arrays must be comprised of strings only",
-        ),
-        (
-            &stage("VOLUME [\" \"]"),
-            "VOLUME specified can not be an empty string",
-        ),
-        (
-            &stage("HEALTHCHECK"),
-            "HEALTHCHECK requires at least one argument",
-        ),
-        (
-            &stage("HEALTHCHECK NONE x"),
-            "HEALTHCHECK NONE takes no arguments",
-        ),
-        (
-            &stage("HEALTHCHECK FOO x"),
-            "Unknown type \"FOO\" in HEALTHCHECK (try CMD)",
-        ),
+        (&stage("CMD [\"a\", 1]"), "arrays must be comprised of strings only"),
+        (&stage("VOLUME [\" \"]"), "VOLUME specified can not be an empty string"),
+        (&stage("HEALTHCHECK"), "HEALTHCHECK requires at least one argument"),
+        (&stage("HEALTHCHECK NONE x"), "HEALTHCHECK NONE takes no arguments"),
+        (&stage("HEALTHCHECK FOO x"), "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
         (&stage("HEALTHCHECK CMD"), "Missing command after HEALTHCHECK CMD"),
-        (
-            &stage("HEALTHCHECK --interval=0.5ms CMD x"),
-            "Interval \"interval\" cannot be less than 1ms",
-        ),
-        (
-            &stage("HEALTHCHECK --timeout=-1s CMD x"),
-            "Interval \"timeout\" cannot be less than 1ms",
-        ),
-        (
-            &stage("HEALTHCHECK --retries=-1 CMD x"),
-            "--retries cannot be negative (-1)",
-        ),
-        (
-            &stage("ONBUILD ONBUILD RUN x"),
-            "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
-        ),
-        (
-            &stage("ONBUILD FROM x"),
-            "FROM isn't allowed as an ONBUILD trigger",
-        ),
-        (
-            &stage("ONBUILD maintainer x"),
-            "MAINTAINER isn't allowed as an ONBUILD trigger",
-        ),
+        (&stage("HEALTHCHECK --interval=0.5ms CMD x"), "Interval \"interval\" cannot be less than 1ms"),
+        (&stage("HEALTHCHECK --timeout=-1s CMD x"), "Interval \"timeout\" cannot be less than 1ms"),
+        (&stage("HEALTHCHECK --retries=-1 CMD x"), "--retries cannot be negative (-1)"),
+        (&stage("ONBUILD ONBUILD RUN x"), "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+        (&stage("ONBUILD FROM x"), "FROM isn't allowed as an ONBUILD trigger"),
+        (&stage("ONBUILD maintainer x"), "MAINTAINER isn't allowed as an ONBUILD trigger"),
         (&stage("ONBUILD RUNN x"), "unknown instruction: RUNN"),
-        (
-            &stage("COPY x <<EOF\nEOF"),
-            "COPY cannot accept a heredoc as a destination",
-        ),
-        (
-            &stage("ADD x <<EOF\nEOF"),
-            "ADD cannot accept a heredoc as a destination",
-        ),
+        (&stage("COPY x <<EOF\nEOF"), "COPY cannot accept a heredoc as a destination"),
+        (&stage("ADD x <<EOF\nEOF"), "ADD cannot accept a heredoc as a destination"),
         (&stage("RUN <<EOF\nx\n"), "unterminated heredoc"),
         (&stage("COPY <<'E a"), "matching single-quote"),
-        (
-            "# check=foo=bar\nFROM scratch",
-            "invalid check option \"foo=bar\"",
-        ),
+        ("# check=foo=bar\nFROM scratch", "invalid check option \"foo=bar\""),
     ] {
         refused(text, phrase);
     }
@@ -225,6 +148,7 @@ fn p_all_mistakes_are_found() {
     assert_eq!(diagnostics.len(), 4, "{:?}", findings(&diagnostics));
 }
 
+#[rustfmt::skip]
 #[test]
 fn p_logical_lines() {
     for (id, text, expected) in [
@@ -253,6 +177,7 @@ fn p_logical_lines() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn p_accepted_files() {
     for text in [
@@ -271,6 +196,7 @@ fn p_accepted_files() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn p_directives() {
     for (id, text, escape, syntax) in [
@@ -280,12 +206,7 @@ fn p_directives() {
         ("P26", "# foo=bar\n# escape=`\nFROM a", '\\', None),
         ("P27", "#escape=\\\nFROM a", '\\', None),
         ("P27b", "# EsCaPe = `\nFROM a", '`', None),
-        (
-            "P28",
-            "# syntax=image:tag --opt\n# escape=`\nFROM a",
-            '`',
-            Some("image:tag"),
-        ),
+        ("P28", "# syntax=image:tag --opt\n# escape=`\nFROM a", '`', Some("image:tag")),
         ("P29", "#!/usr/bin/env x\n# syntax=ref\nFROM a", '\\', Some("ref")),
     ] {
         let directives = parsed(text).directives;
@@ -302,6 +223,7 @@ fn p_directives() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn k_rules_fire_and_can_be_skipped() {
     for (text, expected) in [
@@ -309,19 +231,13 @@ fn k_rules_fire_and_can_be_skipped() {
         ("FROM a as b", vec![("FromAsCasing", 1)]),
         ("from a as b", vec![]),
         ("FROM a AS Build", vec![("StageNameCasing", 1)]),
-        (
-            "FROM a AS x\nFROM a AS X",
-            vec![("StageNameCasing", 2), ("DuplicateStageName", 2)],
-        ),
+        ("FROM a AS x\nFROM a AS X", vec![("StageNameCasing", 2), ("DuplicateStageName", 2)]),
         ("FROM a\nRUN b \\\n\n\n  c", vec![("NoEmptyContinuation", 5)]),
         ("FROM a\nMAINTAINER x", vec![("MaintainerDeprecated", 2)]),
         ("FROM a\nENV a b", vec![("LegacyKeyValueFormat", 2)]),
         ("FROM a\nLABEL a b", vec![("LegacyKeyValueFormat", 2)]),
         ("FROM a\nONBUILD ENV a b", vec![]),
-        (
-            "# check=skip=stagenamecasing\nFROM a as Build",
-            vec![("FromAsCasing", 2)],
-        ),
+        ("# check=skip=stagenamecasing\nFROM a as Build", vec![("FromAsCasing", 2)]),
         ("# check=skip=all\nFROM a as Build", vec![]),
         ("FROM a AS scratch", vec![("ReservedStageName", 1)]),
     ] {
@@ -329,53 +245,26 @@ fn k_rules_fire_and_can_be_skipped() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn h_heredocs() {
     // Openers and bodies as `name|expand|chomp|content` for each.
     for (id, text, expected) in [
         ("H1", "RUN <<EOF\na\nb\nEOF", vec!["EOF|true|false|a\nb\n"]),
         ("H4", "RUN python3 <<EOF\nprint()\nEOF\nRUN x", vec![]),
-        (
-            "H5",
-            "RUN cat <<A >x && <<B cat > y\n1\nA\n2\nB\n",
-            vec!["A|true|false|1\n", "B|true|false|2\n"],
-        ),
+        ("H5", "RUN cat <<A >x && <<B cat > y\n1\nA\n2\nB\n", vec!["A|true|false|1\n", "B|true|false|2\n"]),
         ("H6", "RUN cat <<'EOF'\n$x\nEOF", vec!["EOF|false|false|$x\n"]),
-        (
-            "H7",
-            "RUN <<-EOF\n\ta\n  b\n\tEOF",
-            vec!["EOF|true|true|\ta\n  b\n"],
-        ),
-        (
-            "H17",
-            "RUN cat <<\"one two\"\nx\none two\n",
-            vec!["one two|false|false|x\n"],
-        ),
-        (
-            "H18",
-            "RUN cat <<$EOF\nx\nEOF\n$EOF\n",
-            vec!["$EOF|true|false|x\nEOF\n"],
-        ),
+        ("H7", "RUN <<-EOF\n\ta\n  b\n\tEOF", vec!["EOF|true|true|\ta\n  b\n"]),
+        ("H17", "RUN cat <<\"one two\"\nx\none two\n", vec!["one two|false|false|x\n"]),
+        ("H18", "RUN cat <<$EOF\nx\nEOF\n$EOF\n", vec!["$EOF|true|false|x\nEOF\n"]),
         ("H20", "RUN 3<<EOF cat <&3\nx\nEOF", vec!["EOF|true|false|x\n"]),
-        (
-            "H21",
-            "RUN <<EOF\n# c\nFROM x\\\n\nEOF",
-            vec!["EOF|true|false|# c\nFROM x\\\n\n"],
-        ),
+        ("H21", "RUN <<EOF\n# c\nFROM x\\\n\nEOF", vec!["EOF|true|false|# c\nFROM x\\\n\n"]),
         ("H22", "RUN <<EOF\nEOF", vec!["EOF|true|false|"]),
         ("H30", "RUN a \\\n <<EOF\nx\nEOF", vec!["EOF|true|false|x\n"]),
         ("blank", "RUN cat << EOF\nx\nEOF", vec!["EOF|true|false|x\n"]),
         ("quote", "RUN cat <<eo\\'f\nx\neo'f", vec!["eo'f|false|false|x\n"]),
-        (
-            "crlf",
-            "RUN cat <<EOF\r\nx\r\nEOF\r\n",
-            vec!["EOF|true|false|x\n"],
-        ),
-        (
-            "H10",
-            "COPY <<A <<A f /d/\n1\nA\n2\nA",
-            vec!["A|true|false|1\n", "A|true|false|2\n"],
-        ),
+        ("crlf", "RUN cat <<EOF\r\nx\r\nEOF\r\n", vec!["EOF|true|false|x\n"]),
+        ("H10", "COPY <<A <<A f /d/\n1\nA\n2\nA", vec!["A|true|false|1\n", "A|true|false|2\n"]),
     ] {
         let heredocs = match last(text) {
             Kind::Run(run) => run.heredocs,
@@ -395,6 +284,7 @@ fn h_heredocs() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn copies_have_sources_and_a_destination() {
     for (id, text, expected) in [
@@ -403,6 +293,7 @@ fn copies_have_sources_and_a_destination() {
         ("brackets", "COPY [a b] /d", "[a,b] -> /d"),
         ("H11", "COPY f <<A g /dir/\nx\nA", "f,g -> /dir/"),
         ("H17", "COPY <<\"a b\" /dir/\nx\na b", " -> /dir/"),
+        ("trailing blank", "COPY <<A f /dir/ \nx\nA", "f -> /dir/"),
     ] {
         let Kind::Copy(copy) = last(text) else {
             panic!("{id}")
@@ -416,15 +307,12 @@ fn copies_have_sources_and_a_destination() {
     }
 }
 
+#[rustfmt::skip]
 #[test]
 fn env_pairs() {
     for (id, text, expected) in [
         ("V3", "ENV k a b  c", vec![("k", "a b  c")]),
-        (
-            "V7",
-            "ENV p=\"a b\" q=a\\ b r='$x'",
-            vec![("p", "\"a b\""), ("q", "a\\ b"), ("r", "'$x'")],
-        ),
+        ("V7", "ENV p=\"a b\" q=a\\ b r='$x'", vec![("p", "\"a b\""), ("q", "a\\ b"), ("r", "'$x'")]),
         ("V57", "ENV a=b=c", vec![("a", "b=c")]),
         ("V58", "ENV \"com.x y\"=1", vec![("\"com.x y\"", "1")]),
         ("V59", "ENV a=\"x\\\ny\"", vec![("a", "\"xy\"")]),
