@@ -179,7 +179,8 @@ fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextE
 /// Takes in stdin: a tar, compressed or not, is the context and holds the Dockerfile; else it is the Dockerfile.
 fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, ContextError> {
     let stdin_error = |source| ContextError::Stdin { source };
-    let mut reader = cache::compress::decompressor(io::stdin()).map_err(stdin_error)?;
+    let (_, mut reader) = cache::compress::decompressor(io::stdin(), Limits::default().max_bytes)
+        .map_err(|error| stdin_error(io::Error::other(error)))?;
     let mut head = Vec::new();
     (&mut reader)
         .take(512)

@@ -24,7 +24,8 @@ pub(super) struct Archive {
 
 /// Reads `node` as an archive; `None` when it is not one: its first bytes, unpacked, must be a valid tar header.
 pub(super) fn open(tree: &View, node: &Node<'_>, scratch: &Incomplete) -> Result<Option<Archive>, OpError> {
-    let Ok(mut reader) = cache::compress::decompressor(tree.read(node)?) else {
+    let packed = tree.read(node)?;
+    let Ok((_, mut reader)) = cache::compress::decompressor(packed, Limits::default().max_bytes) else {
         return Ok(None);
     };
     let mut head = Vec::with_capacity(HEADER_BYTES);
