@@ -1,2 +1,113 @@
-//! ashlar
-fn main() {}
+//! ashlar: builds container images from Dockerfiles. See ARCHITECTURE.md for the map.
+//!
+//! This file decides the order of the first microseconds and the exit code, and hands over to a command.
+
+mod archive;
+mod build;
+mod cli;
+mod commands;
+mod context;
+mod export;
+mod failure;
+mod image;
+mod ops;
+mod options;
+mod progress;
+mod records;
+mod registry;
+mod report;
+mod sandbox;
+
+use std::process::ExitCode;
+
+use cache::Store;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use cli::{Cli, Command};
+use options::Environment;
+use report::{Failure, Kind};
+
+fn main() -> ExitCode {
+    // First of all: inside the sandbox this same binary is the helper, which must not do any of the below.
+    if let Some(code) = sandbox::helper_entry() {
+        std::process::exit(code);
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        report::error(&Failure::bug(panic.to_string().replace('\n', ": ")));
+        // Without this a panic of a thread would end that thread only, and whoever waits for it would wait on.
+        std::process::exit(101);
+    }));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            report::error(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Shows clap's answer: help and version are results, the rest are errors.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    let result = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => report::data(&text),
+        _ => {
+            report::usage(&text);
+            return ExitCode::from(2);
+        }
+    };
+    result.map_or_else(
+        |failure| ExitCode::from(failure.exit_code()),
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Failure> {
+    let environment = Environment::of_process();
+    let root = || options::store_root(cli.root.as_deref(), &environment);
+    let open = || open_store(&root()?);
+    let now_unix = commands::human::now_unix();
+    let command = match cli.command {
+        Command::Image(command) => command.flatten(),
+        command => command,
+    };
+    match command {
+        Command::Images(args) => report::data(&commands::images::images(&args, &open()?, now_unix)?)?,
+        Command::History(args) => report::data(&commands::history::history(&args, &open()?, now_unix)?)?,
+        Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
+        Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
+        Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
+        Command::Version => report::data(&commands::version::version())?,
+        Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
+        Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
+        Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Save(_) | Command::Run(_) => {
+            return Err(Failure::usage("this command isn't supported yet"));
+        }
+    }
+    Ok(0)
+}
+
+fn open_store(root: &std::path::Path) -> Result<Store, Failure> {
+    let store = Store::open(root).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    if let Some(aside) = store.set_aside() {
+        report::warn(&format!(
+            "the index of the store was damaged and is kept as {}; image names and cached steps start anew",
+            aside.display()
+        ));
+    }
+    Ok(store)
+}
+
+/// Prints what was removed, then what could not be; the last failure decides the exit code.
+fn finish_rmi(mut outcome: commands::rmi::Outcome) -> Result<u8, Failure> {
+    report::data(&outcome.text)?;
+    let last = outcome.failures.pop();
+    outcome.failures.iter().for_each(report::error);
+    last.map_or(Ok(0), Err)
+}

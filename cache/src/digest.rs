@@ -156,6 +156,19 @@ macro_rules! blake3_identity {
                 Self(*hash.as_bytes())
             }
         }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                unhex(&text)
+                    .map(Self)
+                    .ok_or_else(|| serde::de::Error::custom("expected 64 lower-case hexadecimal digits"))
+            }
+        }
     };
 }
 

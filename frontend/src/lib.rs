@@ -1,1 +1,34 @@
-//! frontend
+//! What was asked for: Dockerfile text to AST to graph.
+//!
+//! Pure: text and image configs in, graph and diagnostics out. No I/O, no clock, no environment, no async; what
+//! lowering needs from outside it asks for by returning [`Lowered::Need`].
+
+pub mod ast;
+pub mod check;
+pub mod config;
+pub mod diagnostic;
+mod directive;
+mod duration;
+mod expand;
+pub mod ignore;
+mod lines;
+mod lower;
+mod options;
+mod parse;
+pub mod platform;
+mod render;
+mod source;
+
+pub use ast::Dockerfile;
+pub use config::ImageConfig;
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use directive::Directives;
+pub use expand::ExpandError;
+pub use lines::Text;
+pub use lower::lower;
+pub use options::{Build, ImageKind, ImageRequest, Lowered, NamedContext, Options, ResolvedImage};
+pub use parse::heredoc::Heredoc;
+pub use parse::{MAX_SIZE_BYTES, parse};
+pub use platform::Platform;
+pub use render::render;
+pub use source::{SourceText, Span};

@@ -1,6 +1,8 @@
 //! What a layer says about one path: the vocabulary that the tar reader, the index, the EROFS writer, the
 //! merged view and the packers share. Plain data, no I/O.
 
+use std::ops::Bound;
+
 use crate::digest::ContentHash;
 
 /// A path inside a layer or tree: relative, no leading or trailing slash, no empty, `.` or `..` component.
@@ -43,6 +45,23 @@ impl TreePath {
     pub fn strict(path: &[u8]) -> Option<Self> {
         let bad = path.contains(&0) || path.split(|&byte| byte == b'/').any(|part| part == b"..");
         (!bad).then(|| Self::clean(path))
+    }
+
+    /// Takes `path` as it is; `None` when it isn't clean. For what was clean when it was stored.
+    pub(crate) fn checked(path: Vec<u8>) -> Option<Self> {
+        let bad = |part: &[u8]| part.is_empty() || part == b"." || part == b"..";
+        let clean = path.is_empty() || !path.contains(&0) && !path.split(|&byte| byte == b'/').any(bad);
+        clean.then_some(Self(path))
+    }
+
+    /// Returns the range in which everything below this path sorts, and nothing else. Its ends are no paths: they
+    /// end in a slash and in its successor.
+    pub(crate) fn range_below(&self) -> (Bound<Self>, Bound<Self>) {
+        if self.is_root() {
+            return (Bound::Excluded(Self::root()), Bound::Unbounded);
+        }
+        let end = |byte: u8| Self([&self.0[..], &[byte]].concat());
+        (Bound::Excluded(end(b'/')), Bound::Excluded(end(b'/' + 1)))
     }
 
     /// Appends one component. `name` must not be empty, `.`, `..`, nor hold a slash.

@@ -44,6 +44,12 @@ pub struct Node<'v> {
     pub has_links: bool,
 }
 
+impl From<&Node<'_>> for Inode {
+    fn from(node: &Node<'_>) -> Self {
+        node.inode
+    }
+}
+
 impl Node<'_> {
     /// Says whether this is a directory.
     pub fn is_dir(&self) -> bool {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use super::context::ContextTree;
 use super::error::Error;
-use super::node::{Node, NodeKind};
+use super::node::{Inode, Node, NodeKind};
 use super::view::{Source, View};
 use crate::digest::ContentHash;
 use crate::layer::{FileData, Kind, TreePath};
@@ -98,8 +98,8 @@ fn check_end(
 
 impl View {
     /// Opens a file for reading. Not meant for anything but files: those are errors.
-    pub fn read(&self, node: &Node<'_>) -> Result<Reader<'_>, Error> {
-        let (source, number, data) = self.file(node)?;
+    pub fn read(&self, file: impl Into<Inode>) -> Result<Reader<'_>, Error> {
+        let (source, number, data) = self.file(file.into())?;
         let from = match source {
             Source::Layer(layer) | Source::Settled { layer, .. } => From::Layer {
                 file: layer.file(),
@@ -124,8 +124,8 @@ impl View {
     }
 
     /// Returns the hash of a file's content. For a context, that may mean reading it.
-    pub fn content(&self, node: &Node<'_>) -> Result<ContentHash, Error> {
-        let (source, number, data) = self.file(node)?;
+    pub fn content(&self, file: impl Into<Inode>) -> Result<ContentHash, Error> {
+        let (source, number, data) = self.file(file.into())?;
         match source {
             Source::Layer(_) | Source::Settled { .. } => Ok(data.content),
             Source::Context(context) => context.content(number),
@@ -134,8 +134,8 @@ impl View {
 
     /// Returns where a file's bytes stand, for copying them without reading: the layer file and the data's place
     /// in it. `None` for files of a context.
-    pub fn extent(&self, node: &Node<'_>) -> Result<Option<(&File, FileData)>, Error> {
-        let (source, _, data) = self.file(node)?;
+    pub fn extent(&self, file: impl Into<Inode>) -> Result<Option<(&File, FileData)>, Error> {
+        let (source, _, data) = self.file(file.into())?;
         Ok(match source {
             Source::Layer(layer) | Source::Settled { layer, .. } => Some((layer.file(), data)),
             Source::Context(_) => None,
@@ -184,13 +184,13 @@ impl View {
         Ok(Some(out))
     }
 
-    fn file(&self, node: &Node<'_>) -> Result<(&Source, usize, FileData), Error> {
-        let Some(part) = self.parts.get(node.inode.part as usize) else {
+    fn file(&self, inode: Inode) -> Result<(&Source, usize, FileData), Error> {
+        let Some(part) = self.parts.get(inode.part as usize) else {
             return Err(Error::NotFile {
                 path: TreePath::root(),
             });
         };
-        let number = node.inode.entry as usize;
+        let number = inode.entry as usize;
         let entry = &part.entries()[number];
         match entry.kind {
             Kind::File(data) => Ok((&part.source, number, data)),

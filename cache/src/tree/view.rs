@@ -11,7 +11,7 @@ use super::context::ContextTree;
 use super::error::Error;
 use super::node::{Inode, Node, NodeKind, kind_of};
 use super::settle;
-use crate::layer::{Entry, Kind, Meta, Timestamp, TreePath};
+use crate::layer::{Entry, Kind, LayerFile, Meta, Timestamp, TreePath};
 
 /// The kernel's limit (MAXSYMLINKS).
 pub(super) const MAX_LINKS: usize = 40;
@@ -24,6 +24,16 @@ pub trait Part: Send + Sync + 'static {
 
     /// Returns the file that the entries' offsets are about.
     fn file(&self) -> &File;
+}
+
+impl Part for LayerFile {
+    fn index(&self) -> Result<&[Entry], Box<dyn std::error::Error + Send + Sync>> {
+        Ok(LayerFile::index(self)?)
+    }
+
+    fn file(&self) -> &File {
+        LayerFile::file(self)
+    }
 }
 
 /// What stands behind one part of a view.
@@ -78,6 +88,12 @@ pub struct View {
     pub(super) parts: Vec<Arc<Stacked>>,
     /// Inodes with more than one name in some part. Sorted.
     linked: Arc<Vec<Inode>>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "View of {} parts", self.parts.len())
+    }
 }
 
 /// Where a path leads once every symbolic link is followed inside the tree.

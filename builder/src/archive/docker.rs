@@ -1,0 +1,60 @@
+//! docker-archive: `manifest.json` names each image's config and layer tars. What `docker save` writes.
+//!
+//! Archives from before Docker 1.10, with `repositories` only, are not read.
+
+use serde::Deserialize;
+
+use super::{Found, Source};
+use crate::registry::{
+    ImageError, LayerSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Reference, config_facts,
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Option<Vec<String>>,
+}
+
+/// Lists the images of the archive.
+pub(super) fn images(source: &Source) -> Result<Vec<Found>, ImageError> {
+    let bytes = source.read("manifest.json", MAX_MANIFEST_BYTES)?;
+    let items: Vec<Item> = serde_json::from_slice(&bytes)
+        .map_err(|error| source.refuse(format!("manifest.json is malformed: {error}")))?;
+    if items.is_empty() {
+        return Err(source.refuse("manifest.json lists no images"));
+    }
+    items.into_iter().map(|item| image(source, item)).collect()
+}
+
+fn image(source: &Source, item: Item) -> Result<Found, ImageError> {
+    let config = source.read(&item.config, MAX_CONFIG_BYTES)?;
+    let malformed = |why| ImageError::Malformed {
+        what: format!("config {}", item.config.escape_debug()),
+        reference: source.title().to_owned(),
+        why,
+    };
+    let facts = config_facts(&config).map_err(malformed)?;
+    let paths = item.layers.unwrap_or_default();
+    if paths.len() != facts.diff_ids.len() {
+        return Err(malformed(format!(
+            "it lists {} layers but manifest.json has {}",
+            facts.diff_ids.len(),
+            paths.len()
+        )));
+    }
+    let layers = facts.diff_ids.into_iter().zip(paths);
+    let names = item.repo_tags.unwrap_or_default();
+    Ok(Found {
+        names: names
+            .iter()
+            .map(|name| Reference::parse(name))
+            .collect::<Result<_, _>>()?,
+        manifest: None,
+        config,
+        layers: layers
+            .map(|(diff_id, path)| (LayerSource { diff_id, blob: None }, path))
+            .collect(),
+    })
+}

@@ -1,0 +1,200 @@
+//! OCI image layout: `index.json` names manifests, `blobs/` holds everything by digest.
+//!
+//! Spec: OCI image-spec, image-layout.md.
+
+use cache::Digest;
+use serde::Deserialize;
+
+use super::source::Entry;
+use super::{Found, Source};
+use crate::registry::{
+    Descriptor, Document, ImageError, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
+    Platform, Reference, pair, parse, select,
+};
+
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// One image of a layout, for one platform.
+pub(crate) struct Image {
+    pub(crate) manifest_digest: Digest,
+    manifest_bytes: Vec<u8>,
+    pub(crate) manifest: Manifest,
+    pub(crate) config: Vec<u8>,
+}
+
+/// An entry of `index.json` by its annotations.
+struct Listed {
+    entry: Descriptor,
+    platform: Option<Platform>,
+    ref_name: Option<String>,
+    containerd_name: Option<String>,
+}
+
+/// Opens a blob of the layout; whoever reads it checks its digest.
+pub(crate) fn open_blob(source: &Source, digest: &Digest) -> Result<Entry, ImageError> {
+    source.open(&blob_name(digest))
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Lists the images of a layout, each for `platform`.
+pub(super) fn images(source: &Source, platform: &Platform) -> Result<Vec<Found>, ImageError> {
+    let mut out = Vec::new();
+    for listed in listing(source)? {
+        let image = descend(source, listed.entry, platform)?;
+        let layers = pair(source.title(), &image.manifest, &image.config)?;
+        // A reference annotation may be a whole name, or just a tag, which names nothing by itself.
+        let name = listed
+            .containerd_name
+            .or(listed.ref_name.filter(|name| name.contains([':', '/'])));
+        out.push(Found {
+            names: name
+                .iter()
+                .map(|name| Reference::parse(name))
+                .collect::<Result<_, _>>()?,
+            config: image.config,
+            manifest: Some(image.manifest_bytes),
+            layers: layers
+                .into_iter()
+                .zip(&image.manifest.layers)
+                .map(|(layer, blob)| (layer, blob_name(&blob.digest)))
+                .collect(),
+        });
+    }
+    if out.is_empty() {
+        return Err(source.refuse("index.json lists no images"));
+    }
+    Ok(out)
+}
+
+/// Finds one image: by tag or whole name, by `@digest`, or the only one when `reference` is empty.
+pub(crate) fn find(source: &Source, reference: &str, platform: &Platform) -> Result<Image, ImageError> {
+    let listed = listing(source)?;
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => {
+            let parsed = digest.parse::<Digest>();
+            (
+                name,
+                Some(parsed.map_err(|error| source.refuse(error.to_string()))?),
+            )
+        }
+        None => (reference, None),
+    };
+    if let Some(digest) = digest {
+        // It need not be listed, as long as it is there.
+        let known = listed.into_iter().find(|one| one.entry.digest == digest);
+        let entry = known.map_or_else(
+            || Descriptor {
+                media_type: String::new(),
+                digest,
+                size_bytes: MAX_MANIFEST_BYTES,
+            },
+            |one| one.entry,
+        );
+        return descend(source, entry, platform);
+    }
+    let is_named = |one: &Listed| {
+        let ref_name = one.ref_name.as_deref();
+        let tag = one
+            .containerd_name
+            .as_deref()
+            .and_then(|name| name.rsplit_once(':'));
+        ref_name == Some(name)
+            || one.containerd_name.as_deref() == Some(name)
+            || tag.is_some_and(|(_, tag)| tag == name)
+    };
+    let mut matching: Vec<Listed> = listed
+        .into_iter()
+        .filter(|one| name.is_empty() || is_named(one))
+        .collect();
+    if matching.len() > 1 {
+        matching.retain(|one| {
+            one.platform
+                .as_ref()
+                .is_none_or(|other| platform.distance(other).is_some())
+        });
+    }
+    match matching.pop() {
+        Some(one) if matching.is_empty() => descend(source, one.entry, platform),
+        Some(_) => Err(source.refuse("it has several images: name one by its tag or digest")),
+        None => Err(ImageError::NotFound {
+            reference: format!("{}:{name}", source.title()),
+        }),
+    }
+}
+
+fn listing(source: &Source) -> Result<Vec<Listed>, ImageError> {
+    #[derive(Deserialize)]
+    struct Index {
+        manifests: Vec<serde_json::Value>,
+    }
+    let bytes = source.read("index.json", MAX_MANIFEST_BYTES)?;
+    let malformed = |why: String| source.refuse(format!("index.json is malformed: {why}"));
+    let Document::Index(entries) = parse(&bytes, None).map_err(malformed)? else {
+        return Err(malformed("it is a manifest, not an index".to_owned()));
+    };
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    let annotation = |value: &serde_json::Value, name: &str| {
+        Some(value.get("annotations")?.get(name)?.as_str()?.to_owned())
+    };
+    Ok(entries
+        .into_iter()
+        .zip(index.manifests)
+        .map(|((entry, platform), value)| Listed {
+            entry,
+            platform,
+            ref_name: annotation(&value, REF_NAME),
+            containerd_name: annotation(&value, CONTAINERD_NAME),
+        })
+        .collect())
+}
+
+/// Follows indexes down to one manifest and reads its config; both are checked.
+fn descend(source: &Source, mut entry: Descriptor, platform: &Platform) -> Result<Image, ImageError> {
+    for _ in 0..=MAX_INDEX_DEPTH {
+        let bytes = checked(source, &entry.digest, MAX_MANIFEST_BYTES.min(entry.size_bytes))?;
+        let document = parse(&bytes, Some(&entry.media_type)).map_err(|why| ImageError::Malformed {
+            what: format!("manifest {}", entry.digest),
+            reference: source.title().to_owned(),
+            why,
+        })?;
+        match document {
+            Document::Manifest(manifest) => {
+                let config = checked(source, &manifest.config.digest, MAX_CONFIG_BYTES)?;
+                return Ok(Image {
+                    manifest_digest: entry.digest,
+                    manifest_bytes: bytes,
+                    manifest,
+                    config,
+                });
+            }
+            Document::Index(entries) => {
+                entry = select(&entries, platform)
+                    .map_err(|available| ImageError::NoPlatform {
+                        reference: source.title().to_owned(),
+                        wanted: platform.to_string(),
+                        available,
+                    })?
+                    .clone();
+            }
+        }
+    }
+    Err(source.refuse(format!(
+        "indexes lie more than {MAX_INDEX_DEPTH} deep in each other"
+    )))
+}
+
+fn checked(source: &Source, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, ImageError> {
+    let bytes = source.read(&blob_name(digest), limit_bytes)?;
+    match Digest::of(&bytes) {
+        actual if actual == *digest => Ok(bytes),
+        actual => Err(ImageError::WrongDigest {
+            reference: source.title().to_owned(),
+            expected: *digest,
+            actual,
+        }),
+    }
+}

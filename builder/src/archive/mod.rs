@@ -1,0 +1,142 @@
+//! Image archives: docker-archive (`docker save`), OCI layouts as a tar or a directory; compressed or not.
+//!
+//! Read by lookup: names in an archive are keys, never paths on this machine. Every blob's digest is checked before
+//! anything is named. Root file systems (`import`, named contexts) are not image archives and not read here.
+
+mod docker;
+pub(crate) mod layout;
+mod source;
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+use cache::{Digest, Store, compress};
+
+use crate::image;
+use crate::registry::{ImageError, LayerSource, Platform, Reference, take_in};
+pub(crate) use source::Source;
+
+/// Largest archive, uncompressed, that is spooled to disk: a limit for bombs, not for images.
+const MAX_ARCHIVE_BYTES: u64 = 1 << 40;
+
+/// Where an archive is read from.
+pub enum Input<'a> {
+    /// A file, or a directory that holds an OCI layout.
+    Path(&'a Path),
+    /// A stream; spooled to the store's scratch space, since archives are read out of order.
+    Stream(&'a mut (dyn Read + Send)),
+}
+
+/// An image that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The names the archive gave it, canonical; empty when it had none.
+    pub names: Vec<String>,
+    /// Its ID.
+    pub id: Digest,
+}
+
+/// An image found in an archive, its config checked.
+pub(crate) struct Found {
+    pub(crate) names: Vec<Reference>,
+    pub(crate) config: Vec<u8>,
+    /// Bytes of the manifest, for OCI layouts.
+    pub(crate) manifest: Option<Vec<u8>>,
+    /// Base layer first, with the name of each one's entry in the archive.
+    pub(crate) layers: Vec<(LayerSource, String)>,
+}
+
+/// Takes in all images of an archive and names them as it says. Of an image for several platforms the one for
+/// `platform` is taken. Blocks.
+pub fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Vec<Loaded>, ImageError> {
+    let platform = Platform::parse(platform)?;
+    let source = match input {
+        Input::Path(path) => open(store, path)?,
+        Input::Stream(stream) => {
+            let title = "standard input".to_owned();
+            Source::tar(spool(store, stream, &title)?, title)?
+        }
+    };
+    let found = if source.contains("manifest.json") {
+        docker::images(&source)?
+    } else if source.contains("index.json") {
+        layout::images(&source, &platform)?
+    } else {
+        return Err(source.refuse("it has neither manifest.json nor index.json"));
+    };
+    found
+        .into_iter()
+        .map(|image| take(store, &source, image))
+        .collect()
+}
+
+fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {
+    for (layer, name) in &found.layers {
+        let _lock = store.lock(&format!("layer{}", layer.diff_id.hex()))?;
+        if !store.layers().contains(&layer.diff_id) {
+            let entry = source.open(name)?;
+            take_in(store, entry, layer, source.title())?;
+        }
+    }
+    let manifest = found
+        .manifest
+        .map(|bytes| store.blobs().put(&bytes, store.incomplete()))
+        .transpose()?;
+    let names: Vec<String> = found.names.iter().map(ToString::to_string).collect();
+    let id = image::commit_with(store, &found.config, manifest, &names)?;
+    Ok(Loaded { names, id })
+}
+
+/// Opens a directory, a tar, or a compressed tar.
+fn open(store: &Store, path: &Path) -> Result<Source, ImageError> {
+    let io = |source| ImageError::Io {
+        action: "open",
+        path: path.to_owned(),
+        source,
+    };
+    let title = path.display().to_string();
+    let mut file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if metadata.is_dir() {
+        return Source::directory(path);
+    }
+    if !metadata.is_file() {
+        return Source::tar(spool(store, &mut file, &title)?, title);
+    }
+    let mut magic = [0; 262];
+    let n_magic = file.read(&mut magic).map_err(io)?;
+    file.rewind().map_err(io)?;
+    // `ustar` at 257 is a tar whatever its first name looks like.
+    if magic[..n_magic].get(257..262) == Some(&b"ustar"[..]) {
+        return Source::tar(file, title);
+    }
+    Source::tar(spool(store, &mut file, &title)?, title)
+}
+
+/// Decompresses a stream, if it is compressed, into a file that is gone when it is closed.
+fn spool(store: &Store, stream: &mut (dyn Read + Send), title: &str) -> Result<File, ImageError> {
+    let refuse = |why: String| ImageError::NotAnArchive {
+        path: title.to_owned(),
+        why,
+    };
+    let write = |source: io::Error| ImageError::Io {
+        action: "spool",
+        path: title.into(),
+        source,
+    };
+    let (mut file, path) = store.incomplete().file().map_err(write)?;
+    std::fs::remove_file(path).map_err(write)?;
+    let mut plain = compress::decompressor(stream)
+        .map_err(|error| refuse(error.to_string()))?
+        .take(MAX_ARCHIVE_BYTES + 1);
+    let n_bytes = io::copy(&mut plain, &mut file).map_err(write)?;
+    if n_bytes > MAX_ARCHIVE_BYTES {
+        return Err(refuse(format!("it is larger than {MAX_ARCHIVE_BYTES} bytes")));
+    }
+    file.rewind().map_err(write)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::root::Root;
+use cache::tree::{Memo, Selection};
+use cache::{Digest, DiffId, Store};
+use frontend::{
+    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Platform, ResolvedImage,
+    SourceText,
+};
+use solver::op::{Op, Source};
+use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
+
+use crate::context::{self, Inputs};
+use crate::export::{self, ExportImage, Output};
+use crate::failure;
+use crate::image;
+use crate::ops::{Lowers, OpError, Worker};
+use crate::options::{self, BuildOptions, NamedSource};
+use crate::progress::{self, Progress, Tails};
+use crate::records::Records;
+use crate::registry::{self, Resolved};
+use crate::report::{self, Failure, Kind};
+
+/// Size of `/dev/shm` where `--shm-size` doesn't say, as with docker.
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+
+/// Builds, stores and exports an image; returns its ID, the digest of its config.
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
+    let outputs = parse_outputs(options)?;
+    let store = Store::open(&options.store_root).map_err(|error| failure::of_store(&error))?;
+    if let Some(aside) = store.set_aside() {
+        report::warn(&format!("the damaged index of the store is kept as {}; cached steps start anew", aside.display()));
+    }
+    let inputs = context::read(&options.context, &options.dockerfile, &store)
+        .map_err(|error| failure::of_context(&error))?;
+    let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
+    let dockerfile = parse(&inputs, &source)?;
+    let progress = Progress::start(progress::Settings::from_environment(options.progress));
+    let stops = Stops { options, outputs, store: Arc::new(store), inputs, source, progress: &progress };
+    let result = stops.run(&dockerfile, cancel).await;
+    let source = stops.source;
+    let tails = progress.finish();
+    result.map_err(|stop| stop.into_failure(&source, &tails))
+}
+
+/// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
+fn parse_outputs(options: &BuildOptions) -> Result<Vec<Output>, Failure> {
+    let mut outputs = Vec::new();
+    for text in &options.outputs {
+        let output = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
+        export::check(&output).map_err(|error| failure::of_export(&error))?;
+        outputs.push(output);
+    }
+    Ok(outputs)
+}
+
+/// Reads the Dockerfile; shows all that is wrong with it at once.
+fn parse(inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
+    let (dockerfile, diagnostics) = frontend::parse(&inputs.dockerfile_name, &inputs.dockerfile);
+    match dockerfile {
+        Some(dockerfile) if !diagnostics.has_errors() => {
+            failure::show_warnings(&diagnostics, source);
+            Ok(dockerfile)
+        }
+        _ => Err(failure::of_diagnostics(&diagnostics, source)),
+    }
+}
+
+/// What the stops of one build share.
+struct Stops<'a> {
+    options: &'a BuildOptions,
+    outputs: Vec<Output>,
+    store: Arc<Store>,
+    inputs: Inputs,
+    source: SourceText,
+    progress: &'a Progress,
+}
+
+impl Stops<'_> {
+    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
+        let (build, images) = self.lower(dockerfile).await?;
+        failure::show_warnings(&build.warnings, &self.source);
+        for name in &build.unused_build_args {
+            report::warn(&format!("build argument {name} is not declared by any ARG"));
+        }
+        let Build { graph, target, config, epoch, .. } = build;
+        let layers = self.solve(graph, target, images, cancel).await?;
+        let config = finish_config(config, &layers, epoch, &self.store).to_json();
+        let id = image::commit(&self.store, &config, &self.options.tags)
+            .map_err(|error| failure::of_image(&error))?;
+        let image = ExportImage { config, layers: layers.to_vec(), names: self.options.tags.clone() };
+        for output in &self.outputs {
+            export::export(&self.store, output, &image, epoch).map_err(|error| failure::of_export(&error))?;
+        }
+        Ok(id)
+    }
+
+    /// Turns the AST into a graph, resolving the images that it asks for: once, or again where ONBUILD brings in more.
+    async fn lower(&self, dockerfile: &Dockerfile) -> Result<(Build, Vec<Arc<Resolved>>), Failure> {
+        let options = frontend_options(self.options)?;
+        let mut known: BTreeMap<ImageRequest, ResolvedImage> = BTreeMap::new();
+        let mut images = Vec::new();
+        loop {
+            let lowered = frontend::lower(dockerfile, &options, &known)
+                .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
+            let needed = match lowered {
+                Lowered::Ready(build) => return Ok((*build, images)),
+                Lowered::Need(needed) => needed,
+            };
+            let resolving = needed.iter().map(|request| self.resolve(request));
+            for (request, resolved) in needed.iter().zip(futures_util::future::join_all(resolving).await) {
+                let resolved = Arc::new(resolved?);
+                let config = ImageConfig::parse(&resolved.config)
+                    .map_err(|error| Failure::of(Kind::Machine, &error))?;
+                let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
+                let reference = resolved.reference.clone();
+                known.insert(request.clone(), ResolvedImage { config, layers, reference });
+                images.push(resolved);
+            }
+        }
+    }
+
+    async fn resolve(&self, request: &ImageRequest) -> Result<Resolved, Failure> {
+        let platform = request.platform.to_string();
+        match &request.kind {
+            ImageKind::Registry => {
+                registry::resolve(&self.store, &request.reference, &platform, self.options.pull).await
+            }
+            ImageKind::OciLayout { path } => {
+                registry::resolve_layout(path.as_ref(), &request.reference, &platform).await
+            }
+        }
+        .map_err(|error| failure::of_image(&error))
+    }
+
+    /// Scans what is read of the context, then plans and runs; returns the layers of the target.
+    async fn solve(
+        &self,
+        graph: Graph,
+        target: VertexId,
+        images: Vec<Arc<Resolved>>,
+        cancel: &Cancel,
+    ) -> Result<Arc<[DiffId]>, Stop> {
+        let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
+        let memo = Arc::new(Memo::load(&root));
+        let contexts = self
+            .inputs
+            .trees(&wanted(&graph), &directories(self.options), &memo)
+            .map_err(|error| failure::of_context(&error))?;
+        let fetchable: HashSet<DiffId> =
+            images.iter().flat_map(|image| &image.layers).map(|layer| layer.diff_id).collect();
+        let events = self.progress.events();
+        let worker = Worker {
+            store: Arc::clone(&self.store),
+            contexts,
+            images,
+            lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            events: events.clone(),
+            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES),
+        };
+        self.progress.name_vertices(&graph);
+        let graph = Arc::new(graph);
+        let records = Arc::new(Records::new(Arc::clone(&self.store), fetchable));
+        let options = solver::Options::default();
+        let solved = solver::solve(
+            Arc::clone(&graph),
+            &[target],
+            records,
+            Arc::new(worker),
+            events,
+            cancel.clone(),
+            options,
+        )
+        .await;
+        // Losing what was learnt about files costs time only.
+        let _ = memo.save(&root);
+        match solved.map_err(|error| Stop::Step { error, graph })?.snapshots.into_iter().next() {
+            Some(Snapshot::Layers(layers)) => Ok(layers),
+            other => unreachable!("lowering makes layers of the target, not {other:?}"),
+        }
+    }
+}
+
+/// Why the stops after the Dockerfile was read came to an end. What a failed step said last is known only when the
+/// progress display has seen everything.
+enum Stop {
+    Failure(Failure),
+    Step { error: SolveError<OpError>, graph: Arc<Graph> },
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl Stop {
+    fn into_failure(self, source: &SourceText, tails: &Tails) -> Failure {
+        match self {
+            Self::Failure(failure) => failure,
+            Self::Step { error, graph } => failure::of_solve(&error, &graph, source, tails),
+        }
+    }
+}
+
+/// Returns the directories among the named contexts.
+fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
+    let directory = |(name, source): &(String, NamedSource)| match source {
+        NamedSource::Directory(path) => Some((name.clone(), path.clone())),
+        _ => None,
+    };
+    options.named_contexts.iter().filter_map(directory).collect()
+}
+
+/// Returns the part of the options that decides what the Dockerfile means.
+fn frontend_options(options: &BuildOptions) -> Result<frontend::Options, Failure> {
+    let parse = |text: &str| text.parse::<Platform>().map_err(|error| Failure::of(Kind::Usage, &error));
+    let named = |(name, source): &(String, NamedSource)| {
+        let context = match source {
+            NamedSource::Directory(_) => NamedContext::Directory,
+            NamedSource::Image(reference) => NamedContext::Image(reference.clone()),
+            NamedSource::OciLayout { dir, reference } => NamedContext::OciLayout {
+                path: dir.display().to_string(),
+                reference: reference.clone().unwrap_or_default(),
+            },
+        };
+        (name.clone(), context)
+    };
+    Ok(frontend::Options {
+        build_args: options.build_args.clone(),
+        target: options.target.clone(),
+        labels: options.labels.clone(),
+        build_platform: parse(&options::host_platform())?,
+        target_platform: parse(&options.platform)?,
+        named_contexts: options.named_contexts.iter().map(named).collect(),
+        no_cache: options.no_cache,
+        no_cache_filter: options.no_cache_filter.clone(),
+        network: options.network,
+        extra_hosts: options.extra_hosts.clone(),
+        allow_network_host: options.allow_host_network,
+    })
+}
+
+/// Returns what the graph selects of each local tree.
+fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
+    let mut wanted: BTreeMap<String, Vec<Selection>> = BTreeMap::new();
+    for input in graph.ids().flat_map(|id| &graph.vertex(id).inputs) {
+        if let Op::Source(Source::Local { name }) = &graph.vertex(input.vertex).op {
+            wanted.entry(name.clone()).or_default().push(match &input.view {
+                InputView::Whole => Selection { patterns: vec!["/".to_owned()] },
+                InputView::Paths(selection) => selection.clone(),
+            });
+        }
+    }
+    wanted
+}
+
+/// Fills in what only the result tells: the layers, and when each step's layer was made. With an epoch that is the time
+/// of all; otherwise a rebuild from the cache has the same times, and so the same ID. Spec: dockerfile.md §13, §14.
+fn finish_config(
+    mut config: ImageConfig,
+    layers: &[DiffId],
+    epoch: Option<i64>,
+    store: &Store,
+) -> ImageConfig {
+    let n_own = config.history.iter().filter(|entry| entry.created.is_none() && !entry.empty_layer).count();
+    let mut own_layers = layers[layers.len() - n_own.min(layers.len())..].iter();
+    let mut latest = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    for entry in &mut config.history {
+        if entry.created.is_some() {
+            continue;
+        }
+        if !entry.empty_layer {
+            let made = own_layers.next().and_then(|layer| store.layers().made_unix(layer));
+            latest = made.map(image::rfc3339).or(latest);
+        }
+        entry.created = Some(match epoch {
+            Some(epoch) => image::rfc3339(epoch),
+            None => latest.clone().unwrap_or_else(|| image::rfc3339(0)),
+        });
+    }
+    config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    config.rootfs.diff_ids = layers.to_vec();
+    config
+}

@@ -1,0 +1,389 @@
+//! The command line's grammar: what may be typed, with docker's names and shapes.
+//!
+//! Every flag of `docker buildx build` parses, so that what isn't supported is refused by name (in `options`), never
+//! ignored and never called unknown. Nothing is decided here; `options` settles what was typed with the environment.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Builds container images from Dockerfiles.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ashlar",
+    version,
+    about = "Builds container images from Dockerfiles, without a daemon",
+    max_term_width = 110
+)]
+pub(crate) struct Cli {
+    /// Store directory [default: $ASHLAR_ROOT; /var/lib/ashlar as root, else ~/.local/share/ashlar]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// List images
+    Images(ImagesArgs),
+    /// Show how an image was made, newest step first
+    History(HistoryArgs),
+    /// Show the details of images as JSON
+    Inspect(InspectArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove image names, and images without names
+    Rmi(RmiArgs),
+    /// Write images to a tar archive
+    Save(SaveArgs),
+    /// Read images from a tar archive
+    Load(LoadArgs),
+    /// Run a command in a throw-away container of an image, in the foreground
+    Run(RunArgs),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show the version
+    Version,
+}
+
+/// `ashlar image …`: docker's other spelling of the same commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// List images
+    #[command(alias = "list")]
+    Ls(ImagesArgs),
+    /// Show how an image was made, newest step first
+    History(HistoryArgs),
+    /// Show the details of images as JSON
+    Inspect(InspectArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove image names, and images without names
+    #[command(alias = "remove")]
+    Rm(RmiArgs),
+    /// Write images to a tar archive
+    Save(SaveArgs),
+    /// Read images from a tar archive
+    Load(LoadArgs),
+}
+
+impl ImageCommand {
+    /// Returns the same command in its short spelling.
+    pub(crate) fn flatten(self) -> Command {
+        match self {
+            Self::Build(args) => Command::Build(args),
+            Self::Ls(args) => Command::Images(args),
+            Self::History(args) => Command::History(args),
+            Self::Inspect(args) => Command::Inspect(args),
+            Self::Tag(args) => Command::Tag(args),
+            Self::Rm(args) => Command::Rmi(args),
+            Self::Save(args) => Command::Save(args),
+            Self::Load(args) => Command::Load(args),
+        }
+    }
+}
+
+/// `ashlar build`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct BuildArgs {
+    /// Build context: a directory, or `-` for a tar archive or a Dockerfile on stdin
+    #[arg(value_name = "PATH|-")]
+    pub(crate) path: String,
+    /// Name the image (repeatable)
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// Dockerfile, `-` for stdin [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set a build argument; without `=` from the environment
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Additional context: a directory, oci-layout://DIR[:TAG] or docker-image://REF
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Add a label to the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Run every step again
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) no_cache: Option<bool>,
+    /// Run every step of these stages again
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|cacheonly[,dest=…]
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) output: Vec<String>,
+    /// How to show progress: auto, plain, tty, quiet, rawjson or none
+    #[arg(long, value_name = "MODE")]
+    pub(crate) progress: Option<String>,
+    /// Print nothing but the image ID
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) quiet: Option<bool>,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write facts about the result to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Platform to build for: the machine's own
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Vec<String>,
+    /// Network of RUN: default, none, or host (with --allow network.host)
+    #[arg(long, value_name = "MODE")]
+    pub(crate) network: Option<String>,
+    /// Grant an entitlement: network.host
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
+    /// Add a line to /etc/hosts during RUN
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// Ask the registry again what base images are
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) pull: Option<bool>,
+    /// Size of /dev/shm during RUN, for instance 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Put the result into the store (it always is)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    pub(crate) load: Option<bool>,
+    #[command(flatten)]
+    pub(crate) refused: RefusedArgs,
+    #[command(flatten)]
+    pub(crate) legacy: LegacyArgs,
+}
+
+/// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
+#[derive(Debug, Args, Default)]
+pub(crate) struct RefusedArgs {
+    #[arg(long, hide = true)]
+    pub(crate) annotation: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) attest: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) builder: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) call: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cgroup_parent: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) policy: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) resource: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) secret: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) ulimit: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) check: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) push: Option<bool>,
+    #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) debug: Option<bool>,
+}
+
+/// Flags that BuildKit accepts without effect, for scripts written for the old builder.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LegacyArgs {
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) compress: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) force_rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) squash: Option<bool>,
+    #[arg(long, hide = true)]
+    pub(crate) cpu_period: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpu_quota: Option<String>,
+    #[arg(short = 'c', long, hide = true)]
+    pub(crate) cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_mems: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    #[arg(short = 'm', long, hide = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) memory_swap: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+}
+
+/// `ashlar images`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct ImagesArgs {
+    /// Only images of this repository, optionally with a tag
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub(crate) repository: Option<String>,
+    /// Accepted for docker's sake: intermediate images don't exist
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+    /// Print image IDs only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Show manifest digests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Show whole IDs
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// table, json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// reference=PATTERN or dangling=true|false (repeatable)
+    #[arg(short, long, value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+}
+
+/// `ashlar history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Image name or ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Show whole IDs and commands
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print IDs only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Sizes and dates for people [default: true]
+    #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) human: Option<bool>,
+    /// table, json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+/// `ashlar inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Image names or IDs
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// json, or a Go template: {{.Config.Env}}, {{json .Config}}, {{index .RepoTags 0}}
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Accepted for docker's sake
+    #[arg(long = "type", value_parser = ["image"], hide = true)]
+    pub(crate) kind: Option<String>,
+}
+
+/// `ashlar tag`.
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Image name or ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) source: String,
+    /// The new name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) target: String,
+}
+
+/// `ashlar rmi`.
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Image names or IDs
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Remove an image by ID although it has several names; a missing image is not an error
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Accepted for docker's sake: parents are never removed
+    #[arg(long, hide = true)]
+    pub(crate) no_prune: bool,
+}
+
+/// `ashlar save`.
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// Image names or IDs
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Write to a file [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `ashlar load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Read from a file [default: stdin]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Print nothing
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `ashlar run`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct RunArgs {
+    /// Print help; `-h` is docker's short form of `--hostname`
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Accepted for docker's sake: containers are always removed
+    #[arg(long, hide = true)]
+    pub(crate) rm: bool,
+    /// Connect stdin
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set a variable; without `=` from the environment (repeatable)
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// User, optionally with group
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Program instead of the image's ENTRYPOINT; empty clears it
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// default, none or host
+    #[arg(
+        long,
+        alias = "net",
+        value_name = "MODE",
+        default_value = "default",
+        hide_default_value = true
+    )]
+    pub(crate) network: String,
+    /// Host name
+    #[arg(short = 'h', long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Image name or ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Command and arguments instead of the image's CMD
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}

@@ -1,0 +1,36 @@
+//! `ashlar load`: takes in the images of an archive.
+
+use std::io;
+
+use cache::Store;
+
+use super::stored::familiar;
+use crate::archive::{self, Input};
+use crate::cli::LoadArgs;
+use crate::options::host_platform;
+use crate::report::{Failure, Kind};
+
+/// Loads an archive from a file or stdin and returns docker's lines about what it held. Blocks.
+pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
+    let mut stdin = io::stdin();
+    let input = match args.input.as_deref() {
+        Some(path) => Input::Path(path),
+        None if io::IsTerminal::is_terminal(&stdin) => {
+            return Err(Failure::usage("nothing to load: stdin is a terminal")
+                .with_help("name the archive with -i FILE"));
+        }
+        None => Input::Stream(&mut stdin),
+    };
+    let loaded =
+        archive::load(store, input, &host_platform()).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let mut text = String::new();
+    for image in loaded {
+        for name in &image.names {
+            text.push_str(&format!("Loaded image: {}\n", familiar(name)));
+        }
+        if image.names.is_empty() {
+            text.push_str(&format!("Loaded image ID: {}\n", image.id));
+        }
+    }
+    Ok(if args.quiet { String::new() } else { text })
+}

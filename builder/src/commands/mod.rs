@@ -1,0 +1,16 @@
+//! One file per command. A command takes its arguments and an open store and returns what belongs on stdout as text;
+//! it prints nothing itself. Shared looks (tables, sizes, templates) and the lookup of images are files of their own.
+
+pub(crate) mod build;
+pub(crate) mod history;
+pub(crate) mod human;
+pub(crate) mod images;
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod stored;
+pub(crate) mod table;
+pub(crate) mod tag;
+pub(crate) mod template;
+pub(crate) mod version;

@@ -1,0 +1,227 @@
+//! The images of the store as commands see them: names, ID, config, sizes; and which one a word means.
+//!
+//! Configs are kept as JSON, because what `inspect` shows is what is stored, known fields or not. Writing images is
+//! `image`'s business.
+
+use std::collections::BTreeMap;
+
+use cache::index::ImageName;
+use cache::{DiffId, Digest, Store};
+use serde_json::Value;
+
+use super::human;
+use crate::registry::Reference;
+use crate::report::{Failure, Kind};
+
+/// Largest image config; registries accept no larger ones.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// How many digits a shortened ID has.
+pub(crate) const SHORT_ID: usize = 12;
+
+/// An image of the store.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredImage {
+    /// Digest of the config: what people call the image ID.
+    pub(crate) id: Digest,
+    /// Every row of the index that leads to it, the one that keeps an unnamed image included.
+    pub(crate) rows: Vec<ImageName>,
+    /// The config, as stored.
+    pub(crate) config: Value,
+}
+
+impl StoredImage {
+    /// Returns the names it has, complete, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.rows
+            .iter()
+            .map(|row| row.name.as_str())
+            .filter(|name| !is_unnamed(name))
+    }
+
+    /// Returns the first digits of its ID.
+    pub(crate) fn short_id(&self) -> String {
+        self.id.hex()[..SHORT_ID].to_owned()
+    }
+
+    /// Returns a text field of the config; empty where it has none.
+    pub(crate) fn text(&self, field: &str) -> &str {
+        self.config.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Returns when it was made, in seconds since the Unix epoch, where its config says so.
+    pub(crate) fn created_unix(&self) -> Option<i64> {
+        human::unix_seconds(self.text("created"))
+    }
+
+    /// Returns its layers, base first.
+    pub(crate) fn layers(&self) -> Result<Vec<DiffId>, Failure> {
+        let damaged = || {
+            Failure::machine(format!(
+                "the config of image {} has no valid list of layers",
+                self.id
+            ))
+        };
+        let ids = self
+            .config
+            .pointer("/rootfs/diff_ids")
+            .and_then(Value::as_array)
+            .ok_or_else(damaged)?;
+        ids.iter()
+            .map(|id| id.as_str().and_then(|id| id.parse().ok()).ok_or_else(damaged))
+            .collect()
+    }
+
+    /// Returns the size of all its layers together.
+    pub(crate) fn size_bytes(&self, store: &Store) -> Result<u64, Failure> {
+        Ok(self
+            .layers()?
+            .iter()
+            .map(|layer| layer_size_bytes(store, layer))
+            .sum())
+    }
+
+    /// Returns the names by which a registry knows its manifest: `alpine@sha256:…`.
+    pub(crate) fn repo_digests(&self) -> Vec<String> {
+        let mut digests: Vec<String> = self
+            .rows
+            .iter()
+            .filter_map(|row| {
+                let reference = Reference::parse(&row.name).ok()?;
+                Some(format!("{}@{}", reference.familiar_name(), row.manifest?))
+            })
+            .collect();
+        digests.dedup();
+        digests
+    }
+}
+
+/// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
+pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
+    store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
+}
+
+/// Says whether a row of the index only keeps an unnamed image: its name is the image's ID.
+fn is_unnamed(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+}
+
+/// Returns the short form of a complete name, as people write it: without the default registry.
+pub(crate) fn familiar(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
+/// Returns all images of the store, by ID.
+pub(crate) fn all(store: &Store) -> Result<Vec<StoredImage>, Failure> {
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let mut grouped: BTreeMap<Digest, Vec<ImageName>> = BTreeMap::new();
+    for row in rows {
+        grouped.entry(row.config).or_default().push(row);
+    }
+    grouped
+        .into_iter()
+        .map(|(id, rows)| read(store, id, rows))
+        .collect()
+}
+
+fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, Failure> {
+    let damaged = |error: &(dyn std::error::Error + 'static)| {
+        Failure::machine(format!("cannot read the config of image {id}"))
+            .caused_by(error.to_string())
+            .with_help(format!(
+                "`ashlar rmi --force {}` forgets the image",
+                &id.hex()[..SHORT_ID]
+            ))
+    };
+    let bytes = store
+        .blobs()
+        .read(&id, MAX_CONFIG_BYTES)
+        .map_err(|error| damaged(&error))?;
+    let config = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+    Ok(StoredImage { id, rows, config })
+}
+
+/// What a word on the command line means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The image.
+    pub(crate) id: Digest,
+    /// The complete name, where the word was one and not an ID.
+    pub(crate) name: Option<String>,
+}
+
+/// Finds the image that `word` means: a name (`latest` where it has no tag), a name with a digest, an ID, or the
+/// first digits of one. Reads the index only, so that a damaged image can still be named.
+pub(crate) fn look_up(store: &Store, word: &str) -> Result<Found, Failure> {
+    let missing = || {
+        Failure::build(format!("no such image: {word}"))
+            .with_help("`ashlar images` lists the images of the store")
+    };
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    if let Ok(reference) = Reference::parse(word) {
+        let by_name = |row: &&ImageName| match reference.digest() {
+            Some(digest) => {
+                row.manifest == Some(*digest)
+                    && Reference::parse(&row.name)
+                        .is_ok_and(|known| known.repository() == reference.repository())
+            }
+            None => {
+                row.name
+                    == format!(
+                        "{}:{}",
+                        reference.repository(),
+                        reference.tag().unwrap_or("latest")
+                    )
+            }
+        };
+        if let Some(row) = rows.iter().find(by_name) {
+            return Ok(Found {
+                id: row.config,
+                name: Some(row.name.clone()),
+            });
+        }
+    }
+    let digits = word.strip_prefix("sha256:").unwrap_or(word);
+    if digits.is_empty()
+        || digits.len() > 64
+        || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return Err(missing());
+    }
+    let mut ids: Vec<Digest> = rows
+        .iter()
+        .map(|row| row.config)
+        .filter(|id| id.hex().starts_with(digits))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    match ids.as_slice() {
+        [id] => Ok(Found { id: *id, name: None }),
+        [] => Err(missing()),
+        _ => Err(Failure::build(format!(
+            "image ID `{word}` is ambiguous: {} images start with it",
+            ids.len()
+        ))),
+    }
+}
+
+/// Finds the image that `word` means and reads it.
+pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
+    let found = look_up(store, word)?;
+    let rows = rows_of(store, &found.id)?;
+    read(store, found.id, rows)
+}
+
+/// Returns the rows of the index that lead to an image, sorted by name.
+pub(crate) fn rows_of(store: &Store, id: &Digest) -> Result<Vec<ImageName>, Failure> {
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    Ok(rows.into_iter().filter(|row| row.config == *id).collect())
+}

@@ -1,0 +1,218 @@
+//! Where a build reads from: the Dockerfile, the ignore file, the build context and named directories.
+//!
+//! A directory is scanned only as far as the graph uses it. A tar on stdin becomes a layer file in the scratch space
+//! and is read from there. Spec: dockerfile.md §15.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::Store;
+use cache::layer::{LayerFile, Limits, TreePath};
+use cache::root::Root;
+use cache::tree::{ContextTree, IgnoreList, Memo, Selection, View};
+
+use crate::options::{ContextSource, DockerfileSource};
+
+/// A Dockerfile of more bytes is a mistake; the same cap holds for ignore files.
+const DOCKERFILE_LIMIT_BYTES: u64 = 16 << 20;
+
+/// Says why the context can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContextError {
+    #[error("failed to read dockerfile: {path}: {source}")]
+    Dockerfile { path: PathBuf, source: io::Error },
+    #[error("{path} is larger than {DOCKERFILE_LIMIT_BYTES} bytes")]
+    TooLarge { path: PathBuf },
+    #[error("cannot read the ignore file {path}: {source}")]
+    IgnoreFile { path: PathBuf, source: io::Error },
+    #[error("{path}: {message}")]
+    IgnorePattern { path: PathBuf, message: String },
+    #[error("cannot use {path} as a build context: {source}")]
+    Directory { path: PathBuf, source: cache::root::Error },
+    #[error("cannot read the build context from stdin: {source}")]
+    Stdin { source: io::Error },
+    #[error("the tar on stdin is not a usable context: {0}")]
+    Tar(#[from] cache::Error),
+    #[error(transparent)]
+    Tree(#[from] cache::tree::Error),
+    #[error("can't use stdin for both build context and dockerfile")]
+    StdinTwice,
+}
+
+/// The Dockerfile and what the build may read.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// For diagnostics: the Dockerfile as the user would name it.
+    pub(crate) dockerfile_name: String,
+    pub(crate) dockerfile: Vec<u8>,
+    main: MainContext,
+}
+
+#[derive(Debug)]
+enum MainContext {
+    Empty,
+    Tar(View),
+    Directory { path: PathBuf, ignore: IgnoreList },
+}
+
+/// Reads the Dockerfile and the ignore file.
+pub(crate) fn read(
+    context: &ContextSource,
+    dockerfile: &DockerfileSource,
+    store: &Store,
+) -> Result<Inputs, ContextError> {
+    match context {
+        ContextSource::Stdin => read_stdin(dockerfile, store),
+        ContextSource::Directory(dir) => {
+            let (name, dockerfile, beside) = read_dockerfile(dir, dockerfile)?;
+            let ignore = read_ignore(dir, beside.as_deref())?;
+            let main = MainContext::Directory { path: dir.clone(), ignore };
+            Ok(Inputs { dockerfile_name: name, dockerfile, main })
+        }
+    }
+}
+
+/// Returns the Dockerfile's name and text, and where an ignore file of its own would be.
+fn read_dockerfile(
+    dir: &Path,
+    dockerfile: &DockerfileSource,
+) -> Result<(String, Vec<u8>, Option<PathBuf>), ContextError> {
+    let candidates = match dockerfile {
+        DockerfileSource::Stdin => {
+            let text = read_capped(io::stdin().lock(), Path::new("-"))?;
+            return Ok(("Dockerfile".to_owned(), text, None));
+        }
+        DockerfileSource::File(file) => vec![file.clone()],
+        DockerfileSource::InContext => vec![dir.join("Dockerfile"), dir.join("dockerfile")],
+    };
+    let mut first_error = None;
+    for path in candidates {
+        let wrap = |source| ContextError::Dockerfile { path: path.clone(), source };
+        match open_regular(&path) {
+            Ok(opened) => {
+                let text = read_capped(opened, &path)?;
+                let mut beside = path.clone().into_os_string();
+                beside.push(".dockerignore");
+                return Ok((path.display().to_string(), text, Some(beside.into())));
+            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                first_error.get_or_insert(wrap(source));
+            }
+            Err(source) => return Err(wrap(source)),
+        }
+    }
+    Err(first_error.expect("there is at least one candidate"))
+}
+
+/// Opens a file without waiting for the writer of a named pipe.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+fn read_capped(reader: impl Read, path: &Path) -> Result<Vec<u8>, ContextError> {
+    let mut text = Vec::new();
+    reader
+        .take(DOCKERFILE_LIMIT_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(|source| ContextError::Dockerfile { path: path.to_owned(), source })?;
+    if text.len() as u64 > DOCKERFILE_LIMIT_BYTES {
+        return Err(ContextError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+/// Reads `<dockerfile>.dockerignore` if there is one, else the context's `.dockerignore`.
+fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextError> {
+    let candidates = beside.map(Path::to_owned).into_iter().chain([dir.join(".dockerignore")]);
+    for path in candidates {
+        match open_regular(&path) {
+            Ok(opened) => {
+                let text = read_capped(opened, &path)?;
+                let broken = |message: String| ContextError::IgnorePattern { path: path.clone(), message };
+                let patterns = frontend::ignore::parse(&text).map_err(|error| broken(error.to_string()))?;
+                return IgnoreList::new(patterns.iter().map(String::as_str)).map_err(|error| broken(error.to_string()));
+            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ContextError::IgnoreFile { path, source }),
+        }
+    }
+    Ok(IgnoreList::default())
+}
+
+/// Takes in stdin: a tar, compressed or not, is the context and holds the Dockerfile; else it is the Dockerfile.
+fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, ContextError> {
+    let stdin_error = |source| ContextError::Stdin { source };
+    let mut reader = cache::compress::decompressor(io::stdin()).map_err(stdin_error)?;
+    let mut head = Vec::new();
+    (&mut reader).take(512).read_to_end(&mut head).map_err(stdin_error)?;
+    let is_tar = cache::layer::is_tar_header(&head);
+    let whole = Cursor::new(head).chain(reader);
+    if !is_tar {
+        let dockerfile = read_capped(whole, Path::new("-"))?;
+        let name = "Dockerfile".to_owned();
+        return Ok(Inputs { dockerfile_name: name, dockerfile, main: MainContext::Empty });
+    }
+    let (scratch, path) = store.incomplete().file().map_err(stdin_error)?;
+    let written = cache::layer::import(whole, scratch, Limits::default());
+    // The open file keeps the bytes for as long as they are needed.
+    let _ = std::fs::remove_file(path);
+    let written = written?;
+    let layer = LayerFile::open(written.file, written.diff_id)?;
+    let tree = View::of_layers([Arc::new(layer)])?;
+    let name = match dockerfile {
+        DockerfileSource::File(file) => file.as_path(),
+        DockerfileSource::InContext => Path::new("Dockerfile"),
+        DockerfileSource::Stdin => return Err(ContextError::StdinTwice),
+    };
+    let inside = TreePath::clean(name.as_os_str().as_encoded_bytes());
+    let dockerfile = tree.read_small(&inside, DOCKERFILE_LIMIT_BYTES)?.ok_or_else(|| {
+        let source = io::Error::new(io::ErrorKind::NotFound, "not in the tar on stdin");
+        ContextError::Dockerfile { path: name.to_owned(), source }
+    })?;
+    Ok(Inputs { dockerfile_name: name.display().to_string(), dockerfile, main: MainContext::Tar(tree) })
+}
+
+impl Inputs {
+    /// Makes the trees that the graph reads, by context name: `wanted` maps each to what is selected of it.
+    pub(crate) fn trees(
+        &self,
+        wanted: &BTreeMap<String, Vec<Selection>>,
+        named: &BTreeMap<String, PathBuf>,
+        memo: &Arc<Memo>,
+    ) -> Result<BTreeMap<String, View>, ContextError> {
+        let mut trees = BTreeMap::new();
+        for (name, selections) in wanted {
+            let tree = match named.get(name) {
+                // A named directory obeys the ignore file in its own root.
+                Some(path) => scan(path, &read_ignore(path, None)?, selections, memo)?,
+                None => match &self.main {
+                    MainContext::Empty => View::default(),
+                    MainContext::Tar(view) => view.clone(),
+                    MainContext::Directory { path, ignore } => scan(path, ignore, selections, memo)?,
+                },
+            };
+            trees.insert(name.clone(), tree);
+        }
+        Ok(trees)
+    }
+}
+
+fn scan(
+    path: &Path,
+    ignore: &IgnoreList,
+    selections: &[Selection],
+    memo: &Arc<Memo>,
+) -> Result<View, ContextError> {
+    let root = Root::open_host(path).map_err(|source| ContextError::Directory { path: path.to_owned(), source })?;
+    let tree = ContextTree::scan(root, ignore, selections, Arc::clone(memo))?;
+    Ok(View::of_directory(Arc::new(tree))?)
+}

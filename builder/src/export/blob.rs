@@ -1,0 +1,149 @@
+//! The form in which a layer leaves the store: its tar as it is, or a compressed blob, which is made once and kept.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use cache::compress::{self, Codec};
+use cache::index::LayerBlob;
+use cache::layer::LayerFile;
+use cache::{DiffId, Digest, Store};
+
+use super::ExportError;
+use super::spec::Compression;
+use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
+
+/// A layer's blob, ready to be copied.
+#[derive(Debug)]
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    pub(super) size_bytes: u64,
+    pub(super) form: Form,
+    bytes: Bytes,
+}
+
+/// How it is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Layer(Arc<LayerFile>),
+    Stored(File),
+}
+
+impl Form {
+    /// Returns the layer media type. Spec: OCI image-spec, media-types.md; Docker image manifest v2 schema 2.
+    pub(super) fn media_type(self, oci_types: bool) -> &'static str {
+        match (self, oci_types) {
+            (Self::Plain, true) => "application/vnd.oci.image.layer.v1.tar",
+            (Self::Gzip, true) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            (Self::Zstd, true) => "application/vnd.oci.image.layer.v1.tar+zstd",
+            (Self::Plain, false) => "application/vnd.docker.image.rootfs.diff.tar",
+            (Self::Gzip, false) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            (Self::Zstd, false) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
+}
+
+impl Blob {
+    /// Copies the bytes to the cursor of `out`; in the kernel where it can.
+    pub(super) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
+        match &self.bytes {
+            Bytes::Layer(layer) => layer.copy_tar(out).map(|_| ()).map_err(std::io::Error::other),
+            // Between two files this is copy_file_range.
+            Bytes::Stored(file) => match std::io::copy(&mut &*file, &mut out)? {
+                n_bytes if n_bytes == self.size_bytes => Ok(()),
+                n_bytes => Err(std::io::Error::other(format!(
+                    "blob {} has {n_bytes} bytes instead of {}",
+                    self.digest, self.size_bytes
+                ))),
+            },
+        }
+    }
+}
+
+/// Returns the blob of a layer as `compression` wants it, compressing only if there is none yet.
+pub(super) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) -> Result<Blob, ExportError> {
+    let form = match compression.codec {
+        Codec::None => return plain(store, layer),
+        Codec::Gzip { .. } => Form::Gzip,
+        Codec::Zstd { .. } => Form::Zstd,
+    };
+    if !compression.force {
+        for (pulled, name) in [(Form::Gzip, PULLED_GZIP), (Form::Zstd, PULLED_ZSTD)] {
+            let fits = pulled == form || !compression.is_explicit;
+            if fits && let Some(blob) = known(store, layer, name, pulled)? {
+                return Ok(blob);
+            }
+        }
+    }
+    let name = record_name(compression.codec);
+    if let Some(blob) = known(store, layer, &name, form)? {
+        return Ok(blob);
+    }
+    // Another process may be at it.
+    let _lock = store.lock(&format!("blob{}", layer.hex()))?;
+    if let Some(blob) = known(store, layer, &name, form)? {
+        return Ok(blob);
+    }
+    let file = store.layers().get(layer)?;
+    let mut writer = store.blobs().writer(store.incomplete())?;
+    compress::compress(file.tar_reader(), &mut writer, compression.codec).map_err(|source| {
+        ExportError::Compress {
+            layer: *layer,
+            source,
+        }
+    })?;
+    let size_bytes = writer.size_bytes();
+    let digest = store.blobs().commit(writer, None)?;
+    store
+        .index()
+        .put_layer_blob(layer, &name, &LayerBlob { digest, size_bytes })?;
+    Ok(Blob {
+        bytes: Bytes::Stored(store.blobs().open(&digest)?),
+        digest,
+        size_bytes,
+        form,
+    })
+}
+
+/// Returns the index's word for a blob that we made: everything that its bytes depend on. Another version of a library
+/// may compress the same bytes to others, which is no harm: blobs are found by this name, never made twice.
+fn record_name(codec: Codec) -> String {
+    match codec {
+        Codec::Gzip { level } => format!("gzip:libdeflate-1.26:1MiB:{level}"),
+        Codec::Zstd { level } => format!("zstd:0.14:4MiB:{level}"),
+        Codec::None => "none".to_owned(),
+    }
+}
+
+fn plain(store: &Store, layer: &DiffId) -> Result<Blob, ExportError> {
+    let file = store.layers().get(layer)?;
+    Ok(Blob {
+        digest: Digest::from_bytes(*layer.as_bytes()),
+        size_bytes: file.tar_bytes(),
+        form: Form::Plain,
+        bytes: Bytes::Layer(file),
+    })
+}
+
+/// Looks a form up; one whose file is gone or has another size doesn't count.
+fn known(store: &Store, layer: &DiffId, name: &str, form: Form) -> Result<Option<Blob>, ExportError> {
+    let Some(LayerBlob { digest, size_bytes }) = store.index().layer_blob(layer, name)? else {
+        return Ok(None);
+    };
+    let Ok(file) = store.blobs().open(&digest) else {
+        return Ok(None);
+    };
+    let is_whole = file.metadata().is_ok_and(|metadata| metadata.len() == size_bytes);
+    Ok(is_whole.then_some(Blob {
+        bytes: Bytes::Stored(file),
+        digest,
+        size_bytes,
+        form,
+    }))
+}

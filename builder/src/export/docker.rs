@@ -1,0 +1,76 @@
+//! docker-archive: what `docker load`, podman and skopeo read, written as current `docker save` does: blobs by digest,
+//! with `manifest.json` for Docker and `index.json` beside it, so that it is an OCI layout too.
+
+use cache::Store;
+use serde_json::{Map, Value, json};
+
+use super::document::{self, Packed};
+use super::spec::{Destination, ImageOptions};
+use super::tarball::Tarball;
+use super::{ExportError, ExportImage};
+use crate::registry::Descriptor;
+
+/// Writes the archive; returns the images' manifests in order.
+pub(super) fn archive(
+    store: &Store,
+    dest: &Destination,
+    images: &[ExportImage],
+    options: &ImageOptions,
+    epoch: Option<i64>,
+) -> Result<Vec<Descriptor>, ExportError> {
+    let mut tarball = Tarball::create(dest, epoch)?;
+    let packed = images
+        .iter()
+        .map(|image| document::pack(store, image, options))
+        .collect::<Result<Vec<Packed>, _>>()?;
+    let entries = packed.iter().flat_map(document::entries).collect();
+    // What describes the archive comes first: a reader of a stream then knows what to expect.
+    tarball.file("oci-layout", document::LAYOUT_MARKER)?;
+    tarball.file("index.json", &document::index(entries))?;
+    tarball.file("manifest.json", &document::bytes(&manifest(&packed)))?;
+    tarball.file("repositories", &document::bytes(&repositories(&packed)))?;
+    tarball.directory("blobs/")?;
+    tarball.directory("blobs/sha256/")?;
+    for image in &packed {
+        write_blobs(&mut tarball, image)?;
+    }
+    tarball.finish()?;
+    Ok(packed.into_iter().map(|image| image.manifest).collect())
+}
+
+/// Writes manifest, config and layers of an image under their digests.
+pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed) -> Result<(), ExportError> {
+    let name = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
+    tarball.file(&name(&image.manifest.digest), &image.manifest_bytes)?;
+    tarball.file(&name(&image.config_digest), &image.config)?;
+    for layer in &image.layers {
+        tarball.blob(&name(&layer.digest), layer)?;
+    }
+    Ok(())
+}
+
+/// Docker's list of images.
+fn manifest(images: &[Packed]) -> Value {
+    let item = |image: &Packed| {
+        let path = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
+        let names: Vec<String> = image.names.iter().map(|name| name.familiar()).collect();
+        let layers: Vec<String> = image.layers.iter().map(|layer| path(&layer.digest)).collect();
+        json!({"Config": path(&image.config_digest), "RepoTags": names, "Layers": layers})
+    };
+    Value::Array(images.iter().map(item).collect())
+}
+
+/// The older table: repository, tag, top layer. Still read by tools that look for names only.
+fn repositories(images: &[Packed]) -> Value {
+    let mut table = Map::new();
+    for image in images {
+        let Some(top) = image.layers.last() else { continue };
+        for name in &image.names {
+            if let Some(tag) = name.tag() {
+                let tags = table.entry(name.familiar_name()).or_insert_with(|| json!({}));
+                tags[tag] = json!(top.digest.hex());
+            }
+        }
+    }
+    Value::Object(table)
+}

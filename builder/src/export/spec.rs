@@ -1,0 +1,542 @@
+//! What `-o`/`--output` says: CSV of `key=value`, or a directory, or `-`. Text in, checked choices out; no I/O.
+//!
+//! An attribute that isn't understood is an error: a typing mistake must not change what is written in silence.
+
+use std::path::PathBuf;
+
+use cache::compress::Codec;
+
+use crate::registry::{Reference, ReferenceError};
+
+/// Local builds want speed; libdeflate's level 1 is as small as zlib's level 4.
+const DEFAULT_GZIP_LEVEL: u8 = 1;
+const DEFAULT_ZSTD_LEVEL: u8 = 3;
+
+/// Says what is wrong with an output's description.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Not CSV of `key=value`.
+    #[error("invalid output `{0}`: expected a directory, `-`, or type=TYPE,key=value,…")]
+    Syntax(String),
+    /// An unknown type.
+    #[error("unknown output type `{0}`: expected local, tar, oci, docker, image or cacheonly")]
+    Type(String),
+    /// An attribute that the type does not have.
+    #[error("output type `{kind}` has no attribute `{key}`")]
+    Key {
+        /// The type.
+        kind: String,
+        /// The attribute.
+        key: String,
+    },
+    /// A value that the attribute can't have.
+    #[error("invalid value `{value}` of output attribute `{key}`: expected {expected}")]
+    Value {
+        /// The attribute.
+        key: String,
+        /// The value.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Known to other builders, but not here yet.
+    #[error("output {0} isn't supported yet")]
+    Unsupported(String),
+    /// Nowhere to write to.
+    #[error("output type `{0}` needs dest=DIRECTORY")]
+    NoDestination(String),
+    /// A bad image name.
+    #[error(transparent)]
+    Name(#[from] ReferenceError),
+}
+
+/// Where a file is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file, written beside and renamed.
+    File(PathBuf),
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    /// Codec and level for layers that have no suitable blob yet.
+    pub codec: Codec,
+    /// The user named it; otherwise blobs of base layers are taken as they are.
+    pub is_explicit: bool,
+    /// Compress even layers whose blobs came from elsewhere.
+    pub force: bool,
+}
+
+/// How an image is written into an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// Names in addition to the build's tags.
+    pub names: Vec<String>,
+    /// What the layers become.
+    pub compression: Compression,
+    /// OCI media types, rather than Docker's.
+    pub oci_types: bool,
+}
+
+/// One output of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Nothing: the build only warms the cache.
+    CacheOnly,
+    /// The local store, under these names in addition to the build's tags.
+    Image {
+        /// Canonical.
+        names: Vec<String>,
+    },
+    /// An OCI layout as one tar.
+    OciArchive {
+        /// Where.
+        dest: Destination,
+        /// How.
+        image: ImageOptions,
+    },
+    /// An OCI layout as a directory.
+    OciDirectory {
+        /// Where.
+        dest: PathBuf,
+        /// How.
+        image: ImageOptions,
+    },
+    /// What `docker load` reads.
+    DockerArchive {
+        /// Where.
+        dest: Destination,
+        /// How.
+        image: ImageOptions,
+    },
+    /// The files of the result as one tar.
+    Tar {
+        /// Where.
+        dest: Destination,
+    },
+    /// The files of the result in a directory.
+    Local {
+        /// Where.
+        dest: PathBuf,
+    },
+}
+
+impl Output {
+    /// Says whether this output fills standard output.
+    pub fn is_stdout(&self) -> bool {
+        matches!(
+            self,
+            Self::OciArchive {
+                dest: Destination::Stdout,
+                ..
+            } | Self::DockerArchive {
+                dest: Destination::Stdout,
+                ..
+            } | Self::Tar {
+                dest: Destination::Stdout
+            }
+        )
+    }
+
+    /// Says whether this output is an image, so that the result's config matters.
+    pub fn is_image(&self) -> bool {
+        !matches!(self, Self::CacheOnly | Self::Tar { .. } | Self::Local { .. })
+    }
+
+    /// Parses one `-o` value.
+    pub fn parse(text: &str) -> Result<Self, SpecError> {
+        let syntax = || SpecError::Syntax(text.to_owned());
+        let fields = fields(text).ok_or_else(syntax)?;
+        if let [only] = &fields[..]
+            && !only.contains('=')
+        {
+            return match only.as_str() {
+                "" => Err(syntax()),
+                "-" => Ok(Self::Tar {
+                    dest: Destination::Stdout,
+                }),
+                dir => Ok(Self::Local { dest: dir.into() }),
+            };
+        }
+        let mut attributes = Attributes::default();
+        for field in &fields {
+            let (key, value) = field.split_once('=').ok_or_else(syntax)?;
+            attributes
+                .pairs
+                .push((key.trim().to_ascii_lowercase(), value.to_owned()));
+        }
+        attributes.kind = attributes.take("type").ok_or_else(syntax)?;
+        let output = attributes.output()?;
+        match attributes.pairs.into_iter().next() {
+            None => Ok(output),
+            Some((key, _)) if is_known_elsewhere(&key) => {
+                Err(SpecError::Unsupported(format!("attribute `{key}`")))
+            }
+            Some((key, _)) => Err(SpecError::Key {
+                kind: attributes.kind,
+                key,
+            }),
+        }
+    }
+}
+
+/// Attributes that BuildKit has and we refuse by name.
+fn is_known_elsewhere(key: &str) -> bool {
+    const KNOWN: [&str; 17] = [
+        "attestation-inline",
+        "attestation-prefix",
+        "compatibility-version",
+        "context",
+        "dangling-name-prefix",
+        "danging-name-empty-only",
+        "mode",
+        "name-canonical",
+        "oci-artifact",
+        "prefer-nondist-layers",
+        "push",
+        "push-by-digest",
+        "registry.insecure",
+        "rewrite-timestamp",
+        "source-date-epoch",
+        "store",
+        "unpack",
+    ];
+    KNOWN.contains(&key) || key.starts_with("annotation")
+}
+
+/// The attributes not yet looked at.
+#[derive(Default)]
+struct Attributes {
+    kind: String,
+    pairs: Vec<(String, String)>,
+}
+
+impl Attributes {
+    /// Takes an attribute; the last one counts where it is given twice.
+    fn take(&mut self, key: &str) -> Option<String> {
+        let mut value = None;
+        self.pairs.retain(|(name, text)| {
+            if name == key {
+                value = Some(text.clone());
+            }
+            name != key
+        });
+        value
+    }
+
+    fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
+        match self.take(key).as_deref() {
+            None => Ok(default),
+            Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some(value) => Err(SpecError::Value {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                expected: "true or false",
+            }),
+        }
+    }
+
+    fn output(&mut self) -> Result<Output, SpecError> {
+        let kind = self.kind.clone();
+        match kind.as_str() {
+            "cacheonly" => Ok(Output::CacheOnly),
+            "image" => {
+                if self.flag("push", false)? {
+                    return Err(SpecError::Unsupported("attribute `push`".to_owned()));
+                }
+                Ok(Output::Image { names: self.names()? })
+            }
+            "registry" => Err(SpecError::Unsupported("type `registry`".to_owned())),
+            "moby" => Err(SpecError::Unsupported("type `moby`".to_owned())),
+            "local" => {
+                self.one_platform()?;
+                let dest = self.take("dest").filter(|dest| !dest.is_empty());
+                let dest = dest.ok_or_else(|| SpecError::NoDestination(self.kind.clone()))?;
+                Ok(Output::Local { dest: dest.into() })
+            }
+            "tar" => {
+                self.one_platform()?;
+                Ok(Output::Tar {
+                    dest: self.destination(),
+                })
+            }
+            "oci" if !self.flag("tar", true)? => {
+                let dest = self.take("dest").filter(|dest| !dest.is_empty() && dest != "-");
+                let dest = dest.ok_or_else(|| SpecError::NoDestination(self.kind.clone()))?;
+                Ok(Output::OciDirectory {
+                    dest: dest.into(),
+                    image: self.image(gzip())?,
+                })
+            }
+            "oci" => Ok(Output::OciArchive {
+                dest: self.destination(),
+                image: self.image(gzip())?,
+            }),
+            // Without a file, it is for the local engine, and that is this store.
+            "docker" if !self.pairs.iter().any(|(key, _)| key == "dest") => {
+                Ok(Output::Image { names: self.names()? })
+            }
+            "docker" => Ok(Output::DockerArchive {
+                dest: self.destination(),
+                image: self.image(Codec::None)?,
+            }),
+            other => Err(SpecError::Type(other.to_owned())),
+        }
+    }
+
+    /// Takes the attributes that only matter for several platforms.
+    fn one_platform(&mut self) -> Result<(), SpecError> {
+        self.flag("platform-split", true).map(|_| ())
+    }
+
+    fn destination(&mut self) -> Destination {
+        match self.take("dest").as_deref() {
+            None | Some("" | "-") => Destination::Stdout,
+            Some(path) => Destination::File(path.into()),
+        }
+    }
+
+    fn names(&mut self) -> Result<Vec<String>, SpecError> {
+        let names = self.take("name").unwrap_or_default();
+        names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| Ok(Reference::parse(name)?.to_string()))
+            .collect()
+    }
+
+    fn image(&mut self, default: Codec) -> Result<ImageOptions, SpecError> {
+        Ok(ImageOptions {
+            names: self.names()?,
+            compression: self.compression(default)?,
+            oci_types: self.flag("oci-mediatypes", true)?,
+        })
+    }
+
+    fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
+        let asked = self.take("compression");
+        let level = self.take("compression-level");
+        let codec = match asked.as_deref() {
+            None => default,
+            Some("uncompressed") => Codec::None,
+            Some("gzip") => gzip(),
+            Some("zstd") => zstd(),
+            Some("estargz") => return Err(SpecError::Unsupported("compression `estargz`".to_owned())),
+            Some(value) => {
+                return Err(SpecError::Value {
+                    key: "compression".to_owned(),
+                    value: value.to_owned(),
+                    expected: "gzip, zstd or uncompressed",
+                });
+            }
+        };
+        let codec = match level {
+            None => codec,
+            Some(text) => {
+                let bad = |expected| SpecError::Value {
+                    key: "compression-level".to_owned(),
+                    value: text.clone(),
+                    expected,
+                };
+                let number = text.parse::<u8>().ok();
+                match codec {
+                    Codec::Gzip { .. } => Codec::Gzip {
+                        level: number.filter(|level| *level <= 9).ok_or_else(|| bad("0 to 9"))?,
+                    },
+                    Codec::Zstd { .. } => Codec::Zstd {
+                        level: number
+                            .filter(|level| *level <= 22)
+                            .ok_or_else(|| bad("0 to 22"))?
+                            .into(),
+                    },
+                    Codec::None => return Err(bad("none: the layers are not compressed")),
+                }
+            }
+        };
+        Ok(Compression {
+            codec,
+            is_explicit: asked.is_some(),
+            force: self.flag("force-compression", false)?,
+        })
+    }
+}
+
+fn gzip() -> Codec {
+    Codec::Gzip {
+        level: DEFAULT_GZIP_LEVEL,
+    }
+}
+
+fn zstd() -> Codec {
+    Codec::Zstd {
+        level: DEFAULT_ZSTD_LEVEL.into(),
+    }
+}
+
+/// Splits CSV with Go's rules for one record: a field in double quotes may hold commas, two quotes are one.
+fn fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let Some(quoted) = rest.strip_prefix('"') else {
+            let (field, after) = match rest.split_once(',') {
+                Some((field, after)) => (field, Some(after)),
+                None => (rest, None),
+            };
+            if field.contains('"') {
+                return None;
+            }
+            fields.push(field.to_owned());
+            match after {
+                Some(after) => rest = after,
+                None => return Some(fields),
+            }
+            continue;
+        };
+        let mut field = String::new();
+        let mut left = quoted;
+        loop {
+            let (part, after) = left.split_once('"')?;
+            field.push_str(part);
+            match after.strip_prefix('"') {
+                Some(more) => {
+                    field.push('"');
+                    left = more;
+                }
+                None => {
+                    left = after;
+                    break;
+                }
+            }
+        }
+        fields.push(field);
+        match left.strip_prefix(',') {
+            Some(after) => rest = after,
+            None if left.is_empty() => return Some(fields),
+            None => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_understood() {
+        let file = |path: &str| Destination::File(path.into());
+        let image = |codec, is_explicit| ImageOptions {
+            names: vec![],
+            compression: Compression {
+                codec,
+                is_explicit,
+                force: false,
+            },
+            oci_types: true,
+        };
+        for (text, expected) in [
+            ("out", Output::Local { dest: "out".into() }),
+            (
+                "-",
+                Output::Tar {
+                    dest: Destination::Stdout,
+                },
+            ),
+            ("type=local,dest=out", Output::Local { dest: "out".into() }),
+            (
+                "type=tar",
+                Output::Tar {
+                    dest: Destination::Stdout,
+                },
+            ),
+            ("dest=a.tar,type=tar", Output::Tar { dest: file("a.tar") }),
+            ("type=cacheonly", Output::CacheOnly),
+            ("type=docker", Output::Image { names: vec![] }),
+            (
+                "type=image,\"name=a,b:1\"",
+                Output::Image {
+                    names: vec![
+                        "docker.io/library/a:latest".into(),
+                        "docker.io/library/b:1".into(),
+                    ],
+                },
+            ),
+            (
+                "type=oci,dest=a.tar",
+                Output::OciArchive {
+                    dest: file("a.tar"),
+                    image: image(gzip(), false),
+                },
+            ),
+            (
+                "type=oci,dest=a,tar=false,compression=zstd",
+                Output::OciDirectory {
+                    dest: "a".into(),
+                    image: image(zstd(), true),
+                },
+            ),
+            (
+                "type=docker,dest=-",
+                Output::DockerArchive {
+                    dest: Destination::Stdout,
+                    image: image(Codec::None, false),
+                },
+            ),
+            (
+                "type=oci,compression=gzip,compression-level=9",
+                Output::OciArchive {
+                    dest: Destination::Stdout,
+                    image: image(Codec::Gzip { level: 9 }, true),
+                },
+            ),
+        ] {
+            assert_eq!(Output::parse(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for (text, expected) in [
+            ("", "invalid output ``"),
+            ("type=oci,dest", "invalid output"),
+            ("dest=x", "invalid output"),
+            ("type=oci,\"dest=x", "invalid output"),
+            ("type=zip", "unknown output type `zip`"),
+            ("type=local", "needs dest=DIRECTORY"),
+            ("type=oci,tar=false", "needs dest=DIRECTORY"),
+            ("type=oci,dst=x", "output type `oci` has no attribute `dst`"),
+            (
+                "type=local,dest=x,compression=gzip",
+                "has no attribute `compression`",
+            ),
+            ("type=oci,tar=maybe", "expected true or false"),
+            ("type=oci,compression=lz4", "expected gzip, zstd or uncompressed"),
+            ("type=oci,compression=estargz", "isn't supported yet"),
+            ("type=oci,compression-level=10", "expected 0 to 9"),
+            (
+                "type=oci,compression=zstd,compression-level=-1",
+                "expected 0 to 22",
+            ),
+            (
+                "type=docker,dest=x,compression-level=1",
+                "the layers are not compressed",
+            ),
+            (
+                "type=registry,name=x",
+                "output type `registry` isn't supported yet",
+            ),
+            ("type=image,push=true", "`push` isn't supported yet"),
+            ("type=local,dest=x,mode=delete", "`mode` isn't supported yet"),
+            ("type=oci,annotation.a=b", "isn't supported yet"),
+            ("type=image,name=A", "must be lowercase"),
+        ] {
+            let error = Output::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

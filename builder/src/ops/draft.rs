@@ -1,0 +1,217 @@
+//! The layer that a file op is making: changes in memory, on top of the merged view of what is below.
+//!
+//! Nothing is copied here; a file is a reference to where its bytes are. Paths in `dest` are followed inside the tree
+//! only, so no symbolic link of an image can lead outside: there is no outside.
+
+use std::collections::BTreeMap;
+
+use cache::layer::{Meta, TreePath};
+use cache::tree::{Inode, NodeKind, View};
+
+use super::OpError;
+
+/// Symbolic links followed in one path before giving up, as in Linux (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// One path that the layer will have.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) meta: Meta,
+    pub(super) body: Body,
+}
+
+impl Pending {
+    /// Returns the path that this one is another name of.
+    pub(super) fn original(&self) -> Option<&TreePath> {
+        match &self.body {
+            Body::Hardlink(original) => Some(original),
+            _ => None,
+        }
+    }
+}
+
+/// What is at a pending path.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    /// A directory; opaque when it replaces something of this same op that hid a directory below.
+    Dir { opaque: bool },
+    /// A regular file with content at hand.
+    Inline(Vec<u8>),
+    /// A regular file whose content is in a tree.
+    Content { tree: View, inode: Inode, size_bytes: u64 },
+    /// A symbolic link.
+    Symlink(Vec<u8>),
+    /// Another name of a path of this layer.
+    Hardlink(TreePath),
+    /// A character device.
+    CharDevice(u32, u32),
+    /// A block device.
+    BlockDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
+}
+
+/// What a path holds now: the base with the pending changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    Missing,
+    Dir,
+    Symlink(Vec<u8>),
+    Other,
+}
+
+/// The changes of one op.
+#[derive(Debug)]
+pub(super) struct Draft {
+    base: View,
+    changes: BTreeMap<TreePath, Pending>,
+}
+
+impl Draft {
+    pub(super) fn new(base: View) -> Self {
+        Self { base, changes: BTreeMap::new() }
+    }
+
+    /// Returns the tree below the changes.
+    pub(super) fn base(&self) -> &View {
+        &self.base
+    }
+
+    /// Says what is at `path`, following no link.
+    pub(super) fn find(&self, path: &TreePath) -> Found {
+        if let Some(pending) = self.changes.get(path) {
+            return match &pending.body {
+                Body::Dir { .. } => Found::Dir,
+                Body::Symlink(target) => Found::Symlink(target.clone()),
+                _ => Found::Other,
+            };
+        }
+        if self.is_hidden(path) {
+            return Found::Missing;
+        }
+        match self.base.lookup(path).map(|node| node.kind) {
+            None => Found::Missing,
+            Some(NodeKind::Dir) => Found::Dir,
+            Some(NodeKind::Symlink(target)) => Found::Symlink(target.to_owned()),
+            Some(_) => Found::Other,
+        }
+    }
+
+    /// Says whether a pending change above `path` hides what the base has there.
+    fn is_hidden(&self, path: &TreePath) -> bool {
+        std::iter::successors(path.parent(), TreePath::parent).any(|above| {
+            self.changes.get(&above).is_some_and(|pending| !matches!(pending.body, Body::Dir { opaque: false }))
+        })
+    }
+
+    /// Follows every symbolic link of `path`, also the last and also dangling ones, inside the tree.
+    pub(super) fn resolve(&self, path: &TreePath) -> Result<TreePath, OpError> {
+        let mut done = TreePath::root();
+        let mut rest: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut n_links = 0;
+        while let Some(name) = rest.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    done = done.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = done.join(&name);
+            let Found::Symlink(target) = self.find(&next) else {
+                done = next;
+                continue;
+            };
+            n_links += 1;
+            if n_links > MAX_LINKS {
+                return Err(OpError::LinkLoop { path: path.clone() });
+            }
+            if target.starts_with(b"/") {
+                done = TreePath::root();
+            }
+            rest.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+        Ok(done)
+    }
+
+    /// Makes the directory at the resolved `path` and its missing parents, with `meta`. Leaves existing ones alone.
+    pub(super) fn make_dirs(&mut self, path: &TreePath, meta: &Meta) -> Result<(), OpError> {
+        let mut above = Vec::new();
+        let mut at = Some(path.clone());
+        while let Some(dir) = at.filter(|dir| !dir.is_root()) {
+            match self.find(&dir) {
+                Found::Dir => break,
+                Found::Missing => {}
+                Found::Symlink(_) | Found::Other => return Err(OpError::NotADirectory { path: dir }),
+            }
+            at = dir.parent();
+            above.push(dir);
+        }
+        for dir in above.into_iter().rev() {
+            self.put(dir, Pending { meta: meta.clone(), body: Body::Dir { opaque: false } });
+        }
+        Ok(())
+    }
+
+    /// Puts something at a resolved path, replacing what is there, with all below when it isn't a directory.
+    pub(super) fn put(&mut self, path: TreePath, mut pending: Pending) {
+        let is_dir = matches!(pending.body, Body::Dir { .. });
+        let replaced = self.changes.get(&path).map(|old| matches!(old.body, Body::Dir { opaque: false }));
+        if let (Body::Dir { opaque }, Some(false)) = (&mut pending.body, replaced) {
+            // A file of this op hid whatever the base had here; the directory must go on hiding it.
+            *opaque = true;
+        }
+        if !is_dir && replaced == Some(true) {
+            let below: Vec<TreePath> = self
+                .changes
+                .range(path.clone()..)
+                .skip(1)
+                .map(|(inner, _)| inner.clone())
+                .take_while(|inner| inner.as_bytes().starts_with(path.as_bytes()))
+                .filter(|inner| inner.below(&path).is_some())
+                .collect();
+            for inner in below {
+                self.changes.remove(&inner);
+            }
+        }
+        self.changes.insert(path, pending);
+    }
+
+    /// Changes the metadata of the directory at `path`, taking the base's as the start.
+    pub(super) fn touch_dir(&mut self, path: &TreePath, change: impl FnOnce(&mut Meta)) {
+        let mut pending = match self.changes.get(path) {
+            Some(pending) => pending.clone(),
+            None => self.inherited_dir(path),
+        };
+        change(&mut pending.meta);
+        self.changes.insert(path.clone(), pending);
+    }
+
+    /// Returns the base's directory at `path` as a pending entry; a default one where only deeper paths exist.
+    fn inherited_dir(&self, path: &TreePath) -> Pending {
+        let meta = match self.base.lookup(path) {
+            Some(node) => node.meta.clone(),
+            None => Meta { mode: 0o755, ..Meta::default() },
+        };
+        Pending { meta, body: Body::Dir { opaque: false } }
+    }
+
+    /// Returns the changes in path order, with every parent directory, so that the layer can stand alone. The root
+    /// itself only if it was changed.
+    pub(super) fn into_entries(mut self) -> BTreeMap<TreePath, Pending> {
+        let mut parents = BTreeMap::new();
+        for path in self.changes.keys() {
+            let mut at = path.parent();
+            while let Some(dir) = at.filter(|dir| !dir.is_root()) {
+                if self.changes.contains_key(&dir) || parents.contains_key(&dir) {
+                    break;
+                }
+                parents.insert(dir.clone(), self.inherited_dir(&dir));
+                at = dir.parent();
+            }
+        }
+        self.changes.append(&mut parents);
+        self.changes
+    }
+}

@@ -1,0 +1,196 @@
+//! Who does the work of a vertex: copies on indexes, runs in the sandbox, layers fetched when something needs them.
+//!
+//! The solver asks through its `Executor`; everything that blocks runs on a blocking thread.
+
+mod copy;
+mod draft;
+mod exec;
+mod extract;
+mod lowers;
+mod network_files;
+mod owner;
+mod pack;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::layer::{Timestamp, TreePath};
+use cache::tree::{Selection, View};
+use cache::{DiffId, Store, TreeHash};
+use solver::op::{FileOp, Op, Source};
+use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
+
+use crate::registry::{ImageError, Resolved, Transfer};
+use crate::sandbox::SandboxError;
+use crate::sandbox::user::UserError;
+use copy::CopySource;
+
+pub(crate) use lowers::Lowers;
+pub(crate) use network_files::{hosts, resolv_conf};
+pub(crate) use owner::credentials;
+
+/// Says why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpError {
+    #[error("process \"{command}\" did not complete successfully: {outcome}")]
+    Exit { command: String, outcome: String, code: i32 },
+    #[error("the build was cancelled")]
+    Cancelled,
+    #[error("cannot copy to non-directory: {path}")]
+    DirectoryOverFile { path: TreePath },
+    #[error("cannot replace to directory {path} with file")]
+    FileOverDirectory { path: TreePath },
+    #[error("{path} is not a directory")]
+    NotADirectory { path: TreePath },
+    #[error("too many symbolic links in {path}")]
+    LinkLoop { path: TreePath },
+    #[error("the archive has {path}, whose name marks a deletion in image layers; such a file can't be in an image")]
+    WhiteoutInArchive { path: TreePath },
+    #[error("the archive's {path} is a hard link to {target}, which is not there")]
+    DanglingLink { path: TreePath, target: TreePath },
+    #[error("cannot use owner `{user}`: {source}")]
+    User { user: String, source: UserError },
+    #[error("cannot write scratch space: {source}")]
+    Scratch { source: io::Error },
+    #[error("{path} changed while it was read; build again when nothing writes to the context")]
+    Changed { path: TreePath },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Tree(#[from] cache::tree::Error),
+    #[error(transparent)]
+    Layer(#[from] cache::Error),
+    #[error(transparent)]
+    Layers(#[from] cache::layers::LayersError),
+    #[error(transparent)]
+    Index(#[from] cache::index::IndexError),
+    #[error(transparent)]
+    Store(#[from] cache::StoreError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Image(#[from] Arc<ImageError>),
+}
+
+/// What the steps of one build share.
+pub(crate) struct Worker {
+    pub(crate) store: Arc<Store>,
+    /// Local trees by context name.
+    pub(crate) contexts: BTreeMap<String, View>,
+    /// Where the layers of base images come from when they aren't here.
+    pub(crate) images: Vec<Arc<Resolved>>,
+    pub(crate) lowers: Arc<Lowers>,
+    pub(crate) events: solver::Events,
+    /// Size of `/dev/shm` in containers.
+    pub(crate) shm_size_bytes: u64,
+}
+
+impl Worker {
+    /// Returns the merged view of a result, fetching base layers that aren't here.
+    async fn view(&self, snapshot: &Snapshot) -> Result<View, OpError> {
+        match snapshot {
+            Snapshot::Local(name) => Ok(self.contexts.get(name).expect("the graph's contexts were scanned").clone()),
+            Snapshot::Layers(layers) => {
+                self.ensure(layers).await?;
+                let layers = layers.iter().map(|layer| self.store.layers().get(layer));
+                Ok(View::of_layers(layers.collect::<Result<Vec<_>, _>>()?)?)
+            }
+        }
+    }
+
+    /// Fetches what is missing of `layers` from where their image came from.
+    async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
+        let missing: Vec<&DiffId> =
+            layers.iter().filter(|layer| !self.store.layers().contains(layer)).collect();
+        for image in &self.images {
+            if image.layers.iter().any(|layer| missing.contains(&&layer.diff_id)) {
+                let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
+                crate::registry::fetch_layers(&self.store, image, tell).await.map_err(Arc::new)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a file op: works out the changes, then writes them as one layer.
+    async fn file(&self, op: &FileOp, job: &Job) -> Result<Snapshot, OpError> {
+        let base = self.view(&job.inputs[0].snapshot).await?;
+        let mut trees = Vec::new();
+        for input in &job.inputs[1..] {
+            trees.push((input.view.clone(), self.view(&input.snapshot).await?));
+        }
+        let (op, store) = (op.clone(), Arc::clone(&self.store));
+        let layer = blocking(move || {
+            // Input 0 is what is written to.
+            let mut sources = vec![None];
+            for (view, tree) in &trees {
+                sources.push(match view {
+                    InputView::Paths(selection) => {
+                        Some(CopySource { tree, selected: tree.select(selection)? })
+                    }
+                    InputView::Whole => None,
+                });
+            }
+            let draft = copy::apply(&op, base, &sources, now(), store.incomplete())?;
+            pack::write(draft, &store)
+        })
+        .await?;
+        Ok(stacked(&job.inputs[0].snapshot, layer))
+    }
+}
+
+/// Returns the snapshot with one more layer on top.
+fn stacked(below: &Snapshot, layer: DiffId) -> Snapshot {
+    let Snapshot::Layers(layers) = below else { unreachable!("lowering never writes to a local tree") };
+    Snapshot::Layers(layers.iter().copied().chain([layer]).collect())
+}
+
+/// Tells how far a layer of a base image is.
+fn progress_of(reference: &str, transfer: Transfer) -> Event {
+    Event::Progress {
+        subject: Subject::internal(&format!("[internal] pull {reference}")),
+        part: transfer.blob.to_string(),
+        current_bytes: transfer.done_bytes,
+        total_bytes: Some(transfer.total_bytes),
+        done: transfer.is_finished,
+    }
+}
+
+fn now() -> Timestamp {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() }
+}
+
+/// Runs `work` on a blocking thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+impl Executor for Worker {
+    type Error = OpError;
+
+    async fn execute(&self, job: Job) -> Result<Snapshot, OpError> {
+        match &job.vertex().op {
+            Op::Source(Source::Image { layers, .. }) => {
+                self.ensure(layers).await?;
+                Ok(Snapshot::Layers(layers.as_slice().into()))
+            }
+            Op::File(op) => self.file(op, &job).await,
+            Op::Exec(op) => exec::execute(self, op, &job).await,
+            Op::Source(Source::Scratch | Source::Local { .. }) | Op::Merge => {
+                unreachable!("the solver answers what needs no work itself")
+            }
+        }
+    }
+
+    async fn tree_hash(&self, of: &Snapshot, selection: &Selection) -> Result<TreeHash, OpError> {
+        let (tree, selection) = (self.view(of).await?, selection.clone());
+        blocking(move || Ok(tree.tree_hash(&selection)?)).await
+    }
+}

@@ -1,0 +1,444 @@
+//! Settles what was typed with the environment into plain options, and refuses what isn't supported.
+//!
+//! After this room nobody looks at argv or at environment variables for meaning. It reads no file and opens nothing;
+//! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
+
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use solver::op::Network;
+
+use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
+use crate::registry::Reference;
+use crate::progress::Mode;
+use crate::report::{Failure, Kind};
+
+/// The part of the process's surroundings that options depend on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    /// Environment variables; those that aren't UTF-8 are left out.
+    pub(crate) vars: BTreeMap<String, String>,
+    /// Whether the program runs as root.
+    pub(crate) root: bool,
+}
+
+impl Environment {
+    /// Returns the surroundings of this process.
+    pub(crate) fn of_process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self {
+            vars: std::env::vars_os().filter_map(text).collect(),
+            root: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Returns a variable that is set and not empty.
+    pub(crate) fn var(&self, name: &str) -> Option<&str> {
+        self.vars
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+}
+
+/// Returns the directory of the store: `--root`, `$ASHLAR_ROOT`, or where the user's data belongs.
+pub(crate) fn store_root(flag: Option<&Path>, environment: &Environment) -> Result<PathBuf, Failure> {
+    if let Some(root) = flag {
+        return absolute(root);
+    }
+    if let Some(root) = environment.var("ASHLAR_ROOT") {
+        return absolute(Path::new(root));
+    }
+    if environment.root {
+        return Ok(PathBuf::from("/var/lib/ashlar"));
+    }
+    // The base directory specification says that a relative value counts as unset.
+    if let Some(data) = environment
+        .var("XDG_DATA_HOME")
+        .filter(|data| data.starts_with('/'))
+    {
+        return Ok(Path::new(data).join("ashlar"));
+    }
+    match environment.var("HOME") {
+        Some(home) => Ok(Path::new(home).join(".local/share/ashlar")),
+        None => Err(Failure::usage("no place for the store: HOME is not set")
+            .with_help("set ASHLAR_ROOT or pass --root DIR")),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::usage(format!("invalid store directory `{}`: {error}", path.display())))
+}
+
+/// Where the build context comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ContextSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// Stdin: a tar archive is the context; anything else is a Dockerfile, and the context is empty.
+    Stdin,
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DockerfileSource {
+    /// `Dockerfile` of the context.
+    InContext,
+    /// A file, relative to the working directory.
+    File(PathBuf),
+    /// Stdin.
+    Stdin,
+}
+
+/// What a named context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NamedSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// An image in an OCI layout; the reference is a tag or `@digest` within it.
+    OciLayout {
+        /// The layout.
+        dir: PathBuf,
+        /// `:tag` without its colon or `@digest` without its at sign; `None`: the only image, or `latest`.
+        reference: Option<String>,
+    },
+    /// An image, by reference as written.
+    Image(String),
+}
+
+/// Everything that a build is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BuildOptions {
+    /// Directory of the store.
+    pub(crate) store_root: PathBuf,
+    /// The main context.
+    pub(crate) context: ContextSource,
+    /// The Dockerfile.
+    pub(crate) dockerfile: DockerfileSource,
+    /// Stage to build; `None`: the last.
+    pub(crate) target: Option<String>,
+    /// Build arguments, the last value of each name; with SOURCE_DATE_EPOCH where the environment has it.
+    pub(crate) build_args: Vec<(String, String)>,
+    /// Named contexts, in order.
+    pub(crate) named_contexts: Vec<(String, NamedSource)>,
+    /// Labels, the last value of each name.
+    pub(crate) labels: Vec<(String, String)>,
+    /// Runs every step again.
+    pub(crate) no_cache: bool,
+    /// Runs every step of these stages again.
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Names of the result, complete: `docker.io/library/app:1`.
+    pub(crate) tags: Vec<String>,
+    /// Output specifications, as written; `export` parses them. Empty: the store only.
+    pub(crate) outputs: Vec<String>,
+    /// How progress is shown.
+    pub(crate) progress: Mode,
+    /// File that gets the image ID.
+    pub(crate) iidfile: Option<PathBuf>,
+    /// File that gets facts about the result, as JSON.
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// `os/arch[/variant]`: the machine's own.
+    pub(crate) platform: String,
+    /// Network of RUN where the instruction doesn't say.
+    pub(crate) network: Network,
+    /// `--allow network.host` was given: `RUN --network=host` may have it.
+    pub(crate) allow_host_network: bool,
+    /// Lines for `/etc/hosts`: name to address.
+    pub(crate) extra_hosts: Vec<(String, String)>,
+    /// Asks the registry again what base images are.
+    pub(crate) pull: bool,
+    /// Size of `/dev/shm` during RUN.
+    pub(crate) shm_size_bytes: Option<u64>,
+}
+
+impl BuildOptions {
+    /// Says whether an output is written to stdout, so that nothing else may be.
+    pub(crate) fn writes_to_stdout(&self) -> bool {
+        self.outputs
+            .iter()
+            .any(|text| text == "-" || text.split(',').any(|field| field.trim() == "dest=-"))
+    }
+}
+
+/// Settles a build. The second value is notes for the user.
+pub(crate) fn build(
+    args: &BuildArgs,
+    root: Option<&Path>,
+    environment: &Environment,
+) -> Result<(BuildOptions, Vec<String>), Failure> {
+    refuse(&args.refused)?;
+    let context = context(&args.path)?;
+    let dockerfile = match args.file.as_deref() {
+        None | Some("") => DockerfileSource::InContext,
+        Some("-") => DockerfileSource::Stdin,
+        Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a URL")),
+        Some(path) => DockerfileSource::File(PathBuf::from(path)),
+    };
+    if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
+        return Err(Failure::usage(
+            "invalid argument: can't use stdin for both build context and dockerfile",
+        ));
+    }
+    let (network, allow_host_network) = network(args)?;
+    let options = BuildOptions {
+        store_root: store_root(root, environment)?,
+        context,
+        dockerfile,
+        target: args.target.clone().filter(|target| !target.is_empty()),
+        build_args: build_args(&args.build_arg, environment)?,
+        named_contexts: args
+            .build_context
+            .iter()
+            .map(|text| values::named_context(text))
+            .collect::<Result<_, _>>()?,
+        labels: labels(&args.label)?,
+        no_cache: args.no_cache.unwrap_or(false),
+        no_cache_filter: args.no_cache_filter.clone(),
+        tags: tags(&args.tag)?,
+        outputs: args.output.clone(),
+        progress: progress(args, environment)?,
+        iidfile: args.iidfile.clone(),
+        metadata_file: args.metadata_file.clone(),
+        platform: platform(&args.platform, environment)?,
+        network,
+        allow_host_network,
+        extra_hosts: args
+            .add_host
+            .iter()
+            .map(|text| values::add_host(text))
+            .collect::<Result<_, _>>()?,
+        pull: args.pull.unwrap_or(false),
+        shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
+    };
+    Ok((options, legacy_notes(&args.legacy)))
+}
+
+/// Returns the failure for what exists elsewhere and not here, yet.
+fn not_yet(what: &str) -> Failure {
+    Failure::usage(format!("{what} isn't supported yet"))
+}
+
+fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
+    let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("false"));
+    let given = [
+        ("--annotation", !args.annotation.is_empty()),
+        ("--attest", !args.attest.is_empty()),
+        ("--builder", args.builder.is_some()),
+        ("--cache-from", !args.cache_from.is_empty()),
+        ("--cache-to", !args.cache_to.is_empty()),
+        ("--call", !matches!(args.call.as_deref(), None | Some("build"))),
+        ("--cgroup-parent", args.cgroup_parent.is_some()),
+        ("--check", args.check == Some(true)),
+        ("--debug", args.debug == Some(true)),
+        ("--policy", !args.policy.is_empty()),
+        ("--provenance", !off(&args.provenance)),
+        ("--push", args.push == Some(true)),
+        ("--resource", !args.resource.is_empty()),
+        ("--sbom", !off(&args.sbom)),
+        ("--secret", !args.secret.is_empty()),
+        ("--ssh", !args.ssh.is_empty()),
+        ("--ulimit", !args.ulimit.is_empty()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
+        None => Ok(()),
+    }
+}
+
+fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
+    let given = [
+        ("--compress", args.compress == Some(true)),
+        ("--cpu-period", args.cpu_period.is_some()),
+        ("--cpu-quota", args.cpu_quota.is_some()),
+        ("--cpu-shares", args.cpu_shares.is_some()),
+        ("--cpuset-cpus", args.cpuset_cpus.is_some()),
+        ("--cpuset-mems", args.cpuset_mems.is_some()),
+        ("--force-rm", args.force_rm == Some(true)),
+        ("--isolation", args.isolation.is_some()),
+        ("--memory", args.memory.is_some()),
+        ("--memory-swap", args.memory_swap.is_some()),
+        ("--rm", args.rm == Some(true)),
+        ("--security-opt", !args.security_opt.is_empty()),
+        ("--squash", args.squash == Some(true)),
+    ];
+    let note = |(flag, _): &(&str, bool)| format!("{flag} is accepted for old scripts and has no effect");
+    given.iter().filter(|(_, given)| *given).map(note).collect()
+}
+
+fn is_remote(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
+}
+
+fn context(path: &str) -> Result<ContextSource, Failure> {
+    match path {
+        "-" => Ok(ContextSource::Stdin),
+        "" => {
+            Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
+        }
+        url if is_remote(url) => Err(not_yet(&format!("a remote build context (`{url}`)"))),
+        path => Ok(ContextSource::Directory(PathBuf::from(path))),
+    }
+}
+
+/// Puts a pair into a list that keeps the first place and the last value of each name.
+fn set(list: &mut Vec<(String, String)>, name: &str, value: &str) {
+    match list.iter_mut().find(|(known, _)| known == name) {
+        Some((_, known)) => value.clone_into(known),
+        None => list.push((name.to_owned(), value.to_owned())),
+    }
+}
+
+fn build_args(given: &[String], environment: &Environment) -> Result<Vec<(String, String)>, Failure> {
+    let mut settled = Vec::new();
+    for text in given {
+        match text.split_once('=') {
+            Some(("", _)) => {
+                return Err(Failure::usage(format!(
+                    "invalid --build-arg `{text}`: the name is empty"
+                )));
+            }
+            Some((name, value)) => set(&mut settled, name, value),
+            // Without a value and not in the environment it counts as not given, as with docker.
+            None => {
+                if let Some(value) = environment.vars.get(text) {
+                    set(&mut settled, text, value);
+                }
+            }
+        }
+    }
+    const EPOCH: &str = "SOURCE_DATE_EPOCH";
+    if let Some(epoch) = environment.var(EPOCH)
+        && !settled.iter().any(|(name, _)| name == EPOCH)
+    {
+        set(&mut settled, EPOCH, epoch);
+    }
+    Ok(settled)
+}
+
+fn labels(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let mut settled = Vec::new();
+    for text in given {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("", _) => {
+                return Err(Failure::usage(format!(
+                    "invalid --label `{text}`: the name is empty"
+                )));
+            }
+            (name, value) => set(&mut settled, name, value),
+        }
+    }
+    Ok(settled)
+}
+
+fn tags(given: &[String]) -> Result<Vec<String>, Failure> {
+    let mut settled = Vec::new();
+    for text in given {
+        let name = tag_name(text)?;
+        if !settled.contains(&name) {
+            settled.push(name);
+        }
+    }
+    Ok(settled)
+}
+
+/// Completes a name that an image is to have: `app` becomes `docker.io/library/app:latest`. Digests name content and
+/// can't be given.
+pub(crate) fn tag_name(text: &str) -> Result<String, Failure> {
+    let invalid = |why: &dyn std::fmt::Display| Failure::usage(format!("invalid image name `{text}`: {why}"));
+    let reference = Reference::parse(text).map_err(|error| invalid(&error))?;
+    match (reference.tag(), reference.digest()) {
+        (Some(tag), None) => Ok(format!("{}:{tag}", reference.repository())),
+        _ => Err(invalid(&"a name that is given can't have a digest")),
+    }
+}
+
+fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure> {
+    let typed = args.progress.as_deref();
+    let mode = typed.or_else(|| environment.var("BUILDKIT_PROGRESS")).unwrap_or("auto");
+    let mode: Mode = mode.parse().map_err(|error| Failure::of(Kind::Usage, &error))?;
+    match args.quiet.unwrap_or(false) {
+        true if matches!(typed, None | Some("quiet" | "auto" | "none")) => Ok(Mode::Quiet),
+        true => Err(Failure::usage(format!("--quiet and --progress={} exclude each other", typed.unwrap_or_default()))),
+        false => Ok(mode),
+    }
+}
+
+fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
+    let mut host_allowed = false;
+    for entitlement in &args.allow {
+        match entitlement.as_str() {
+            "network.host" => host_allowed = true,
+            "security.insecure" | "device" => return Err(not_yet(&format!("`--allow {entitlement}`"))),
+            other if other.starts_with("device=") => return Err(not_yet("`--allow device`")),
+            other => return Err(Failure::usage(format!("unknown entitlement `{other}`"))),
+        }
+    }
+    match args.network.as_deref() {
+        None | Some("" | "default") => Ok((Network::Default, host_allowed)),
+        Some("none") => Ok((Network::None, host_allowed)),
+        Some("host") if host_allowed => Ok((Network::Host, true)),
+        Some("host") => Err(Failure::usage("--network host needs an entitlement")
+            .with_help("add --allow network.host to give RUN the machine's own network")),
+        Some(other) => {
+            Err(Failure::usage(format!("unknown network mode `{other}`"))
+                .with_help("one of default, none, host"))
+        }
+    }
+}
+
+/// Returns the machine's own platform, in the words of the OCI image specification.
+pub(crate) fn host_platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
+
+fn platform(given: &[String], environment: &Environment) -> Result<String, Failure> {
+    let from_environment = || {
+        environment
+            .var("DOCKER_DEFAULT_PLATFORM")
+            .map(str::to_owned)
+            .into_iter()
+            .collect()
+    };
+    let wanted: Vec<String> = match given {
+        [] => from_environment(),
+        given => given
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(|one| one.trim().to_owned())
+            .collect(),
+    };
+    let host = host_platform();
+    let same = |one: &str| {
+        let one = one
+            .to_ascii_lowercase()
+            .replace("x86_64", "amd64")
+            .replace("aarch64", "arm64");
+        one == "local"
+            || one == host
+            || format!("linux/{one}") == host
+            || (host == "linux/arm64" && one == "linux/arm64/v8")
+    };
+    match wanted.as_slice() {
+        [] => Ok(host),
+        [one] if same(one) => Ok(host),
+        [one] => Err(not_yet(&format!("building for `{one}` on {host}"))),
+        _ => Err(not_yet("building for several platforms")),
+    }
+}
+
+#[cfg(test)]
+#[path = "options/tests.rs"]
+mod tests;

@@ -1,0 +1,252 @@
+//! What is typed, with which environment, and what it means or why it is refused: tables.
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::{Cli, Command};
+
+fn environment(vars: &[(&str, &str)]) -> Environment {
+    Environment {
+        vars: vars
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        root: false,
+    }
+}
+
+fn settle(argv: &str, vars: &[(&str, &str)]) -> Result<(BuildOptions, Vec<String>), Failure> {
+    let words = ["ashlar", "build"].into_iter().chain(argv.split_whitespace());
+    let Command::Build(args) = Cli::try_parse_from(words).unwrap().command else {
+        panic!("not a build: {argv}");
+    };
+    build(&args, Some(Path::new("/store")), &environment(vars))
+}
+
+fn check(argv: &str, vars: &[(&str, &str)], matches: impl Fn(&BuildOptions) -> bool) {
+    let (options, _) = settle(argv, vars).unwrap();
+    assert!(matches(&options), "{argv}: {options:?}");
+}
+
+fn check_refused(argv: &str, message: &str) {
+    let failure = settle(argv, &[]).unwrap_err();
+    assert_eq!(failure.exit_code(), 2, "{argv}");
+    let shown = failure.render(false);
+    assert!(shown.contains(message), "{argv}: {shown}");
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_bare_build_has_dockers_defaults() {
+    check(".", &[], |options| {
+        options.context == ContextSource::Directory(".".into())
+            && options.dockerfile == DockerfileSource::InContext
+            && options.progress == Mode::Auto
+            && options.network == Network::Default
+            && options.tags.is_empty()
+            && !options.no_cache
+            && !options.pull
+            && options.platform == host_platform()
+    });
+}
+
+#[test]
+fn flags_and_environment_settle() {
+    check("-", &[], |o| o.context == ContextSource::Stdin);
+    check("-f - .", &[], |o| o.dockerfile == DockerfileSource::Stdin);
+    check("-f a/B .", &[], |o| {
+        o.dockerfile == DockerfileSource::File("a/B".into())
+    });
+    check("-t app -t x.io/a/b:2 -t app:latest .", &[], |o| {
+        o.tags == ["docker.io/library/app:latest", "x.io/a/b:2"]
+    });
+    check(
+        "--build-arg A=1 --build-arg B --build-arg C --build-arg A=2 .",
+        &[("B", "b")],
+        |o| o.build_args == pairs(&[("A", "2"), ("B", "b")]),
+    );
+    check(".", &[("SOURCE_DATE_EPOCH", "7")], |o| {
+        o.build_args == pairs(&[("SOURCE_DATE_EPOCH", "7")])
+    });
+    check(
+        "--build-arg SOURCE_DATE_EPOCH=8 .",
+        &[("SOURCE_DATE_EPOCH", "7")],
+        |o| o.build_args == pairs(&[("SOURCE_DATE_EPOCH", "8")]),
+    );
+    check("--label a=b=c --label d .", &[], |o| {
+        o.labels == pairs(&[("a", "b=c"), ("d", "")])
+    });
+    check("--no-cache .", &[], |o| o.no_cache);
+    check("--no-cache=false .", &[], |o| !o.no_cache);
+    check("--no-cache-filter a,b --no-cache-filter c .", &[], |o| {
+        o.no_cache_filter == ["a", "b", "c"]
+    });
+    check(".", &[("BUILDKIT_PROGRESS", "plain")], |o| {
+        o.progress == Mode::Plain
+    });
+    check("-q .", &[("BUILDKIT_PROGRESS", "plain")], |o| {
+        o.progress == Mode::Quiet
+    });
+    check("--network none .", &[], |o| o.network == Network::None);
+    check("--network host --allow network.host .", &[], |o| {
+        o.network == Network::Host && o.allow_host_network
+    });
+    check(
+        "--add-host a:1.2.3.4 --add-host b=[::1] --add-host c:::2 .",
+        &[],
+        |o| o.extra_hosts == pairs(&[("a", "1.2.3.4"), ("b", "::1"), ("c", "::2")]),
+    );
+    check("--shm-size 1.5g .", &[], |o| o.shm_size_bytes == Some(3 << 29));
+    check("--shm-size 64MiB .", &[], |o| o.shm_size_bytes == Some(64 << 20));
+    check(
+        "--provenance=false --sbom=false --push=false --load .",
+        &[],
+        |o| o.outputs.is_empty(),
+    );
+    check("--platform local .", &[], |o| o.platform == host_platform());
+    check("-o - .", &[], BuildOptions::writes_to_stdout);
+    check("-o type=oci,dest=- .", &[], BuildOptions::writes_to_stdout);
+    check("-o ./- .", &[], |o| !o.writes_to_stdout());
+    check("-o a -o type=oci,dest=b .", &[], |o| {
+        o.outputs == ["a", "type=oci,dest=b"]
+    });
+}
+
+#[test]
+fn named_contexts_have_three_kinds() {
+    let of = |value: &str| {
+        settle(&format!("--build-context n={value} ."), &[]).map(|(o, _)| o.named_contexts[0].1.clone())
+    };
+    let layout = |dir: &str, reference: Option<&str>| NamedSource::OciLayout {
+        dir: dir.into(),
+        reference: reference.map(str::to_owned),
+    };
+    assert_eq!(of("./rootfs"), Ok(NamedSource::Directory("./rootfs".into())));
+    assert_eq!(
+        of("docker-image://alpine:3"),
+        Ok(NamedSource::Image("alpine:3".into()))
+    );
+    assert_eq!(of("oci-layout:///a/b"), Ok(layout("/a/b", None)));
+    assert_eq!(of("oci-layout://a:1/b:2"), Ok(layout("a:1/b", Some("2"))));
+    assert_eq!(of("oci-layout://b@sha256:00"), Ok(layout("b", Some("sha256:00"))));
+    check_refused(
+        "--build-context n=https://x/y.git .",
+        "a named context from `https://x/y.git` isn't supported yet",
+    );
+    check_refused("--build-context n= .", "expected NAME=VALUE");
+    check_refused(
+        "--build-context n=oci-layout:// .",
+        "expected oci-layout://DIR[:TAG]",
+    );
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    for flag in [
+        "--annotation a=b",
+        "--attest type=sbom",
+        "--builder x",
+        "--cache-from x",
+        "--cache-to x",
+        "--call check",
+        "--cgroup-parent x",
+        "--check",
+        "--debug",
+        "--policy x",
+        "--provenance=mode=max",
+        "--push",
+        "--resource memory=1g",
+        "--sbom",
+        "--secret id=x",
+        "--ssh default",
+        "--ulimit nofile=1",
+    ] {
+        let name = flag.split([' ', '=']).next().unwrap();
+        check_refused(
+            &format!("{flag} ."),
+            &format!("error: `{name}` isn't supported yet\n"),
+        );
+    }
+    check_refused("https://x/y.git", "a remote build context");
+    check_refused("git@github.com:a/b", "a remote build context");
+    check_refused(
+        "-f https://x/Dockerfile .",
+        "a Dockerfile from a URL isn't supported yet",
+    );
+    check_refused(
+        "--allow security.insecure .",
+        "`--allow security.insecure` isn't supported yet",
+    );
+    check_refused("--platform linux/a,linux/b .", "several platforms");
+    check_refused("--platform linux/s390x .", "building for `linux/s390x`");
+    check_refused(
+        "--add-host a:host-gateway .",
+        "`host-gateway` in --add-host isn't supported yet",
+    );
+}
+
+#[test]
+fn nonsense_is_refused() {
+    check_refused("-f - -", "can't use stdin for both build context and dockerfile");
+    check_refused("-t UPPER .", "invalid image name `UPPER`");
+    check_refused(
+        "-t a@sha256:0000000000000000000000000000000000000000000000000000000000000000 .",
+        "can't have a digest",
+    );
+    check_refused("--build-arg =x .", "the name is empty");
+    check_refused("--label =x .", "the name is empty");
+    check_refused("--progress fancy .", "unknown progress mode `fancy`");
+    check_refused("-q --progress plain .", "exclude each other");
+    check_refused("--network bridge .", "unknown network mode `bridge`");
+    check_refused("--network host .", "--allow network.host");
+    check_refused("--allow x .", "unknown entitlement `x`");
+    for bad in ["a", "a:b", ":1.2.3.4", "a:1.2.3.4.5", "a=[::1"] {
+        check_refused(&format!("--add-host {bad} ."), "expected HOST:IP");
+    }
+    for bad in [
+        "x",
+        "1x",
+        "1.",
+        "99999999999999999999",
+        "99999999999999t",
+        "1.2.3g",
+    ] {
+        check_refused(&format!("--shm-size {bad} ."), "invalid size");
+    }
+}
+
+#[test]
+fn old_flags_are_noted() {
+    let (_, notes) = settle("--rm --force-rm=false -m 1g --squash .", &[]).unwrap();
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert!(notes.iter().all(|note| note.ends_with("has no effect")));
+}
+
+#[test]
+fn the_store_is_where_the_user_wants_it() {
+    let check = |flag: Option<&str>, vars: &[(&str, &str)], root: bool, expected: Option<&str>| {
+        let environment = Environment {
+            root,
+            ..environment(vars)
+        };
+        let found = store_root(flag.map(Path::new), &environment).ok();
+        assert_eq!(found.as_deref(), expected.map(Path::new), "{flag:?} {vars:?}");
+    };
+    let home = [("HOME", "/h"), ("XDG_DATA_HOME", "/x"), ("ASHLAR_ROOT", "/a")];
+    check(Some("/f"), &home, true, Some("/f"));
+    check(None, &home, true, Some("/a"));
+    check(None, &home[..2], true, Some("/var/lib/ashlar"));
+    check(None, &home[..2], false, Some("/x/ashlar"));
+    check(
+        None,
+        &[("HOME", "/h"), ("XDG_DATA_HOME", "relative")],
+        false,
+        Some("/h/.local/share/ashlar"),
+    );
+    check(None, &[], false, None);
+}

@@ -1,0 +1,99 @@
+//! Grammars of single option values: named contexts, host lines, sizes. Pure; texts in, values or usage errors out.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::{NamedSource, is_remote, not_yet};
+use crate::report::Failure;
+
+/// Parses `NAME=VALUE` of `--build-context`.
+pub(super) fn named_context(text: &str) -> Result<(String, NamedSource), Failure> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+        .ok_or_else(|| Failure::usage(format!("invalid --build-context `{text}`: expected NAME=VALUE")))?;
+    let source = if let Some(rest) = value.strip_prefix("oci-layout://") {
+        oci_layout(text, rest)?
+    } else if let Some(reference) = value.strip_prefix("docker-image://") {
+        NamedSource::Image(reference.to_owned())
+    } else if value == "-" || is_remote(value) || value.contains("://") || value.starts_with("target:") {
+        return Err(not_yet(&format!("a named context from `{value}`"))
+            .with_help("a directory, oci-layout://DIR[:TAG] or docker-image://REF"));
+    } else {
+        NamedSource::Directory(PathBuf::from(value))
+    };
+    Ok((name.to_owned(), source))
+}
+
+/// Parses `DIR[:TAG|@DIGEST]`. Only the last path component can hold a tag, so that directories may have colons.
+fn oci_layout(text: &str, rest: &str) -> Result<NamedSource, Failure> {
+    let last = rest.rfind('/').map_or(0, |slash| slash + 1);
+    let name = &rest[last..];
+    let split = name.find('@').or_else(|| name.rfind(':'));
+    let (dir, reference) = match split {
+        Some(at) => (&rest[..last + at], Some(&name[at + 1..])),
+        None => (rest, None),
+    };
+    if dir.is_empty() || reference == Some("") {
+        return Err(Failure::usage(format!(
+            "invalid --build-context `{text}`: expected oci-layout://DIR[:TAG]"
+        )));
+    }
+    Ok(NamedSource::OciLayout {
+        dir: PathBuf::from(dir),
+        reference: reference.map(str::to_owned),
+    })
+}
+
+/// Parses `HOST:IP` or `HOST=IP` of `--add-host`; IPv6 bare or in brackets.
+pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
+    let invalid = || {
+        Failure::usage(format!(
+            "invalid --add-host `{text}`: expected HOST:IP or HOST=IP"
+        ))
+    };
+    let (host, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(invalid)?;
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(invalid());
+    }
+    if address == "host-gateway" {
+        return Err(not_yet("`host-gateway` in --add-host"));
+    }
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(address);
+    let address: IpAddr = bare.parse().map_err(|_| invalid())?;
+    Ok((host.to_owned(), address.to_string()))
+}
+
+/// Parses a size with a binary unit, as docker does: `67108864`, `64m`, `1.5g`, `64MiB`.
+pub(super) fn size_bytes(text: &str) -> Result<u64, Failure> {
+    let invalid = || Failure::usage(format!("invalid size `{text}`: expected for instance 64m or 1g"));
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(digits);
+    let shift = match unit.trim_start() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(invalid()),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole: u64 = whole.parse().map_err(|_| invalid())?;
+    // Nine digits after the point are finer than a byte of a gibibyte; more would only overflow.
+    if fraction.is_empty() || fraction.len() > 9 {
+        return Err(invalid());
+    }
+    let part: u128 = fraction.parse().map_err(|_| invalid())?;
+    let scale = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| invalid())?);
+    let unit = 1u128 << shift;
+    u64::try_from(u128::from(whole) * unit + part * unit / scale).map_err(|_| invalid())
+}

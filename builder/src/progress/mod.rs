@@ -1,0 +1,258 @@
+//! Shows what happens during a build, on stderr, from a thread of its own.
+//!
+//! Decides nothing and keeps nothing but the last lines of every step, for the error report. Results go to stdout
+//! elsewhere; the error report is `report`'s.
+
+mod plain;
+mod rawjson;
+mod sanitize;
+mod steps;
+mod tty;
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::str::FromStr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use solver::{Event, Events, Graph, Subject};
+
+pub(crate) use sanitize::one_line;
+
+use steps::{Steps, Update};
+use tty::{Look, Size};
+
+/// How long nothing may happen until time itself is shown to pass.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A way of showing progress (`--progress`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A live picture on a terminal, a log otherwise.
+    Auto,
+    /// A log.
+    Plain,
+    /// A live picture.
+    Tty,
+    /// JSON for programs.
+    RawJson,
+    /// Nothing; the caller prints the result's digest only.
+    Quiet,
+    /// Nothing.
+    None,
+}
+
+/// Says that a mode isn't one.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("invalid progress mode `{0}`: expected auto, plain, tty, rawjson, quiet or none")]
+pub(crate) struct UnknownMode(String);
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "plain" => Self::Plain,
+            "tty" => Self::Tty,
+            "rawjson" => Self::RawJson,
+            "quiet" => Self::Quiet,
+            "none" => Self::None,
+            _ => return Err(UnknownMode(one_line(text))),
+        })
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The mode asked for.
+    pub(crate) mode: Mode,
+    /// Uses colours, and lets those of steps pass.
+    pub(crate) colour: bool,
+    /// Height of a step's log window.
+    pub(crate) log_lines: usize,
+    /// The terminal can't move its cursor.
+    pub(crate) dumb: bool,
+}
+
+impl Settings {
+    /// Returns what the environment wants: `NO_COLOR`, `TERM`, `BUILDKIT_TTY_LOG_LINES`.
+    pub(crate) fn from_environment(mode: Mode) -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let log_lines = set("BUILDKIT_TTY_LOG_LINES").and_then(|value| value.to_str()?.parse().ok());
+        let dumb = set("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            mode,
+            colour: set("NO_COLOR").is_none() && !dumb,
+            log_lines: log_lines.unwrap_or(6),
+            dumb,
+        }
+    }
+}
+
+/// One way of showing updates. `now` is time since the build began.
+trait Display {
+    /// Shows what just happened.
+    fn show(&mut self, update: &Update, steps: &Steps, now: Duration);
+    /// Is called every now and then.
+    fn tick(&mut self, steps: &Steps, now: Duration);
+    /// Shows what remains, and leaves the terminal as it was.
+    fn finish(&mut self, steps: &Steps, now: Duration);
+}
+
+/// Shows nothing.
+struct Silent;
+
+impl Display for Silent {
+    fn show(&mut self, _: &Update, _: &Steps, _: Duration) {}
+    fn tick(&mut self, _: &Steps, _: Duration) {}
+    fn finish(&mut self, _: &Steps, _: Duration) {}
+}
+
+/// Progress that is being shown. Dropping it ends the display and restores the terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    events: Events,
+    names: Arc<OnceLock<Vec<String>>>,
+    thread: Option<JoinHandle<HashMap<Subject, Vec<String>>>>,
+}
+
+impl Progress {
+    /// Starts to show progress on stderr.
+    pub(crate) fn start(settings: Settings) -> Self {
+        let (events, receiver) = Events::channel();
+        let names = Arc::<OnceLock<Vec<String>>>::default();
+        let known = Arc::clone(&names);
+        let thread = std::thread::spawn(move || {
+            let (mut display, keep_colours) = display(&settings);
+            show_all(&receiver, &mut *display, Steps::new(known, keep_colours))
+        });
+        Self {
+            events,
+            names,
+            thread: Some(thread),
+        }
+    }
+
+    /// Returns where to send events to.
+    pub(crate) fn events(&self) -> Events {
+        self.events.clone()
+    }
+
+    /// Makes the vertices' names known; before that, and for vertices without one, their events are not shown. Only the
+    /// first graph counts.
+    pub(crate) fn name_vertices(&self, graph: &Graph) {
+        self.names.get_or_init(|| {
+            graph
+                .ids()
+                .map(|id| graph.vertex(id).label.name.clone())
+                .collect()
+        });
+    }
+
+    /// Waits until all that was sent is shown, and ends the display.
+    pub(crate) fn finish(mut self) -> Tails {
+        Tails(self.end())
+    }
+
+    fn end(&mut self) -> HashMap<Subject, Vec<String>> {
+        self.events.send(Event::End);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(tails)) => tails,
+            // It panicked, and said so; the build's result is worth more than its display.
+            Some(Err(_)) | None => HashMap::new(),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.end();
+        }
+    }
+}
+
+/// The last lines of every step's output, safe to print.
+#[derive(Debug)]
+pub(crate) struct Tails(HashMap<Subject, Vec<String>>);
+
+impl Tails {
+    /// Returns the last lines of a step, oldest first.
+    pub(crate) fn tail(&self, subject: &Subject) -> &[String] {
+        self.0.get(subject).map_or(&[], |lines| lines)
+    }
+}
+
+/// Chooses the display, and whether colours of steps pass.
+fn display(settings: &Settings) -> (Box<dyn Display>, bool) {
+    let stderr = std::io::stderr;
+    let live = match settings.mode {
+        Mode::Auto => stderr().is_terminal() && !settings.dumb,
+        Mode::Tty => !settings.dumb,
+        _ => false,
+    };
+    let look = Look {
+        colour: settings.colour,
+        log_lines: settings.log_lines,
+    };
+    match settings.mode {
+        _ if live => (Box::new(tty::Tty::new(stderr(), terminal_size, look)), false),
+        Mode::Auto | Mode::Plain | Mode::Tty => (Box::new(plain::Plain::new(stderr())), settings.colour),
+        Mode::RawJson => (
+            Box::new(rawjson::RawJson::new(stderr(), SystemTime::now())),
+            false,
+        ),
+        Mode::Quiet | Mode::None => (Box::new(Silent), settings.colour),
+    }
+}
+
+fn terminal_size() -> Size {
+    let or = |n: u16, otherwise: usize| if n == 0 { otherwise } else { usize::from(n) };
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) => Size {
+            columns: or(size.ws_col, 80),
+            rows: or(size.ws_row, 24),
+        },
+        Err(_) => Size {
+            columns: 80,
+            rows: 24,
+        },
+    }
+}
+
+/// Shows events until the end; returns the steps' last lines.
+fn show_all(
+    receiver: &Receiver<Event>,
+    display: &mut dyn Display,
+    mut steps: Steps,
+) -> HashMap<Subject, Vec<String>> {
+    let begun = Instant::now();
+    let mut ticked = Duration::ZERO;
+    loop {
+        let received = receiver.recv_timeout(TICK);
+        let now = begun.elapsed();
+        match received {
+            Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(event) => {
+                for update in steps.apply(event, now) {
+                    display.show(&update, &steps, now);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // Also while events come without a pause.
+        if now.saturating_sub(ticked) >= TICK {
+            ticked = now;
+            display.tick(&steps, now);
+        }
+    }
+    display.finish(&steps, begun.elapsed());
+    steps.into_tails()
+}
+
+#[cfg(test)]
+mod tests;

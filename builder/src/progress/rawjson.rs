@@ -1,0 +1,153 @@
+//! Progress for programs: BuildKit's `SolveStatus`, one JSON object per line.
+//!
+//! Log data is the sanitised text, in base64 as the format wants it. Steps are named by a digest made of their number and name:
+//! unique within one build, of no other meaning.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use cache::Digest;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Display;
+use super::steps::{State, Steps, Update};
+
+/// The machine-readable format.
+pub(crate) struct RawJson<W> {
+    out: W,
+    /// When the build began; everything else is told as time since then.
+    epoch: SystemTime,
+}
+
+impl<W: Write> RawJson<W> {
+    /// Returns a display that writes to `out` and counts from `epoch`.
+    pub(crate) fn new(out: W, epoch: SystemTime) -> Self {
+        Self { out, epoch }
+    }
+
+    fn stamp(&self, at: Duration) -> String {
+        // Years beyond 9999 can't be written; no clock says so, and an empty text harms no one.
+        OffsetDateTime::from(self.epoch + at)
+            .format(&Rfc3339)
+            .unwrap_or_default()
+    }
+
+    fn vertex(&self, place: usize, steps: &Steps, now: Duration) -> Value {
+        let step = steps.get(place);
+        let mut vertex = json!({
+            "digest": digest(place, steps),
+            "name": step.name,
+            "started": self.stamp(step.started),
+        });
+        if step.state != State::Running {
+            vertex["completed"] = self.stamp(now).into();
+        }
+        match &step.state {
+            State::Cached => vertex["cached"] = true.into(),
+            State::Failed(error) => vertex["error"] = error.as_str().into(),
+            State::Cancelled => vertex["error"] = "context canceled".into(),
+            State::Running | State::Done(_) => {}
+        }
+        vertex
+    }
+
+    fn status(&self, update: &Update, steps: &Steps, now: Duration) -> Value {
+        match update {
+            Update::Started(place) | Update::Ended(place) => {
+                json!({ "vertexes": [self.vertex(*place, steps, now)] })
+            }
+            Update::Lines(place, lines) => {
+                let data = lines
+                    .iter()
+                    .flat_map(|line| [line.as_bytes(), b"\n"])
+                    .collect::<Vec<_>>()
+                    .concat();
+                json!({ "logs": [{
+                    "vertex": digest(*place, steps),
+                    "stream": 1,
+                    "data": base64(&data),
+                    "timestamp": self.stamp(now),
+                }] })
+            }
+            Update::Part(place, part) => {
+                let part = &steps.get(*place).parts[*part];
+                let mut status = json!({
+                    "id": part.name,
+                    "vertex": digest(*place, steps),
+                    "current": part.current_bytes,
+                    "timestamp": self.stamp(now),
+                    "started": self.stamp(part.since),
+                });
+                if let Some(total) = part.total_bytes {
+                    status["total"] = total.into();
+                }
+                if part.done {
+                    status["completed"] = self.stamp(now).into();
+                }
+                json!({ "statuses": [status] })
+            }
+            Update::Warning(text) => {
+                json!({ "warnings": [{ "level": 1, "short": base64(text.as_bytes()) }] })
+            }
+        }
+    }
+}
+
+impl<W: Write> Display for RawJson<W> {
+    fn show(&mut self, update: &Update, steps: &Steps, now: Duration) {
+        let line = format!("{}\n", self.status(update, steps, now));
+        // A reader that went away must not fail the build.
+        let _ = self
+            .out
+            .write_all(line.as_bytes())
+            .and_then(|()| self.out.flush());
+    }
+
+    fn tick(&mut self, _: &Steps, _: Duration) {}
+
+    fn finish(&mut self, _: &Steps, _: Duration) {}
+}
+
+fn digest(place: usize, steps: &Steps) -> String {
+    Digest::of(format!("{place} {}", steps.get(place).name).as_bytes()).to_string()
+}
+
+/// Encodes in standard base64 with padding. Spec: RFC 4648, section 4.
+fn base64(data: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(data.len().div_ceil(3) * 4);
+    for chunk in data.chunks(3) {
+        let byte = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_follows_the_test_vectors() {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What is known of every step so far: the state that all ways of showing progress share.
+//!
+//! Turns events into updates with safe text; prints nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use solver::{Event, Miss, Subject};
+
+use super::sanitize::{Sanitizer, one_line};
+
+/// Lines kept of each step for the error report.
+const TAIL_LINES: usize = 20;
+
+/// Bytes kept of each such line.
+const TAIL_LINE_BYTES: usize = 512;
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Cached,
+    Done(Duration),
+    Failed(String),
+    Cancelled,
+}
+
+/// Part of a step's work, such as one layer of a pull.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) current_bytes: u64,
+    pub(crate) total_bytes: Option<u64>,
+    pub(crate) done: bool,
+    pub(crate) since: Duration,
+}
+
+/// One step that has been heard of.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Safe to print.
+    pub(crate) name: String,
+    pub(crate) state: State,
+    pub(crate) started: Duration,
+    pub(crate) ended: Duration,
+    /// Worth a line only when it is news.
+    pub(crate) why: Option<String>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) tail: VecDeque<String>,
+    sanitizer: Sanitizer,
+}
+
+impl Step {
+    /// Returns the line that the step has begun but not ended.
+    pub(crate) fn current_line(&self) -> &str {
+        self.sanitizer.current()
+    }
+
+    fn keep(&mut self, line: &str) {
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        let mut line = line.to_owned();
+        if line.len() > TAIL_LINE_BYTES {
+            line.truncate(line.floor_char_boundary(TAIL_LINE_BYTES));
+            // A colour that began before the cut ends here.
+            line.push_str(if line.contains('\u{1b}') {
+                "\u{1b}[0m…"
+            } else {
+                "…"
+            });
+        }
+        self.tail.push_back(line);
+    }
+}
+
+/// What there is to show. Steps are named by their place in [`Steps::all`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Update {
+    Started(usize),
+    Lines(usize, Vec<String>),
+    /// Its parts moved: the place of the part.
+    Part(usize, usize),
+    /// Cached, done, failed or cancelled: see its state.
+    Ended(usize),
+    Warning(String),
+}
+
+/// Every step, in the order in which they were first heard of.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    all: Vec<Step>,
+    places: HashMap<Subject, usize>,
+    names: Arc<OnceLock<Vec<String>>>,
+    keep_colours: bool,
+}
+
+impl Steps {
+    /// Returns an empty list. `names` are the vertices' names by their index, as soon as there are any.
+    pub(crate) fn new(names: Arc<OnceLock<Vec<String>>>, keep_colours: bool) -> Self {
+        Self {
+            all: Vec::new(),
+            places: HashMap::new(),
+            names,
+            keep_colours,
+        }
+    }
+
+    pub(crate) fn all(&self) -> &[Step] {
+        &self.all
+    }
+
+    pub(crate) fn get(&self, place: usize) -> &Step {
+        &self.all[place]
+    }
+
+    /// Returns how many have ended, and how many there are or will be as far as is known.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let n_ended = self
+            .all
+            .iter()
+            .filter(|step| step.state != State::Running)
+            .count();
+        let vertices = self.names.get().map_or(&[][..], |names| names);
+        let n_named = vertices.iter().filter(|name| !name.is_empty()).count();
+        let n_internal = self
+            .places
+            .keys()
+            .filter(|subject| matches!(subject, Subject::Internal(_)))
+            .count();
+        (n_ended, (n_named + n_internal).max(n_ended))
+    }
+
+    /// Returns the last lines of every step that wrote any.
+    pub(crate) fn into_tails(self) -> HashMap<Subject, Vec<String>> {
+        let Self { mut all, places, .. } = self;
+        places
+            .into_iter()
+            .map(|(subject, place)| (subject, std::mem::take(&mut all[place].tail).into()))
+            .collect()
+    }
+
+    /// Takes in an event; returns what to show of it, in order.
+    pub(crate) fn apply(&mut self, event: Event, now: Duration) -> Vec<Update> {
+        let (subject, state) = match event {
+            Event::Started { subject, why } => {
+                let Some(place) = self.place(subject, now) else {
+                    return Vec::new();
+                };
+                let step = &mut self.all[place];
+                (step.started, step.state, step.why) = (now, State::Running, why.and_then(news));
+                return vec![Update::Started(place)];
+            }
+            Event::Cached { subject } => (subject, State::Cached),
+            Event::Finished { subject, took } => (subject, State::Done(took)),
+            Event::Failed { subject, error } => (subject, State::Failed(one_line(&error))),
+            Event::Cancelled { subject } => (subject, State::Cancelled),
+            Event::Log {
+                subject,
+                stream: _,
+                chunk,
+            } => return self.log(subject, &chunk, now),
+            Event::Progress {
+                subject,
+                part,
+                current_bytes,
+                total_bytes,
+                done,
+            } => {
+                let part = Part {
+                    name: one_line(&part),
+                    current_bytes,
+                    total_bytes,
+                    done,
+                    since: now,
+                };
+                return self.part(subject, part, now);
+            }
+            Event::Warning { text } => return vec![Update::Warning(one_line(&text))],
+            Event::End => return Vec::new(),
+        };
+        let Some(place) = self.place(subject, now) else {
+            return Vec::new();
+        };
+        let mut updates = Vec::new();
+        let step = &mut self.all[place];
+        if let Some(line) = step.sanitizer.finish() {
+            step.keep(&line);
+            updates.push(Update::Lines(place, vec![line]));
+        }
+        (step.state, step.ended) = (state, now);
+        updates.push(Update::Ended(place));
+        updates
+    }
+
+    fn log(&mut self, subject: Subject, chunk: &solver::event::LogChunk, now: Duration) -> Vec<Update> {
+        let Some(place) = self.place(subject, now) else {
+            return Vec::new();
+        };
+        let step = &mut self.all[place];
+        let mut lines = Vec::new();
+        if chunk.skipped_bytes() > 0 {
+            lines.push(format!("[{} bytes of output not shown]", chunk.skipped_bytes()));
+        }
+        step.sanitizer.push(chunk.bytes(), &mut |line| lines.push(line));
+        for line in &lines {
+            step.keep(line);
+        }
+        if lines.is_empty() {
+            Vec::new()
+        } else {
+            vec![Update::Lines(place, lines)]
+        }
+    }
+
+    fn part(&mut self, subject: Subject, part: Part, now: Duration) -> Vec<Update> {
+        let Some(place) = self.place(subject, now) else {
+            return Vec::new();
+        };
+        let parts = &mut self.all[place].parts;
+        match parts.iter().position(|known| known.name == part.name) {
+            Some(known) => {
+                parts[known] = Part {
+                    since: parts[known].since,
+                    ..part
+                };
+                vec![Update::Part(place, known)]
+            }
+            None => {
+                parts.push(part);
+                vec![Update::Part(place, parts.len() - 1)]
+            }
+        }
+    }
+
+    /// Finds a step or makes it; `None` for vertices that have no name: those aren't for people.
+    fn place(&mut self, subject: Subject, now: Duration) -> Option<usize> {
+        if let Some(place) = self.places.get(&subject) {
+            return Some(*place);
+        }
+        let name = match &subject {
+            Subject::Vertex(id) => self.names.get()?.get(id.index())?.as_str(),
+            Subject::Internal(name) => name,
+        };
+        if name.is_empty() {
+            return None;
+        }
+        self.all.push(Step {
+            name: one_line(name),
+            state: State::Running,
+            started: now,
+            ended: now,
+            why: None,
+            parts: Vec::new(),
+            tail: VecDeque::new(),
+            sanitizer: Sanitizer::new(self.keep_colours),
+        });
+        self.places.insert(subject, self.all.len() - 1);
+        Some(self.all.len() - 1)
+    }
+}
+
+/// A first build, or one that was told to ignore the cache, knows why its steps run.
+fn news(why: Miss) -> Option<String> {
+    match why {
+        Miss::NeverBuilt | Miss::Ignored => None,
+        why => Some(one_line(&why.to_string())),
+    }
+}

@@ -1,0 +1,141 @@
+//! What can go wrong between an image's name and its bytes. Every message names the reference, blob or layer.
+
+use std::path::PathBuf;
+
+use cache::Digest;
+use cache::blobs::BlobError;
+use cache::index::IndexError;
+use cache::layers::LayersError;
+use cache::store::StoreError;
+
+use super::reference::ReferenceError;
+
+/// Says why an image can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The name.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The platform's name.
+    #[error("invalid platform `{0}`: expected os/arch or os/arch/variant")]
+    Platform(String),
+    /// The registry knows no such image.
+    #[error("{reference}: not found in its registry")]
+    NotFound {
+        /// What was asked for.
+        reference: String,
+    },
+    /// The registry does not let us, which is also what it says about repositories that don't exist.
+    #[error(
+        "pull access denied for {reference}: the repository does not exist or needs a login, which isn't supported yet"
+    )]
+    Denied {
+        /// What was asked for.
+        reference: String,
+    },
+    /// No connection, or it broke too often.
+    #[error("cannot reach the registry of {reference} at {host}: {reason}")]
+    Unreachable {
+        /// What was asked for.
+        reference: String,
+        /// Where.
+        host: String,
+        /// The last failure, with its causes.
+        reason: String,
+    },
+    /// The registry answers, but not what a registry may answer.
+    #[error("the registry of {reference} answered {answer}")]
+    Answer {
+        /// What was asked for.
+        reference: String,
+        /// What it said.
+        answer: String,
+    },
+    /// The image exists, but not for this platform.
+    #[error("{reference} has no image for {wanted}; it has {available}")]
+    NoPlatform {
+        /// What was asked for.
+        reference: String,
+        /// For which platform.
+        wanted: String,
+        /// What there is.
+        available: String,
+    },
+    /// A manifest, index or config that breaks its own rules.
+    #[error("{what} of {reference} is malformed: {why}")]
+    Malformed {
+        /// `manifest`, `index`, `config`, with its digest where known.
+        what: String,
+        /// Which image.
+        reference: String,
+        /// Which rule.
+        why: String,
+    },
+    /// Bytes that aren't what was asked for.
+    #[error("{reference}: expected {expected} but the bytes are {actual}")]
+    WrongDigest {
+        /// Which image.
+        reference: String,
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// More or fewer bytes than announced, or than anyone needs.
+    #[error("{what}: expected {expected_bytes} bytes but there are {actual}")]
+    WrongSize {
+        /// Which blob.
+        what: String,
+        /// The announced number.
+        expected_bytes: u64,
+        /// What came.
+        actual: String,
+    },
+    /// A layer is neither here nor known to be anywhere else.
+    #[error("layer {layer} of {reference} is not in the store")]
+    MissingLayer {
+        /// Which image.
+        reference: String,
+        /// Which layer.
+        layer: cache::DiffId,
+    },
+    /// The local image does not exist.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    /// Several images begin with these digits.
+    #[error("image ID `{0}` is ambiguous: give more digits")]
+    Ambiguous(String),
+    /// The file or directory is not an image archive.
+    #[error("{path} is not an image archive: {why}")]
+    NotAnArchive {
+        /// Which.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The file system's word about an archive or layout.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// `open`, `read`, `write`.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The TLS library can't be set up.
+    #[error("cannot set up connections: {0}")]
+    Setup(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its blobs.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// Its index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Its layers.
+    #[error(transparent)]
+    Layers(#[from] LayersError),
+}

@@ -1,0 +1,402 @@
+//! Manifests, indexes and configs: which blobs an image is made of. Text in, checked facts out; no I/O.
+//!
+//! OCI and Docker schema 2 alike. Spec: OCI image-spec, manifest.md, image-index.md, config.md.
+
+use cache::{DiffId, Digest};
+use oci_spec::image::{ImageIndex, ImageManifest};
+
+use super::error::ImageError;
+
+/// Largest manifest or index that is read; containers/image has the same limit.
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Largest config that is read.
+pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// How deep an index may lie in indexes.
+pub(crate) const MAX_INDEX_DEPTH: usize = 4;
+
+/// What a registry is told that we understand.
+pub(crate) const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+const INDEX_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
+/// Names a blob: what it is, its digest, its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Media type as declared.
+    pub media_type: String,
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size_bytes: u64,
+}
+
+/// An operating system and processor: `linux/arm64`, `linux/arm/v7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// Go's word for the processor: `amd64`, `arm64`.
+    pub arch: String,
+    /// `v7`; `None` also for the variant that the processor's name alone means.
+    pub variant: Option<String>,
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.arch)?;
+        self.variant
+            .as_ref()
+            .map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+impl Platform {
+    /// Parses `os/arch[/variant]`, with the usual other names for processors.
+    pub fn parse(text: &str) -> Result<Self, ImageError> {
+        let bad = || ImageError::Platform(text.to_owned());
+        let parts: Vec<&str> = text.split('/').collect();
+        let (os, arch, variant) = match parts[..] {
+            [os, arch] => (os, arch, None),
+            [os, arch, variant] => (os, arch, Some(variant)),
+            _ => return Err(bad()),
+        };
+        let is_word = |part: &&str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        if !parts.iter().all(|part| is_word(part)) {
+            return Err(bad());
+        }
+        Ok(Self::normalised(os, arch, variant))
+    }
+
+    /// Spec: containerd's `platforms` package, normalisation rules.
+    fn normalised(os: &str, arch: &str, variant: Option<&str>) -> Self {
+        let (os, arch) = (os.to_ascii_lowercase(), arch.to_ascii_lowercase());
+        let variant = variant
+            .map(str::to_ascii_lowercase)
+            .filter(|variant| !variant.is_empty());
+        let (arch, variant) = match (arch.as_str(), variant.as_deref()) {
+            ("x86_64" | "x86-64" | "amd64", None | Some("v1")) => ("amd64", None),
+            ("x86_64" | "x86-64", Some(variant)) => ("amd64", Some(variant)),
+            ("aarch64" | "arm64", None | Some("8" | "v8")) => ("arm64", None),
+            ("aarch64", Some(variant)) => ("arm64", Some(variant)),
+            ("i386" | "i486" | "i586" | "i686" | "386", _) => ("386", None),
+            ("armhf", _) | ("arm", None | Some("7")) => ("arm", Some("v7")),
+            ("armel", _) | ("arm", Some("6")) => ("arm", Some("v6")),
+            ("arm", Some("5")) => ("arm", Some("v5")),
+            (arch, variant) => (arch, variant),
+        };
+        Self {
+            arch: arch.to_owned(),
+            variant: variant.map(ToOwned::to_owned),
+            os,
+        }
+    }
+
+    /// Says how well an image for `other` runs here: 0 is exact, more is worse, `None` is not at all.
+    pub(crate) fn distance(&self, other: &Self) -> Option<u32> {
+        if self.os != other.os || self.arch != other.arch {
+            return None;
+        }
+        let level = |variant: &Option<String>| -> Option<u32> {
+            let digits = variant.as_deref().unwrap_or("v1").strip_prefix('v')?;
+            digits.split('.').next()?.parse().ok()
+        };
+        if self.variant == other.variant {
+            return Some(0);
+        }
+        // A processor runs what was made for its predecessors.
+        level(&self.variant)?.checked_sub(level(&other.variant)?)
+    }
+}
+
+/// A parsed manifest or index.
+#[derive(Debug)]
+pub(crate) enum Document {
+    /// Points to manifests, or further indexes; each with its platform where declared.
+    Index(Vec<(Descriptor, Option<Platform>)>),
+    /// One image.
+    Manifest(Manifest),
+}
+
+/// The blobs of one image; base layer first.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
+}
+
+/// Parses a manifest or index. `content_type` is what it was served or described as. The error says which rule it
+/// breaks.
+pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, String> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let declared = value.get("mediaType").and_then(|text| text.as_str());
+    let served = content_type.map(|text| text.split(';').next().unwrap_or(text).trim());
+    let is_known = |text: &&str| INDEX_TYPES.contains(text) || MANIFEST_TYPES.contains(text);
+    if let (Some(declared), Some(served)) = (declared, served.filter(is_known))
+        && declared != served
+    {
+        return Err(format!(
+            "it says that it is {declared} but was served as {served}"
+        ));
+    }
+    match (value.get("manifests").is_some(), value.get("layers").is_some()) {
+        (true, true) => return Err("it has both `manifests` and `layers`".to_owned()),
+        (false, false) if value.get("fsLayers").is_some() => {
+            return Err(
+                "schema 1 images aren't supported: push the image again with a current tool".to_owned(),
+            );
+        }
+        (false, false) => return Err("it has neither `manifests` nor `layers`".to_owned()),
+        _ => {}
+    }
+    if let Some(kind) = declared.or(served.filter(is_known)) {
+        let expected = if value.get("manifests").is_some() {
+            INDEX_TYPES
+        } else {
+            MANIFEST_TYPES
+        };
+        if !expected.contains(&kind) {
+            return Err(format!("its content isn't that of a {kind}"));
+        }
+    }
+    if value.get("manifests").is_some() {
+        let index: ImageIndex = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        return index
+            .manifests()
+            .iter()
+            .map(|entry| Ok((descriptor(entry)?, entry.platform().as_ref().map(platform))))
+            .collect::<Result<_, String>>()
+            .map(Document::Index);
+    }
+    let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    Ok(Document::Manifest(Manifest {
+        config: descriptor(manifest.config())?,
+        layers: manifest
+            .layers()
+            .iter()
+            .map(descriptor)
+            .collect::<Result<_, _>>()?,
+    }))
+}
+
+fn descriptor(entry: &oci_spec::image::Descriptor) -> Result<Descriptor, String> {
+    Ok(Descriptor {
+        media_type: entry.media_type().to_string(),
+        digest: entry
+            .digest()
+            .to_string()
+            .parse()
+            .map_err(|error: cache::digest::ParseDigestError| error.to_string())?,
+        size_bytes: entry.size(),
+    })
+}
+
+fn platform(entry: &oci_spec::image::Platform) -> Platform {
+    Platform::normalised(
+        &entry.os().to_string(),
+        &entry.architecture().to_string(),
+        entry.variant().as_deref(),
+    )
+}
+
+/// Picks the entry of an index for `wanted`; entries without a platform are taken only when there is just one.
+/// The error lists what there is.
+pub(crate) fn select<'a>(
+    entries: &'a [(Descriptor, Option<Platform>)],
+    wanted: &Platform,
+) -> Result<&'a Descriptor, String> {
+    if let [(only, None)] = entries {
+        return Ok(only);
+    }
+    let best = entries
+        .iter()
+        .filter_map(|(entry, platform)| Some((wanted.distance(platform.as_ref()?)?, entry)))
+        .min_by_key(|(distance, _)| *distance);
+    if let Some((_, entry)) = best {
+        return Ok(entry);
+    }
+    // Nested indexes carry no platform of their own; the first one is looked into.
+    if let Some((entry, _)) = entries
+        .iter()
+        .find(|(entry, platform)| platform.is_none() && INDEX_TYPES.contains(&entry.media_type.as_str()))
+    {
+        return Ok(entry);
+    }
+    let mut available: Vec<String> = entries
+        .iter()
+        .filter_map(|(_, platform)| platform.as_ref())
+        .filter(|platform| platform.os != "unknown")
+        .map(ToString::to_string)
+        .collect();
+    available.dedup();
+    Err(match available.is_empty() {
+        true => "none".to_owned(),
+        false => available.join(", "),
+    })
+}
+
+/// What is needed of an image's config: its layers' diff IDs, base layer first, and what it runs on.
+#[derive(Debug)]
+pub(crate) struct ConfigFacts {
+    pub(crate) diff_ids: Vec<DiffId>,
+    pub(crate) platform: Platform,
+}
+
+/// Reads these facts, strictly.
+pub(crate) fn config_facts(config: &[u8]) -> Result<ConfigFacts, String> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        #[serde(default)]
+        os: String,
+        #[serde(default)]
+        architecture: String,
+        variant: Option<String>,
+        rootfs: RootFs,
+    }
+    #[derive(serde::Deserialize)]
+    struct RootFs {
+        #[serde(default, rename = "type")]
+        kind: Option<String>,
+        /// `null` is how Go writes an empty list.
+        #[serde(default)]
+        diff_ids: Option<Vec<DiffId>>,
+    }
+    let config: Config = serde_json::from_slice(config).map_err(|error| error.to_string())?;
+    if let Some(kind) = config.rootfs.kind.filter(|kind| kind != "layers") {
+        return Err(format!("rootfs.type is `{kind}`, not `layers`"));
+    }
+    Ok(ConfigFacts {
+        diff_ids: config.rootfs.diff_ids.unwrap_or_default(),
+        platform: Platform::normalised(&config.os, &config.architecture, config.variant.as_deref()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: &str = "sha256:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
+
+    fn descriptor(extra: &str) -> String {
+        format!(r#"{{"mediaType":"m","digest":"{D}","size":3{extra}}}"#)
+    }
+
+    #[test]
+    fn documents_that_break_the_rules_are_refused() {
+        let good = format!(
+            r#"{{"schemaVersion":2,"config":{0},"layers":[{0}]}}"#,
+            descriptor("")
+        );
+        assert!(matches!(parse(good.as_bytes(), None), Ok(Document::Manifest(m)) if m.layers.len() == 1));
+        for (text, content_type, why) in [
+            (good.as_str(), Some(INDEX_TYPES[0]), "isn't that of"),
+            (r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#, None, "both"),
+            (r#"{"schemaVersion":2}"#, None, "neither"),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, "schema 1"),
+            ("<html>", None, "expected value"),
+            (&good.replace("sha256:0f", "sha256:0F"), None, "digest"),
+            (&good.replace("sha256:0f", "sha256:../"), None, "digest"),
+            (&good.replace(":3", ":-3"), None, "-3"),
+            (
+                &format!("{}{}", "[".repeat(5000), "]".repeat(5000)),
+                None,
+                "recursion",
+            ),
+            (
+                &good.replacen('{', &format!(r#"{{"mediaType":"{}","#, MANIFEST_TYPES[0]), 1),
+                Some(MANIFEST_TYPES[1]),
+                "served as",
+            ),
+        ] {
+            let error = parse(text.as_bytes(), content_type).map(|_| ()).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_best_platform_is_selected() {
+        let list = |platforms: &[&str]| -> Vec<(Descriptor, Option<Platform>)> {
+            platforms
+                .iter()
+                .map(|text| {
+                    let entry = Descriptor {
+                        media_type: (*text).to_owned(),
+                        digest: D.parse().unwrap(),
+                        size_bytes: 1,
+                    };
+                    (entry, Platform::parse(text).ok())
+                })
+                .collect()
+        };
+        let check = |wanted: &str, platforms: &[&str], expected: Result<&str, &str>| {
+            let entries = list(platforms);
+            let wanted = Platform::parse(wanted).unwrap();
+            let got = select(&entries, &wanted).map(|entry| entry.media_type.as_str());
+            assert_eq!(
+                got,
+                expected.map_err(ToOwned::to_owned),
+                "{wanted} of {platforms:?}"
+            );
+        };
+        check("linux/amd64", &["linux/arm64", "linux/amd64"], Ok("linux/amd64"));
+        check("linux/x86_64", &["linux/amd64"], Ok("linux/amd64"));
+        check("linux/arm64", &["linux/arm64/v8"], Ok("linux/arm64/v8"));
+        check(
+            "linux/arm/v7",
+            &["linux/arm/v5", "linux/arm/v6"],
+            Ok("linux/arm/v6"),
+        );
+        check("linux/arm/v6", &["linux/arm/v7"], Err("linux/arm/v7"));
+        check("linux/amd64", &["linux/amd64/v3"], Err("linux/amd64/v3"));
+        check(
+            "linux/amd64",
+            &["unknown/unknown", "linux/s390x"],
+            Err("linux/s390x"),
+        );
+        check("linux/amd64", &[], Err("none"));
+        for bad in ["", "linux", "linux/", "a/b/c/d", "linux/am d64", "../x/y"] {
+            assert!(Platform::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn configs_name_their_layers_strictly() {
+        let facts = config_facts(
+            format!(
+                r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{D}"]}}}}"#
+            )
+            .as_bytes(),
+        )
+        .unwrap();
+        assert_eq!(
+            (facts.diff_ids.len(), facts.platform.to_string().as_str()),
+            (1, "linux/amd64")
+        );
+        assert_eq!(
+            config_facts(br#"{"rootfs":{"diff_ids":null}}"#).unwrap().diff_ids,
+            []
+        );
+        for bad in [
+            "{}",
+            "[]",
+            r#"{"rootfs":{"diff_ids":["md5:x"]}}"#,
+            r#"{"rootfs":{"type":"tar"}}"#,
+        ] {
+            assert!(config_facts(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

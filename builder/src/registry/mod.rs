@@ -1,0 +1,295 @@
+//! Images from elsewhere: from a name to a config and the layers it promises, and from there to layer files.
+//!
+//! `resolve` only reads manifests and configs; `fetch_layers` moves the bytes, and only those that are missing.
+//! Pushing and logging in are not here yet.
+
+mod auth;
+mod client;
+mod error;
+mod intake;
+mod manifest;
+mod pull;
+mod reference;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::index::ImageName;
+use cache::{DiffId, Digest, Store};
+
+use crate::archive::{Source, layout};
+use crate::image;
+use client::Ask;
+
+pub use client::Session;
+pub use error::ImageError;
+pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
+pub use manifest::{Descriptor, Platform};
+pub(crate) use manifest::{
+    Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
+};
+pub use pull::{Transfer, fetch_layers};
+pub use reference::{Reference, ReferenceError};
+
+/// Where the layers of a resolved image can be had.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// In the store, all of them.
+    Local,
+    /// From a repository.
+    Registry(Arc<Session>),
+    /// From a directory that holds an OCI image layout.
+    OciLayout(PathBuf),
+}
+
+/// One layer of a resolved image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSource {
+    /// What the config promises.
+    pub diff_id: DiffId,
+    /// The blob that holds it; `None` for an image that was built here.
+    pub blob: Option<Descriptor>,
+}
+
+/// An image whose config is known and checked.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The canonical name that was resolved.
+    pub reference: String,
+    /// Digest of the manifest; `None` for an image that was built here.
+    pub manifest: Option<Digest>,
+    /// The config, verbatim.
+    pub config: Vec<u8>,
+    /// Base layer first.
+    pub layers: Vec<LayerSource>,
+    /// Where the layers are.
+    pub origin: Origin,
+}
+
+/// Finds the image that `request` names for `platform` (`os/arch[/variant]`): in the store, unless `pull` asks for the
+/// newest, else in its registry. What was found in a registry has its name in the store from then on.
+pub async fn resolve(
+    store: &Store,
+    request: &str,
+    platform: &str,
+    pull: bool,
+) -> Result<Resolved, ImageError> {
+    let reference = Reference::parse(request)?;
+    let platform = Platform::parse(platform)?;
+    let is_known = !pull || reference.digest().is_some();
+    if is_known && let Some(local) = resolve_local(store, &reference, &platform)? {
+        return Ok(local);
+    }
+    let session = Session::new(&reference)?;
+    resolve_remote(store, session, &platform).await
+}
+
+/// Finds an image in a directory that holds an OCI layout. `reference` is a tag or `@digest`, or empty when there is
+/// only one.
+pub async fn resolve_layout(dir: &Path, reference: &str, platform: &str) -> Result<Resolved, ImageError> {
+    let platform = Platform::parse(platform)?;
+    let source = Source::directory(dir)?;
+    let found = layout::find(&source, reference, &platform)?;
+    assemble(
+        format!("{}:{reference}", dir.display()),
+        Some(found.manifest_digest),
+        &found.manifest,
+        found.config,
+        Origin::OciLayout(dir.to_owned()),
+    )
+}
+
+/// Looks a name up in the store. An image for another platform, or one that isn't complete and can't be completed,
+/// counts as absent.
+fn resolve_local(
+    store: &Store,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<Option<Resolved>, ImageError> {
+    let name = reference.to_string();
+    let Some(image) = store.index().image(&name)? else {
+        return Ok(None);
+    };
+    // A missing or damaged blob only means that the name is resolved anew.
+    let Ok(config) = store.blobs().read(&image.config, MAX_CONFIG_BYTES) else {
+        return Ok(None);
+    };
+    let Ok(facts) = config_facts(&config) else {
+        return Ok(None);
+    };
+    if platform.distance(&facts.platform).is_none() {
+        return Ok(None);
+    }
+    let is_complete = facts.diff_ids.iter().all(|layer| store.layers().contains(layer));
+    let manifest = image
+        .manifest
+        .and_then(|digest| store.blobs().read(&digest, MAX_MANIFEST_BYTES).ok())
+        .and_then(|bytes| match parse(&bytes, None) {
+            Ok(Document::Manifest(manifest)) => Some(manifest),
+            _ => None,
+        });
+    let origin = if is_complete {
+        Origin::Local
+    } else {
+        Origin::Registry(Arc::new(Session::new(reference)?))
+    };
+    match manifest {
+        Some(manifest) => assemble(name, image.manifest, &manifest, config, origin).map(Some),
+        None if is_complete => {
+            let layers = facts.diff_ids.into_iter();
+            let layers = layers
+                .map(|diff_id| LayerSource { diff_id, blob: None })
+                .collect();
+            Ok(Some(Resolved {
+                reference: name,
+                manifest: None,
+                config,
+                layers,
+                origin,
+            }))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Reads index, manifest and config from a registry, checks them, and keeps them.
+async fn resolve_remote(
+    store: &Store,
+    session: Session,
+    platform: &Platform,
+) -> Result<Resolved, ImageError> {
+    let reference = session.reference().clone();
+    let (manifest_digest, bytes, manifest) = remote_manifest(&session, platform).await?;
+    let path = format!("blobs/{}", manifest.config.digest);
+    let config = match store.blobs().read(&manifest.config.digest, MAX_CONFIG_BYTES) {
+        Ok(config) => config,
+        Err(_) => {
+            let ask = Ask {
+                path: &path,
+                accept: "*/*",
+                offset: 0,
+            };
+            let (config, _) = session.document(ask, MAX_CONFIG_BYTES).await?;
+            check(&reference, &manifest.config.digest, &config)?;
+            config
+        }
+    };
+    let resolved = assemble(
+        reference.to_string(),
+        Some(manifest_digest),
+        &manifest,
+        config,
+        Origin::Registry(Arc::new(session)),
+    )?;
+    store.blobs().put(&bytes, store.incomplete())?;
+    store.blobs().put(&resolved.config, store.incomplete())?;
+    store.index().put_image(&ImageName {
+        name: resolved.reference.clone(),
+        config: manifest.config.digest,
+        manifest: Some(manifest_digest),
+        created_unix: image::now_unix(),
+    })?;
+    Ok(resolved)
+}
+
+/// Follows indexes down to one manifest.
+async fn remote_manifest(
+    session: &Session,
+    platform: &Platform,
+) -> Result<(Digest, Vec<u8>, Manifest), ImageError> {
+    let reference = session.reference();
+    let mut target = reference.target();
+    let mut expected = reference.digest().copied();
+    for _ in 0..=MAX_INDEX_DEPTH {
+        let path = format!("manifests/{target}");
+        let ask = Ask {
+            path: &path,
+            accept: manifest::ACCEPT_MANIFESTS,
+            offset: 0,
+        };
+        let (bytes, content_type) = session.document(ask, MAX_MANIFEST_BYTES).await?;
+        if let Some(expected) = expected {
+            check(reference, &expected, &bytes)?;
+        }
+        let malformed = |why| ImageError::Malformed {
+            what: format!("manifest {target}"),
+            reference: reference.familiar(),
+            why,
+        };
+        let entries = match parse(&bytes, content_type.as_deref()).map_err(malformed)? {
+            Document::Manifest(manifest) => return Ok((Digest::of(&bytes), bytes, manifest)),
+            Document::Index(entries) => entries,
+        };
+        let next = select(&entries, platform).map_err(|available| ImageError::NoPlatform {
+            reference: reference.familiar(),
+            wanted: platform.to_string(),
+            available,
+        })?;
+        target = next.digest.to_string();
+        expected = Some(next.digest);
+    }
+    Err(ImageError::Malformed {
+        what: "index".to_owned(),
+        reference: reference.familiar(),
+        why: format!("indexes lie more than {MAX_INDEX_DEPTH} deep in each other"),
+    })
+}
+
+fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
+    match Digest::of(bytes) {
+        actual if actual == *expected => Ok(()),
+        actual => Err(ImageError::WrongDigest {
+            reference: reference.familiar(),
+            expected: *expected,
+            actual,
+        }),
+    }
+}
+
+/// Puts a checked manifest and config together: each layer's blob beside its diff ID.
+fn assemble(
+    reference: String,
+    manifest_digest: Option<Digest>,
+    manifest: &Manifest,
+    config: Vec<u8>,
+    origin: Origin,
+) -> Result<Resolved, ImageError> {
+    let layers = pair(&reference, manifest, &config)?;
+    Ok(Resolved {
+        reference,
+        manifest: manifest_digest,
+        config,
+        layers,
+        origin,
+    })
+}
+
+/// Pairs the blobs of a manifest with the diff IDs of its config; there must be as many of one as of the other.
+pub(crate) fn pair(
+    reference: &str,
+    manifest: &Manifest,
+    config: &[u8],
+) -> Result<Vec<LayerSource>, ImageError> {
+    let malformed = |why| ImageError::Malformed {
+        what: format!("config {}", manifest.config.digest),
+        reference: reference.to_owned(),
+        why,
+    };
+    let facts = config_facts(config).map_err(malformed)?;
+    let (n_layers, n_diff_ids) = (manifest.layers.len(), facts.diff_ids.len());
+    if n_layers != n_diff_ids {
+        return Err(malformed(format!(
+            "it lists {n_diff_ids} layers but the manifest has {n_layers}"
+        )));
+    }
+    let layers = facts.diff_ids.into_iter().zip(&manifest.layers);
+    Ok(layers
+        .map(|(diff_id, blob)| LayerSource {
+            diff_id,
+            blob: Some(blob.clone()),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;

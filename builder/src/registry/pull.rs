@@ -1,0 +1,280 @@
+//! Moves the missing layers of a resolved image into the store: several at a time, each downloaded, checked, kept,
+//! decompressed and written as a layer file in one stream. A broken download goes on where it stopped.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use cache::{DiffId, Digest, Store};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use reqwest::StatusCode;
+use tokio::sync::mpsc;
+
+use super::client::{Ask, Session};
+use super::error::ImageError;
+use super::intake::take_in;
+use super::{Descriptor, LayerSource, Origin, Resolved};
+use crate::archive::{Source, layout};
+
+/// Layers in flight. More would not be faster: two saturate what decompression can take.
+const N_PARALLEL: usize = 4;
+/// Chunks between the network and the decompressor; a chunk is at most some tens of KiB.
+const N_CHUNKS: usize = 32;
+
+/// How far a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// The blob that is moved.
+    pub blob: Digest,
+    /// Bytes moved.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// The layer file is there.
+    pub is_finished: bool,
+}
+
+/// Brings in the layers whose files are missing. Ok means that all are there. Another process that fetches the same
+/// layer is waited for.
+pub async fn fetch_layers(
+    store: &Arc<Store>,
+    resolved: &Resolved,
+    progress: impl Fn(Transfer),
+) -> Result<(), ImageError> {
+    let mut seen = BTreeSet::new();
+    let missing: Vec<LayerSource> = resolved
+        .layers
+        .iter()
+        .filter(|layer| seen.insert(layer.diff_id) && !store.layers().contains(&layer.diff_id))
+        .cloned()
+        .collect();
+    stream::iter(missing)
+        .map(|layer| fetch(store, resolved, layer, &progress))
+        .buffer_unordered(N_PARALLEL)
+        .try_collect::<()>()
+        .await
+}
+
+async fn fetch(
+    store: &Arc<Store>,
+    resolved: &Resolved,
+    layer: LayerSource,
+    progress: &impl Fn(Transfer),
+) -> Result<(), ImageError> {
+    let Some(blob) = &layer.blob else {
+        return Err(missing(resolved, layer.diff_id));
+    };
+    let lock = {
+        let (store, name) = (Arc::clone(store), format!("layer{}", layer.diff_id.hex()));
+        blocking(move || Ok(store.lock(&name)?)).await?
+    };
+    if !store.layers().contains(&layer.diff_id) {
+        match &resolved.origin {
+            Origin::Local => return Err(missing(resolved, layer.diff_id)),
+            Origin::OciLayout(dir) => {
+                let (store, layer, dir) = (Arc::clone(store), layer.clone(), dir.clone());
+                let (reference, digest) = (resolved.reference.clone(), blob.digest);
+                blocking(move || {
+                    let source = Source::directory(&dir)?;
+                    take_in(&store, layout::open_blob(&source, &digest)?, &layer, &reference)
+                })
+                .await?;
+            }
+            Origin::Registry(session) => download(store, session, &layer, blob, progress).await?,
+        }
+    }
+    drop(lock);
+    progress(Transfer {
+        blob: blob.digest,
+        done_bytes: blob.size_bytes,
+        total_bytes: blob.size_bytes,
+        is_finished: true,
+    });
+    Ok(())
+}
+
+fn missing(resolved: &Resolved, layer: DiffId) -> ImageError {
+    ImageError::MissingLayer {
+        reference: resolved.reference.clone(),
+        layer,
+    }
+}
+
+/// Runs what blocks on tokio's threads for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(ImageError::Setup(error.to_string())),
+        },
+    }
+}
+
+/// Streams one blob from the network into [`take_in`].
+async fn download(
+    store: &Arc<Store>,
+    session: &Session,
+    layer: &LayerSource,
+    blob: &Descriptor,
+    progress: &impl Fn(Transfer),
+) -> Result<(), ImageError> {
+    let (sender, receiver) = mpsc::channel(N_CHUNKS);
+    let intake = {
+        let (store, layer) = (Arc::clone(store), layer.clone());
+        let reference = session.reference().familiar();
+        blocking(move || take_in(&store, Chunks::new(receiver), &layer, &reference))
+    };
+    let feed = async move {
+        let path = format!("blobs/{}", blob.digest);
+        let mut state = State::default();
+        loop {
+            let offset = if state.ignores_ranges { 0 } else { state.done_bytes };
+            let ask = Ask {
+                path: &path,
+                accept: "*/*",
+                offset,
+            };
+            let mut response = session.get(ask).await?;
+            let Some(mut n_skip) = state.start(session, blob, &response)? else {
+                continue;
+            };
+            let failure = loop {
+                match response.chunk().await {
+                    Ok(Some(mut chunk)) => {
+                        let n_known = chunk.len().min(usize::try_from(n_skip).unwrap_or(usize::MAX));
+                        n_skip -= n_known as u64;
+                        chunk = chunk.slice(n_known..);
+                        state.moved(chunk.len());
+                        if sender.send(chunk).await.is_err() {
+                            // The intake has stopped; it knows why.
+                            return Ok(());
+                        }
+                        progress(Transfer {
+                            blob: blob.digest,
+                            done_bytes: state.done_bytes.min(blob.size_bytes),
+                            total_bytes: blob.size_bytes,
+                            is_finished: false,
+                        });
+                    }
+                    Ok(None) if state.done_bytes >= blob.size_bytes => return Ok(()),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            state.n_broken += 1;
+            if state.n_broken >= session.retry().n_tries {
+                return Err(match failure {
+                    Some(error) => session.unreachable(&error),
+                    None => ImageError::WrongSize {
+                        what: format!("blob {}", blob.digest),
+                        expected_bytes: blob.size_bytes,
+                        actual: state.done_bytes.to_string(),
+                    },
+                });
+            }
+            session.retry().pause(state.n_broken, None).await;
+        }
+    };
+    // The network's failure is the cause when there is one: the intake then only saw the bytes end. It is always
+    // waited for, so that nothing is being written any more when this returns.
+    let (fed, taken): (Result<(), ImageError>, _) = futures_util::future::join(feed, intake).await;
+    fed.and(taken)
+}
+
+/// Where a download is.
+#[derive(Debug, Default)]
+struct State {
+    done_bytes: u64,
+    /// Failures since the last byte.
+    n_broken: u32,
+    ignores_ranges: bool,
+}
+
+impl State {
+    fn moved(&mut self, n_bytes: usize) {
+        self.done_bytes += n_bytes as u64;
+        if n_bytes > 0 {
+            self.n_broken = 0;
+        }
+    }
+
+    /// Looks at the head of an answer: how many bytes of it are known already, or `None` to ask again without a range.
+    fn start(
+        &mut self,
+        session: &Session,
+        blob: &Descriptor,
+        response: &reqwest::Response,
+    ) -> Result<Option<u64>, ImageError> {
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            let start = response.headers().get("content-range").and_then(|value| {
+                value
+                    .to_str()
+                    .ok()?
+                    .strip_prefix("bytes ")?
+                    .split('-')
+                    .next()?
+                    .parse()
+                    .ok()
+            });
+            if start == Some(self.done_bytes) {
+                return Ok(Some(0));
+            }
+            if std::mem::replace(&mut self.ignores_ranges, true) {
+                return Err(ImageError::Answer {
+                    reference: session.reference().familiar(),
+                    answer: "part of a blob that wasn't asked for".to_owned(),
+                });
+            }
+            return Ok(None);
+        }
+        match response.content_length() {
+            Some(actual) if actual != blob.size_bytes => Err(ImageError::WrongSize {
+                what: format!("blob {} of {}", blob.digest, session.reference().familiar()),
+                expected_bytes: blob.size_bytes,
+                actual: actual.to_string(),
+            }),
+            _ => Ok(Some(self.done_bytes)),
+        }
+    }
+}
+
+/// Reads what the network side sends; ends when that side is dropped.
+struct Chunks<B> {
+    receiver: mpsc::Receiver<B>,
+    current: Option<B>,
+    n_used: usize,
+}
+
+impl<B> Chunks<B> {
+    fn new(receiver: mpsc::Receiver<B>) -> Self {
+        Self {
+            receiver,
+            current: None,
+            n_used: 0,
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> Read for Chunks<B> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(chunk) = &self.current {
+                let rest = &chunk.as_ref()[self.n_used..];
+                if !rest.is_empty() {
+                    let n = rest.len().min(buffer.len());
+                    buffer[..n].copy_from_slice(&rest[..n]);
+                    self.n_used += n;
+                    return Ok(n);
+                }
+            }
+            self.n_used = 0;
+            self.current = self.receiver.blocking_recv();
+            if self.current.is_none() {
+                return Ok(0);
+            }
+        }
+    }
+}

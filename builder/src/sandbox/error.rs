@@ -1,0 +1,72 @@
+//! What can go wrong before a process of a container runs.
+
+use std::io;
+
+/// Why a container could not be made. A process that ran and failed is not an error, but an [`Exit`](super::Exit).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SandboxError {
+    /// The process lacks the rights for namespaces and mounts.
+    #[error("containers need root here: running as uid {uid}")]
+    NotRoot {
+        /// Who runs.
+        uid: u32,
+    },
+    /// A system call of the builder's side failed.
+    #[error("cannot {step}: {source}")]
+    System {
+        /// What was attempted.
+        step: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A step inside the new container failed.
+    #[error("cannot set the container up: {step}: {source}")]
+    Setup {
+        /// What was attempted.
+        step: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The image asks for something that would lead out of the container, or makes its protection impossible.
+    #[error("refused to start the container: {reason}")]
+    Refused {
+        /// What is wrong with the image or the request.
+        reason: String,
+    },
+    /// The helper ended without a report.
+    #[error("the sandbox helper ended without a report ({status})")]
+    HelperDied {
+        /// How it ended.
+        status: String,
+    },
+    /// The run was cancelled.
+    #[error("the container was stopped because the build was cancelled")]
+    Cancelled,
+}
+
+/// Short form of the module's results.
+pub(crate) type Result<T> = std::result::Result<T, SandboxError>;
+
+/// Names the step that failed.
+pub(super) trait Step<T> {
+    /// Adds what was attempted, for the builder's side.
+    fn step(self, step: impl Into<String>) -> Result<T>;
+    /// Adds what was attempted, inside the container.
+    fn setup(self, step: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for std::result::Result<T, E> {
+    fn step(self, step: impl Into<String>) -> Result<T> {
+        self.map_err(|source| SandboxError::System {
+            step: step.into(),
+            source: source.into(),
+        })
+    }
+
+    fn setup(self, step: impl Into<String>) -> Result<T> {
+        self.map_err(|source| SandboxError::Setup {
+            step: step.into(),
+            source: source.into(),
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! The process between builder and container: one thread, no allocation games, gone with either.
+//!
+//! Reads what the builder sends, mounts the overlay (in the builder's mount namespace, attached nowhere), makes the
+//! namespaces, and waits. Everything inside the container is `init`'s.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use super::error::{Result, SandboxError, Step as _};
+use super::init::Init;
+use super::mount::errno_of;
+use super::rootfs::Provision;
+use super::spec::{Exit, Net, Settings, Spec};
+use super::wire::{self, Report, STANDARD_FDS, Start};
+use super::{init, seccomp, sys, upper};
+
+/// The helper's `argv[0]`. Not enough by itself: the socket must be there too.
+pub(super) const MARKER: &str = "ashlar-sandbox-helper";
+/// Refuses to be misused by whatever executes `/proc/self/exe` in a container.
+const REFUSED: i32 = 125;
+
+/// Returns the exit code if this process was started as a helper, `None` if it is an ordinary `ashlar`. To be called
+/// first in `main`, before any thread starts.
+pub(crate) fn helper_entry() -> Option<i32> {
+    let name = std::env::args_os().next()?;
+    (name == MARKER).then(|| match control_socket() {
+        Some(socket) => serve(socket.as_fd()),
+        None => REFUSED,
+    })
+}
+
+/// Takes the control socket from standard input: a connected seqpacket socket made by this process's own parent.
+fn control_socket() -> Option<OwnedFd> {
+    let stdin = std::io::stdin();
+    let kind = rustix::net::sockopt::socket_type(&stdin).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&stdin).ok()?;
+    if kind != rustix::net::SocketType::SEQPACKET || Some(peer.pid) != rustix::process::getppid() {
+        return None;
+    }
+    let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).ok()?;
+    // Standard input must not stay a second way to the builder.
+    let null = File::open("/dev/null").ok()?;
+    rustix::stdio::dup2_stdin(&null).ok()?;
+    Some(socket)
+}
+
+fn serve(socket: BorrowedFd<'_>) -> i32 {
+    // Before anything of the container exists: nobody may look into this process or trace it.
+    let report = match rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .setup("become untraceable")
+        .and_then(|()| contain(socket))
+    {
+        Ok(exit) => Report::Ended(exit),
+        Err(error) => report_of(error),
+    };
+    // If the builder is gone, there is nobody to tell.
+    i32::from(wire::send(socket, &report, &[]).is_err())
+}
+
+/// Turns an error into what the builder is told.
+pub(super) fn report_of(error: SandboxError) -> Report {
+    match error {
+        SandboxError::Setup { step, source } | SandboxError::System { step, source } => {
+            let os_error = errno_of(&source);
+            let step = if source.raw_os_error().is_some() {
+                step
+            } else {
+                format!("{step} ({source})")
+            };
+            Report::Failed {
+                step: step.chars().take(2000).collect(),
+                os_error,
+            }
+        }
+        SandboxError::Refused { reason } => Report::Refused {
+            reason: reason.chars().take(2000).collect(),
+        },
+        other => Report::Refused {
+            reason: other.to_string(),
+        },
+    }
+}
+
+/// What the builder sent.
+struct Job {
+    settings: Settings,
+    filter: Vec<sys::Instruction>,
+    streams: [OwnedFd; 3],
+    upper: Option<OwnedFd>,
+    lowers: Vec<OwnedFd>,
+}
+
+/// Makes the container and waits for its end.
+fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
+    let job = receive(socket)?;
+    // Modes given below are meant exactly.
+    rustix::process::umask(Mode::empty());
+    let provision = Provision::new(&job.settings)?;
+    let mut lowers: Vec<BorrowedFd<'_>> = job.lowers.iter().map(AsFd::as_fd).collect();
+    lowers.push(provision.stubs());
+    let root =
+        upper::overlay(&lowers, job.upper.as_ref().map(AsFd::as_fd)).setup("mount the root's layers")?;
+    drop(lowers);
+    // The overlay holds them now.
+    drop((job.lowers, job.upper));
+
+    let oom_kills = oom_kills();
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if job.settings.net == Net::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    let helper = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+        .setup("refer to the sandbox helper")?;
+    match sys::clone3(namespaces).setup("make the namespaces")? {
+        sys::Side::Child => {
+            let [stdin, stdout, stderr] = &job.streams;
+            let init = Init {
+                settings: &job.settings,
+                filter: &job.filter,
+                streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+                root: root.as_fd(),
+                provision: &provision,
+                socket,
+                helper: helper.as_fd(),
+            };
+            let report = init::become_command(&init);
+            // The builder hears the first report only, so the helper's own, which follows, does no harm.
+            let _gone = wire::send(socket, &report, &[]);
+            std::process::exit(REFUSED)
+        }
+        sys::Side::Parent(pidfd) => {
+            // The descriptors that only the container needs: its end must close them for good.
+            drop((job.streams, root, provision));
+            wait(socket, pidfd.as_fd(), oom_kills)
+        }
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
+    let gone = || SandboxError::Refused {
+        reason: "the builder is gone".to_owned(),
+    };
+    let odd = || SandboxError::Refused {
+        reason: "the builder sent an unexpected message".to_owned(),
+    };
+    let step = "hear from the builder";
+    let (start, mut fds) = wire::receive::<Start>(socket).setup(step)?.ok_or_else(gone)?;
+    if start.n_lowers > Spec::MAX_LOWERS || fds.len() != STANDARD_FDS + usize::from(start.has_upper) {
+        return Err(odd());
+    }
+    let upper = if start.has_upper { fds.pop() } else { None };
+    let [settings, filter, stdin, stdout, stderr] =
+        <[OwnedFd; STANDARD_FDS]>::try_from(fds).map_err(|_| odd())?;
+    let mut lowers = Vec::with_capacity(start.n_lowers);
+    while lowers.len() < start.n_lowers {
+        let ((), batch) = wire::receive(socket).setup(step)?.ok_or_else(gone)?;
+        if batch.is_empty() {
+            return Err(odd());
+        }
+        lowers.extend(batch);
+    }
+    let settings = serde_json::from_slice(&contents(settings).setup(step)?).map_err(|_| odd())?;
+    let filter = seccomp::decode(&contents(filter).setup(step)?).ok_or_else(odd)?;
+    Ok(Job {
+        settings,
+        filter,
+        streams: [stdin, stdout, stderr],
+        upper,
+        lowers,
+    })
+}
+
+/// Reads a whole memfd, from its start: its offset is shared with other helpers.
+fn contents(memfd: OwnedFd) -> std::io::Result<Vec<u8>> {
+    let file = File::from(memfd);
+    let size = usize::try_from(file.metadata()?.len()).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Waits for process 1; kills it when the builder closes its side or dies. Process 1 can be waited for only after every
+/// other process of its namespace is gone.
+fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, oom_kills: Option<u64>) -> Result<Exit> {
+    let mut listening = true;
+    loop {
+        let ended = PollFd::from_borrowed_fd(pidfd, PollFlags::IN);
+        let control = PollFd::from_borrowed_fd(socket, PollFlags::IN);
+        let mut fds = [ended, control];
+        let polled = if listening { &mut fds[..] } else { &mut fds[..1] };
+        rustix::io::retry_on_intr(|| rustix::event::poll(polled, None)).setup("wait for the container")?;
+        let [ended, control] = &fds;
+        if !ended.revents().is_empty() {
+            break;
+        }
+        if !control.revents().is_empty() {
+            // An error means that it is dead already.
+            let _dead = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+            listening = false;
+        }
+    }
+    let status = rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)
+        .setup("wait for the container")?
+        .ok_or_else(|| SandboxError::Refused {
+            reason: "the container's process vanished".to_owned(),
+        })?;
+    let signal = status.terminating_signal();
+    let code = status
+        .exit_status()
+        .or(signal.map(|signal| 128 + signal))
+        .unwrap_or(REFUSED);
+    let killed_meanwhile = oom_kills
+        .zip(self::oom_kills())
+        .is_some_and(|(before, after)| before < after);
+    Ok(Exit {
+        code,
+        signal,
+        oom: code == 137 && killed_meanwhile,
+        why: None,
+    })
+}
+
+/// The machine's count of OOM kills: without a cgroup of its own this is the best hint at why a process was killed.
+fn oom_kills() -> Option<u64> {
+    let mut text = String::new();
+    File::open("/proc/vmstat").ok()?.read_to_string(&mut text).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))
+        .and_then(|count| count.trim().parse().ok())
+}

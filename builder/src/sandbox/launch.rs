@@ -1,0 +1,225 @@
+//! The builder's side of a run: starts the helper, hands over settings and descriptors, waits for the report.
+//!
+//! Mounts nothing and forks nothing by itself: this side has threads.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio as ProcessStdio};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+
+use super::error::{Result, SandboxError, Step as _};
+use super::helper::MARKER;
+use super::spec::{Exit, Spec, Stdio};
+use super::wire::{self, FDS_PER_MESSAGE, Report, Start};
+use super::{mount, profile, seccomp, sys};
+
+/// Returns an error if this process can't run containers.
+pub(crate) fn probe() -> Result<()> {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        Ok(())
+    } else {
+        Err(SandboxError::NotRoot { uid: uid.as_raw() })
+    }
+}
+
+/// Gives this process a mount namespace of its own, which nothing leaks from. Must be called before any thread starts.
+pub(crate) fn enter_private_mounts() -> Result<()> {
+    sys::unshare_mounts().step("enter a private mount namespace")?;
+    mount::make_all_private().step("make all mounts private")
+}
+
+/// The program that becomes container after container: a sealed copy of this one, and the compiled filter.
+///
+/// The copy, not the file, is what a container could reach as `/proc/self/exe`.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    program: OwnedFd,
+    filter: OwnedFd,
+}
+
+impl Helper {
+    /// Copies this program and compiles the filter; a few milliseconds, once per process.
+    pub(crate) fn load() -> Result<Self> {
+        probe()?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let exe = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty())
+            .step("open this program's file")?;
+        let program = memfd("ashlar-helper", MemfdFlags::EXEC)?;
+        let size = rustix::fs::fstat(&exe)
+            .step("ask for this program's size")?
+            .st_size
+            .cast_unsigned();
+        let mut copied = 0;
+        while copied < size {
+            let left = usize::try_from(size - copied).unwrap_or(usize::MAX);
+            match rustix::fs::sendfile(&program, &exe, None, left).step("copy this program")? {
+                0 => break,
+                n => copied += n as u64,
+            }
+        }
+        seal(program.as_fd())?;
+        let code = seccomp::compile(&profile::default_profile());
+        let filter = memfd_with("ashlar-filter", &seccomp::encode(&code))?;
+        Ok(Self { program, filter })
+    }
+}
+
+/// Makes a sealable memfd; kernels before 6.3 don't know the flag that says whether it may be executed.
+fn memfd(name: &str, kind: MemfdFlags) -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(name, flags | kind) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        other => other,
+    }
+    .step(format!("create {name}"))
+}
+
+fn memfd_with(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
+    let mut file = File::from(memfd(name, MemfdFlags::NOEXEC_SEAL)?);
+    file.write_all(bytes).step(format!("write {name}"))?;
+    seal(file.as_fd())?;
+    Ok(file.into())
+}
+
+fn seal(fd: BorrowedFd<'_>) -> Result<()> {
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(fd, seals).step("seal a memfd")
+}
+
+/// Something to poll: once its descriptor is readable (or hung up), the container is killed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cancel<'a>(Option<BorrowedFd<'a>>);
+
+impl<'a> Cancel<'a> {
+    /// Returns a cancellation by `fd`: an eventfd, or a pipe whose other end is written to or closed.
+    pub(crate) fn on(fd: BorrowedFd<'a>) -> Self {
+        Self(Some(fd))
+    }
+
+    /// Returns a cancellation that never happens.
+    pub(crate) fn never() -> Self {
+        Self(None)
+    }
+}
+
+/// Runs a process in a container and waits for its end. Blocking; may be called from any thread.
+///
+/// `Ok` says that every process of the container is gone, and that the upper is complete.
+pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit> {
+    if spec.lowers.len() > Spec::MAX_LOWERS {
+        let reason = format!(
+            "{} layers: overlayfs takes {}",
+            spec.lowers.len(),
+            Spec::MAX_LOWERS
+        );
+        return Err(SandboxError::Refused { reason });
+    }
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .step("make a socket pair")?;
+    let mut child = spawn(helper, theirs)?;
+    let outcome =
+        start(helper, spec, &stdio, ours.as_fd()).and_then(|()| follow(ours.as_fd(), stdio, cancel));
+    // However it went: closing the socket makes a helper that is still there kill its container and end.
+    drop(ours);
+    let status = child.wait().step("wait for the sandbox helper")?;
+    outcome?.ok_or_else(|| SandboxError::HelperDied {
+        status: status.to_string(),
+    })
+}
+
+/// The socket becomes the helper's standard input, so nothing has to be inheritable: no other child can get it.
+fn spawn(helper: &Helper, socket: OwnedFd) -> Result<Child> {
+    Command::new(mount::fd_path(helper.program.as_fd()))
+        .arg0(MARKER)
+        .env_clear()
+        .stdin(socket)
+        .stdout(ProcessStdio::null())
+        .stderr(ProcessStdio::null())
+        .spawn()
+        .step("start the sandbox helper")
+}
+
+fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd<'_>) -> Result<()> {
+    let settings = serde_json::to_vec(spec.settings)
+        .map_err(std::io::Error::from)
+        .step("encode the settings")?;
+    let settings = memfd_with("ashlar-settings", &settings)?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let null = rustix::fs::openat(CWD, "/dev/null", flags, Mode::empty()).step("open /dev/null")?;
+    let stdin = stdio.stdin.unwrap_or(null.as_fd());
+    let mut fds = vec![
+        settings.as_fd(),
+        helper.filter.as_fd(),
+        stdin,
+        stdio.stdout,
+        stdio.stderr,
+    ];
+    fds.extend(spec.upper.map(super::Upper::base));
+    let message = Start {
+        n_lowers: spec.lowers.len(),
+        has_upper: spec.upper.is_some(),
+    };
+    let step = "hand a container over to the helper";
+    wire::send(socket, &message, &fds).step(step)?;
+    for lowers in spec.lowers.chunks(FDS_PER_MESSAGE) {
+        wire::send(socket, &(), lowers).step(step)?;
+    }
+    Ok(())
+}
+
+/// Waits for the report; `None` if the helper ended without one.
+fn follow(socket: BorrowedFd<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Option<Exit>> {
+    let mut on_terminal = stdio.on_terminal;
+    let mut cancelled = false;
+    loop {
+        if let (Some(fd), false) = (cancel.0, cancelled) {
+            let mut fds = [
+                PollFd::from_borrowed_fd(socket, PollFlags::IN),
+                PollFd::from_borrowed_fd(fd, PollFlags::IN),
+            ];
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))
+                .step("wait for the container")?;
+            let [report, stop] = &fds;
+            if !stop.revents().is_empty() && report.revents().is_empty() {
+                // The helper sees its socket end, kills the container and reports as usual.
+                rustix::net::shutdown(socket, Shutdown::Write).step("stop the container")?;
+                cancelled = true;
+                continue;
+            }
+        }
+        let Some((report, fds)) = wire::receive::<Report>(socket).step("hear from the sandbox helper")?
+        else {
+            return if cancelled {
+                Err(SandboxError::Cancelled)
+            } else {
+                Ok(None)
+            };
+        };
+        match report {
+            Report::Terminal => {
+                if let (Some(give), Some(fd)) = (on_terminal.take(), fds.into_iter().next()) {
+                    give(fd);
+                }
+            }
+            Report::Ended(_) if cancelled => return Err(SandboxError::Cancelled),
+            Report::Ended(exit) => return Ok(Some(exit)),
+            Report::Refused { reason } => return Err(SandboxError::Refused { reason }),
+            Report::Failed { step, os_error } => {
+                let source = std::io::Error::from_raw_os_error(os_error);
+                return Err(SandboxError::Setup { step, source });
+            }
+        }
+    }
+}

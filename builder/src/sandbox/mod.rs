@@ -1,0 +1,45 @@
+//! Containers: one process in its own namespaces, on an overlay of layers, with Docker's default profile.
+//!
+//! A run has three processes. The *builder* sends settings and descriptors over a socket (`launch`). The *helper*, this
+//! same binary from a sealed memfd, mounts the overlay, makes the namespaces and waits (`helper`); it is there because
+//! only a process with one thread may go on after a fork. *Init*, process 1 of the container, mounts the rest, drops
+//! its rights and becomes the command (`init`, `rootfs`, `identity`). Whichever of the first two dies takes the rest
+//! along: the helper sees its socket close, init has a death signal, and process 1's end ends its pid namespace.
+//! Nothing is mounted where another process could see it, so nothing has to be cleaned up.
+//!
+//! Not here: finding out what to run, packing what changed, networks other than none and the host's.
+//!
+//! Known holes and deviations from Docker:
+//! - Everything needs root; there is no user namespace yet, so root in the container is root, less capabilities.
+//! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
+//!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
+//! - Layers are given to overlayfs as detached mounts, which needs Linux 6.15.
+//! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper, and stays there.
+
+mod error;
+mod helper;
+mod identity;
+mod init;
+mod launch;
+mod lower;
+mod mount;
+mod network;
+mod profile;
+mod rootfs;
+mod seccomp;
+mod spec;
+mod sys;
+mod upper;
+pub(crate) mod user;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::{Result, SandboxError};
+pub(crate) use helper::helper_entry;
+pub(crate) use launch::{Cancel, Helper, enter_private_mounts, probe, run};
+pub(crate) use lower::{Lower, can_mount, mount_erofs, tiny_image};
+pub(crate) use network::{NetworkChoice, choose};
+pub(crate) use spec::{Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use upper::Upper;

@@ -1,0 +1,132 @@
+//! Containers with busybox, as root. Here: how the tests make them.
+
+mod life;
+mod seen;
+mod trees;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::{Cancel, Exit, Helper, Lower, Result, Settings, Spec, Stdio, Upper};
+
+/// Says why a test that needs root does nothing without it.
+fn skipped() -> bool {
+    let skip = super::probe().is_err();
+    if skip {
+        eprintln!("SKIPPED: needs root");
+    }
+    skip
+}
+
+fn helper() -> &'static Helper {
+    static HELPER: OnceLock<Helper> = OnceLock::new();
+    HELPER.get_or_init(|| Helper::load().unwrap())
+}
+
+/// A root with a static busybox and the links that the tests use.
+fn busybox() -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let bin = dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::hard_link("/bin/busybox", bin.join("busybox"))
+        .or_else(|_| {
+            let mut from = File::open("/bin/busybox")?;
+            let mut to = File::create(bin.join("busybox"))?;
+            std::io::copy(&mut from, &mut to)?;
+            use std::os::unix::fs::PermissionsExt as _;
+            to.set_permissions(std::fs::Permissions::from_mode(0o755))
+        })
+        .unwrap();
+    for name in [
+        "sh", "cat", "ls", "true", "env", "id", "grep", "awk", "mount", "mknod", "dd", "sleep", "touch", "ln",
+    ] {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+    }
+    dir
+}
+
+fn open(path: &Path) -> OwnedFd {
+    File::open(path).unwrap().into()
+}
+
+/// Everything that a run gave back.
+struct Outcome {
+    exit: Result<Exit>,
+    output: String,
+    upper: Upper,
+}
+
+impl Outcome {
+    fn code(&self) -> i32 {
+        self.exit.as_ref().unwrap().code
+    }
+
+    /// Paths of the upper, sorted.
+    fn changed(&self) -> Vec<String> {
+        let base = super::mount::fd_path(self.upper.dir());
+        let mut found = Vec::new();
+        let mut left = vec![String::new()];
+        while let Some(below) = left.pop() {
+            for entry in std::fs::read_dir(format!("{base}{below}")).unwrap() {
+                let entry = entry.unwrap();
+                let path = format!("{below}/{}", entry.file_name().to_string_lossy());
+                if entry.file_type().unwrap().is_dir() {
+                    left.push(path.clone());
+                }
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+fn run_in(root: &Path, settings: &Settings) -> Outcome {
+    let dir = open(root);
+    let lower = Lower::unpacked(dir.as_fd()).unwrap();
+    run_on(&[lower.as_fd()], settings)
+}
+
+fn run_on(lowers: &[BorrowedFd<'_>], settings: &Settings) -> Outcome {
+    let upper = Upper::tmpfs(64 << 20).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut output = Vec::new();
+        reader.read_to_end(&mut output).unwrap();
+        String::from_utf8_lossy(&output).into_owned()
+    });
+    let spec = Spec {
+        lowers,
+        upper: Some(&upper),
+        settings,
+    };
+    let stdio = Stdio {
+        stdin: None,
+        stdout: writer.as_fd(),
+        stderr: writer.as_fd(),
+        on_terminal: None,
+    };
+    let exit = super::run(helper(), &spec, stdio, Cancel::never());
+    drop(writer);
+    Outcome {
+        exit,
+        output: reading.join().unwrap(),
+        upper,
+    }
+}
+
+fn shell(script: &str) -> Settings {
+    Settings {
+        args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        env: vec![("PATH".to_owned(), "/bin".to_owned())],
+        ..Settings::default()
+    }
+}
+
+/// Runs a script as root in a fresh busybox container.
+fn sh(script: &str) -> Outcome {
+    run_in(busybox().path(), &shell(script))
+}

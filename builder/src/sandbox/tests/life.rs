@@ -1,0 +1,238 @@
+//! How containers end: by themselves, by request, and with whoever started them.
+
+use super::*;
+
+/// Runs one command and checks code, signal and a part of the explanation.
+fn check_exit(args: &[&str], code: i32, signal: Option<i32>, why: Option<&str>) {
+    let settings = Settings {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        ..shell("")
+    };
+    let root = busybox();
+    let plain = root.path().join("bin/plain");
+    std::fs::File::create(&plain).unwrap();
+    let script = root.path().join("bin/lost");
+    std::io::Write::write_all(&mut File::create(&script).unwrap(), b"#!/no/such/shell\n").unwrap();
+    let empty = root.path().join("bin/empty");
+    File::create(&empty).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    for file in [script, empty] {
+        File::open(file)
+            .unwrap()
+            .set_permissions(std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+    }
+    let exit = run_in(root.path(), &settings).exit.unwrap();
+    assert_eq!((exit.code, exit.signal), (code, signal), "{args:?}: {exit:?}");
+    match (&exit.why, why) {
+        (None, None) => {}
+        (Some(found), Some(why)) => assert!(found.contains(why), "{args:?}: {found}"),
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn exit_codes_are_the_commands_own_and_explained_when_nothing_ran() {
+    if skipped() {
+        return;
+    }
+    for code in [0, 1, 2, 7, 125, 126, 127, 137, 143, 255] {
+        check_exit(&["sh", "-c", &format!("exit {code}")], code, None, None);
+    }
+    check_exit(&["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137, None, None);
+    check_exit(&["nothing"], 127, None, Some("`nothing` not found in the PATH"));
+    check_exit(
+        &["/bin/nothing"],
+        127,
+        None,
+        Some("`/bin/nothing` not found in the image"),
+    );
+    check_exit(
+        &["/bin/lost"],
+        127,
+        None,
+        Some("interpreter or loader is missing"),
+    );
+    check_exit(&["plain"], 126, None, Some("not executable"));
+    check_exit(&["/bin"], 126, None, Some("is a directory"));
+    check_exit(&["empty"], 126, None, Some("exec format error"));
+    check_exit(&[""], 127, None, Some("not found"));
+}
+
+#[test]
+fn background_processes_end_with_the_first() {
+    if skipped() {
+        return;
+    }
+    let outcome = sh("(sleep 1000 &) ; exit 7");
+    // `run` returned although the background process still held the output; the reader ended because it is dead.
+    assert_eq!(outcome.code(), 7);
+}
+
+#[test]
+fn cancelling_kills() {
+    if skipped() {
+        return;
+    }
+    let root = busybox();
+    let lower = Lower::unpacked(open(root.path()).as_fd()).unwrap();
+    let upper = Upper::tmpfs(1 << 20).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (stop, stopper) = std::io::pipe().unwrap();
+    let stopping = std::thread::spawn(move || {
+        // The process runs: its first output is here.
+        let mut byte = [0];
+        reader.read_exact(&mut byte).unwrap();
+        drop(stopper);
+        reader.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let settings = shell("trap '' TERM; echo x; sleep 1000");
+    let spec = Spec {
+        lowers: &[lower.as_fd()],
+        upper: Some(&upper),
+        settings: &settings,
+    };
+    let stdio = Stdio {
+        stdin: None,
+        stdout: writer.as_fd(),
+        stderr: writer.as_fd(),
+        on_terminal: None,
+    };
+    let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::on(stop.as_fd()));
+    drop(writer);
+    assert!(
+        matches!(exit, Err(crate::sandbox::SandboxError::Cancelled)),
+        "{exit:?}"
+    );
+    // End of file: nobody of the container is left.
+    stopping.join().unwrap();
+}
+
+#[test]
+fn a_terminal_is_the_containers_own() {
+    if skipped() {
+        return;
+    }
+    let root = busybox();
+    let lower = Lower::unpacked(open(root.path()).as_fd()).unwrap();
+    let settings = Settings {
+        terminal: Some(crate::sandbox::TerminalSize {
+            rows: 33,
+            columns: 99,
+        }),
+        ..shell("busybox tty; busybox stty size; exit 3")
+    };
+    let null = File::open("/dev/null").unwrap();
+    let (give, master) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let mut file = File::from(master.recv().unwrap());
+        // Linux ends a terminal whose last user is gone with EIO.
+        let (mut output, mut buffer) = (Vec::new(), [0; 512]);
+        while let Ok(n @ 1..) = file.read(&mut buffer) {
+            output.extend_from_slice(&buffer[..n]);
+        }
+        String::from_utf8(output).unwrap()
+    });
+    let stdio = Stdio {
+        stdin: None,
+        stdout: null.as_fd(),
+        stderr: null.as_fd(),
+        on_terminal: Some(Box::new(move |fd| give.send(fd).unwrap())),
+    };
+    let spec = Spec {
+        lowers: &[lower.as_fd()],
+        upper: None,
+        settings: &settings,
+    };
+    let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::never()).unwrap();
+    assert_eq!(exit.code, 3);
+    assert_eq!(reading.join().unwrap(), "/dev/pts/0\r\n33 99\r\n");
+}
+
+/// Not a test by itself: what `nothing_survives` kills. It runs a container on its own standard output.
+#[test]
+fn stand_in_builder() {
+    let Some(root) = std::env::var_os("ASHLAR_TEST_STAND_IN") else {
+        return;
+    };
+    crate::sandbox::enter_private_mounts().unwrap();
+    let lower = Lower::unpacked(open(Path::new(&root)).as_fd()).unwrap();
+    let upper = Upper::tmpfs(1 << 20).unwrap();
+    let settings = shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000");
+    let (stdout, stderr) = (std::io::stdout(), File::create("/dev/null").unwrap());
+    let spec = Spec {
+        lowers: &[lower.as_fd()],
+        upper: Some(&upper),
+        settings: &settings,
+    };
+    let stdio = Stdio {
+        stdin: None,
+        stdout: stdout.as_fd(),
+        stderr: stderr.as_fd(),
+        on_terminal: None,
+    };
+    let _killed = crate::sandbox::run(helper(), &spec, stdio, Cancel::never());
+}
+
+/// Returns the helper that a process started.
+fn helper_of(parent: u32) -> Option<u32> {
+    std::fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let ours = status.contains(&format!("\nPPid:\t{parent}\n"));
+        (ours && command.starts_with(crate::sandbox::helper::MARKER.as_bytes())).then_some(pid)
+    })
+}
+
+/// Starts a builder with a running container, kills one of its processes, and waits until nobody holds the output.
+fn check_nothing_survives(victim: impl Fn(u32) -> u32) {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    // Made here: the one that is killed can't remove it.
+    let root = busybox();
+    let mut builder = std::process::Command::new("/proc/self/exe")
+        .args(["--exact", "sandbox::tests::life::stand_in_builder", "--nocapture"])
+        .env("ASHLAR_TEST_STAND_IN", root.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = builder.stdout.take().unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 256];
+    let mut killed = false;
+    loop {
+        let mut fds = [PollFd::new(&output, PollFlags::IN)];
+        let deadline = Timespec {
+            tv_sec: 20,
+            tv_nsec: 0,
+        };
+        assert_eq!(
+            rustix::event::poll(&mut fds, Some(&deadline)),
+            Ok(1),
+            "somebody is left: {seen}"
+        );
+        let n = output.read(&mut buffer).unwrap();
+        if n == 0 {
+            break;
+        }
+        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        if !killed && seen.contains("the container runs") {
+            let pid = i32::try_from(victim(builder.id())).unwrap();
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            killed = true;
+        }
+    }
+    assert!(killed, "{seen}");
+    builder.wait().unwrap();
+}
+
+#[test]
+fn nothing_survives_when_builder_or_helper_is_killed() {
+    if skipped() {
+        return;
+    }
+    check_nothing_survives(|builder| builder);
+    check_nothing_survives(|builder| helper_of(builder).expect("a helper runs"));
+}

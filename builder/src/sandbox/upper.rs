@@ -1,0 +1,108 @@
+//! Where a container's changes go: thrown away after they were packed.
+//!
+//! Two kinds: a tmpfs with a budget, and a directory on disk. What is *in* it is the packer's business. A loop-mounted
+//! ext4 image, which is faster than a directory when a tmpfs is too small, is not here.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{Result, Step as _};
+use super::mount::{self, NODEV, NOSUID, Param};
+
+/// Free space below which a tmpfs counts as full: a writer that met ENOSPC may have given a little back since.
+const NEARLY_FULL_BYTES: u64 = 1 << 20;
+
+/// The upper and work directory of one overlay. Dropping it frees a tmpfs; a directory's content is its owner's to
+/// remove.
+#[derive(Debug)]
+pub(crate) struct Upper {
+    /// Detached mount with `upper` and `work` in it.
+    base: OwnedFd,
+    upper: OwnedFd,
+    /// A tmpfs has a budget of its own; a directory shares its file system's.
+    tmpfs: bool,
+}
+
+impl Upper {
+    /// Returns an upper in memory that can hold `size_bytes`.
+    pub(crate) fn tmpfs(size_bytes: u64) -> Result<Self> {
+        // The default limit of inodes follows the machine's memory; small files need more than one per page.
+        let inodes = (size_bytes / 1024).max(1 << 16).to_string();
+        let size = size_bytes.to_string();
+        let params = [
+            Param::Text("source", "tmpfs"),
+            Param::Text("size", &size),
+            Param::Text("nr_inodes", &inodes),
+            Param::Text("mode", "0700"),
+        ];
+        let base = mount::create("tmpfs", &params, NOSUID | NODEV).step("mount a tmpfs for changes")?;
+        Self::prepare(base, true)
+    }
+
+    /// Returns an upper in an empty directory, which must not be on overlayfs.
+    pub(crate) fn directory(dir: BorrowedFd<'_>) -> Result<Self> {
+        let base = mount::bind(dir, "", NOSUID | NODEV).step("bind the scratch directory for changes")?;
+        Self::prepare(base, false)
+    }
+
+    fn prepare(base: OwnedFd, tmpfs: bool) -> Result<Self> {
+        // The upper's mode is what the container sees as the mode of `/`.
+        for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
+            let mode = Mode::from_raw_mode(mode);
+            rustix::fs::mkdirat(&base, name, mode).step(format!("make the {name} directory"))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let upper =
+            rustix::fs::openat(&base, "upper", flags, Mode::empty()).step("open the upper directory")?;
+        Ok(Self { base, upper, tmpfs })
+    }
+
+    /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.upper.as_fd()
+    }
+
+    /// Says whether a tmpfs's budget is used up, so that a failed run is worth another try on disk.
+    pub(crate) fn is_full(&self) -> Result<bool> {
+        if !self.tmpfs {
+            return Ok(false);
+        }
+        let stat = rustix::fs::fstatvfs(&self.base).step("ask for the free space of a tmpfs")?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize) < NEARLY_FULL_BYTES || stat.f_favail == 0)
+    }
+
+    /// The mount that holds both directories.
+    pub(super) fn base(&self) -> BorrowedFd<'_> {
+        self.base.as_fd()
+    }
+}
+
+/// Mounts the overlay, detached. `lowers` top first, `base` as in [`Upper`].
+pub(super) fn overlay(lowers: &[BorrowedFd<'_>], base: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let opened = |name: &str| -> std::result::Result<Option<OwnedFd>, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        base.map(|base| rustix::fs::openat(base, name, flags, Mode::empty()))
+            .transpose()
+    };
+    let (upper, work) = (opened("upper")?, opened("work")?);
+    let mut params = vec![Param::Text("source", "overlay")];
+    params.extend(lowers.iter().map(|fd| Param::Fd("lowerdir+", *fd)));
+    if let (Some(upper), Some(work)) = (&upper, &work) {
+        params.push(Param::Fd("upperdir", upper.as_fd()));
+        params.push(Param::Fd("workdir", work.as_fd()));
+        // An upper is used once and packed by this process, so what a crash leaves is never trusted.
+        params.push(Param::Flag("volatile"));
+    }
+    // Distributions change the defaults; redirects and metadata-only copies would make the upper unreadable alone.
+    params.extend([
+        Param::Text("metacopy", "off"),
+        Param::Text("redirect_dir", "nofollow"),
+        Param::Text("index", "off"),
+        Param::Text("xino", "on"),
+    ]);
+    // No device node of an image or of a RUN can be opened: CAP_MKNOD is part of the profile.
+    mount::create("overlay", &params, NODEV)
+}

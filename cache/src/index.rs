@@ -1,0 +1,510 @@
+//! The index: step records, tree hashes, image names, and which compressed blobs exist for a layer. SQLite in WAL
+//! mode, so that any number of processes may use it and a crash leaves it whole.
+//!
+//! Nothing here is believed over content: a record is used only when the layer files it names are there, and losing
+//! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::digest::{DiffId, Digest, Key, TreeHash};
+use crate::record::Record;
+use crate::tree::Selection;
+
+/// Written into the file; an index of another version is set aside.
+const VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
+    created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX record_step ON record (step, created);
+CREATE TABLE tree_hash (input BLOB, selection TEXT, hash BLOB NOT NULL, PRIMARY KEY (input, selection)) WITHOUT ROWID;
+CREATE TABLE image (name TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB, created INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE blob (diff_id BLOB, codec TEXT, digest BLOB NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (diff_id, codec)) WITHOUT ROWID;
+";
+
+/// Says why the index can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// SQLite's own word.
+    #[error("index {path}: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A row that this program would not write.
+    #[error("index {path}: a row of `{table}` is malformed")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        table: &'static str,
+    },
+    /// The damaged file could not be moved away.
+    #[error("cannot set aside the damaged index {path}: {source}")]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A name in the local store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName {
+    /// Full reference, for instance `docker.io/library/app:1`; an untagged image has its config digest as name.
+    pub name: String,
+    /// The image's config: what `docker` calls the image ID.
+    pub config: Digest,
+    /// The manifest it was pulled or loaded with; `None` when it was built here.
+    pub manifest: Option<Digest>,
+    /// When the name was given, in seconds since the Unix epoch.
+    pub created_unix: i64,
+}
+
+/// A compressed form of a layer that is in the content store, or is known to a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size_bytes: u64,
+}
+
+/// The open index.
+#[derive(Debug)]
+pub struct Index {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+impl Index {
+    /// Opens the index, making it when missing. The second value is where a damaged one was moved to, if it was.
+    pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
+        match Self::try_open(path) {
+            Ok(index) => Ok((index, None)),
+            Err(error) if is_damage(&error) => {
+                let aside = set_aside(path)?;
+                Ok((Self::try_open(path)?, Some(aside)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_open(path: &Path) -> Result<Self, IndexError> {
+        let wrap = |source| IndexError::Sqlite {
+            path: path.to_owned(),
+            source,
+        };
+        let mut connection = Connection::open(path).map_err(wrap)?;
+        connection
+            .busy_timeout(std::time::Duration::from_secs(60))
+            .map_err(wrap)?;
+        let mode: String = connection
+            .pragma_query_value(None, "journal_mode", |row| row.get(0))
+            .map_err(wrap)?;
+        if mode != "wal" {
+            connection
+                .pragma_update(None, "journal_mode", "wal")
+                .map_err(wrap)?;
+        }
+        connection
+            .pragma_update(None, "synchronous", "full")
+            .map_err(wrap)?;
+        let version = user_version(&connection).map_err(wrap)?;
+        if version == 0 {
+            let transaction = connection
+                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+                .map_err(wrap)?;
+            // Another process may have been first.
+            if user_version(&transaction).map_err(wrap)? == 0 {
+                transaction.execute_batch(SCHEMA).map_err(wrap)?;
+                transaction
+                    .pragma_update(None, "user_version", VERSION)
+                    .map_err(wrap)?;
+            }
+            transaction.commit().map_err(wrap)?;
+        } else if version != VERSION {
+            return Err(IndexError::Malformed {
+                path: path.to_owned(),
+                table: "user_version",
+            });
+        }
+        Ok(Self {
+            connection: Mutex::new(connection),
+            path: path.to_owned(),
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wrap(&self) -> impl Fn(rusqlite::Error) -> IndexError + '_ {
+        |source| IndexError::Sqlite {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn malformed(&self, table: &'static str) -> IndexError {
+        IndexError::Malformed {
+            path: self.path.clone(),
+            table,
+        }
+    }
+
+    /// Returns the record of `key`.
+    pub fn record(&self, key: &Key) -> Result<Option<Record>, IndexError> {
+        self.one_record("SELECT * FROM record WHERE key = ?1", params![key.as_bytes()])
+    }
+
+    /// Returns the newest record of a step, whatever its key.
+    pub fn latest(&self, step: &str) -> Result<Option<Record>, IndexError> {
+        self.one_record(
+            "SELECT * FROM record WHERE step = ?1 ORDER BY created DESC LIMIT 1",
+            params![step],
+        )
+    }
+
+    fn one_record(&self, query: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Option<Record>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(query).map_err(self.wrap())?;
+        let row = statement
+            .query_row(params, |row| {
+                Ok((
+                    row.get::<_, Vec<u8>>("key")?,
+                    row.get::<_, String>("step")?,
+                    row.get::<_, Vec<u8>>("layers")?,
+                    row.get::<_, String>("components")?,
+                    row.get::<_, i64>("created")?,
+                    row.get::<_, i64>("took_ms")?,
+                ))
+            })
+            .optional()
+            .map_err(self.wrap())?;
+        let Some((key, step, layers, components, created_unix, took_ms)) = row else {
+            return Ok(None);
+        };
+        let malformed = || self.malformed("record");
+        Ok(Some(Record {
+            key: Key::from_bytes(key.try_into().map_err(|_| malformed())?),
+            layers: split_diff_ids(&layers).ok_or_else(malformed)?,
+            components: serde_json::from_str(&components).map_err(|_| malformed())?,
+            step,
+            created_unix,
+            took_ms: u64::try_from(took_ms).unwrap_or(0),
+        }))
+    }
+
+    /// Remembers a finished step, replacing what was there under its key. Tree hashes memoised for the replaced
+    /// result are forgotten: they were hashes of other bytes.
+    pub fn put_record(&self, record: &Record) -> Result<(), IndexError> {
+        let layers: Vec<u8> = record.layers.iter().flat_map(|layer| *layer.as_bytes()).collect();
+        let components = serde_json::to_string(&record.components).expect("strings are valid JSON");
+        let mut connection = self.connection();
+        let transaction = connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(self.wrap())?;
+        transaction
+            .prepare_cached(
+                "DELETE FROM tree_hash WHERE input = ?1 AND EXISTS (SELECT 1 FROM record WHERE key = ?1 AND layers <> ?2)",
+            )
+            .and_then(|mut statement| statement.execute(params![record.key.as_bytes(), layers]))
+            .map_err(self.wrap())?;
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO record VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    record.key.as_bytes(),
+                    record.step,
+                    layers,
+                    components,
+                    record.created_unix,
+                    i64::try_from(record.took_ms).unwrap_or(i64::MAX),
+                ])
+            })
+            .map_err(self.wrap())?;
+        transaction.commit().map_err(self.wrap())
+    }
+
+    /// Returns the memoised hash of a selection of a result.
+    pub fn tree_hash(&self, input: &Key, selection: &Selection) -> Result<Option<TreeHash>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT hash FROM tree_hash WHERE input = ?1 AND selection = ?2")
+            .map_err(self.wrap())?;
+        let row: Option<Vec<u8>> = statement
+            .query_row(params![input.as_bytes(), selection_text(selection)], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(self.wrap())?;
+        row.map(|hash| {
+            hash.try_into()
+                .map(TreeHash::from_bytes)
+                .map_err(|_| self.malformed("tree_hash"))
+        })
+        .transpose()
+    }
+
+    /// Memoises the hash of a selection of a result.
+    pub fn put_tree_hash(
+        &self,
+        input: &Key,
+        selection: &Selection,
+        hash: &TreeHash,
+    ) -> Result<(), IndexError> {
+        self.connection()
+            .prepare_cached("INSERT OR REPLACE INTO tree_hash VALUES (?1, ?2, ?3)")
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    input.as_bytes(),
+                    selection_text(selection),
+                    hash.as_bytes()
+                ])
+            })
+            .map_err(self.wrap())?;
+        Ok(())
+    }
+
+    /// Returns all image names, sorted by name.
+    pub fn images(&self) -> Result<Vec<ImageName>, IndexError> {
+        self.image_rows("SELECT * FROM image ORDER BY name", params![])
+    }
+
+    /// Returns the image that has exactly this name.
+    pub fn image(&self, name: &str) -> Result<Option<ImageName>, IndexError> {
+        Ok(self
+            .image_rows("SELECT * FROM image WHERE name = ?1", params![name])?
+            .pop())
+    }
+
+    fn image_rows(&self, query: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Vec<ImageName>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(query).map_err(self.wrap())?;
+        let rows = statement
+            .query_map(params, |row| {
+                Ok((
+                    row.get::<_, String>("name")?,
+                    row.get::<_, Vec<u8>>("config")?,
+                    row.get::<_, Option<Vec<u8>>>("manifest")?,
+                    row.get::<_, i64>("created")?,
+                ))
+            })
+            .map_err(self.wrap())?;
+        let digest = |bytes: Vec<u8>| {
+            bytes
+                .try_into()
+                .map(Digest::from_bytes)
+                .map_err(|_| self.malformed("image"))
+        };
+        rows.map(|row| {
+            let (name, config, manifest, created_unix) = row.map_err(self.wrap())?;
+            let manifest = manifest.map(digest).transpose()?;
+            Ok(ImageName {
+                name,
+                config: digest(config)?,
+                manifest,
+                created_unix,
+            })
+        })
+        .collect()
+    }
+
+    /// Gives a name to an image, taking it from whatever had it.
+    pub fn put_image(&self, image: &ImageName) -> Result<(), IndexError> {
+        self.connection()
+            .execute(
+                "INSERT OR REPLACE INTO image VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    image.name,
+                    image.config.as_bytes(),
+                    image.manifest.as_ref().map(|manifest| manifest.as_bytes()),
+                    image.created_unix
+                ],
+            )
+            .map_err(self.wrap())?;
+        Ok(())
+    }
+
+    /// Forgets a name. Says whether it was there.
+    pub fn remove_image(&self, name: &str) -> Result<bool, IndexError> {
+        let n_rows = self
+            .connection()
+            .execute("DELETE FROM image WHERE name = ?1", params![name])
+            .map_err(self.wrap())?;
+        Ok(n_rows > 0)
+    }
+
+    /// Returns the known compressed form of a layer. `codec` names codec, level and block size.
+    pub fn layer_blob(&self, layer: &DiffId, codec: &str) -> Result<Option<LayerBlob>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT digest, size FROM blob WHERE diff_id = ?1 AND codec = ?2")
+            .map_err(self.wrap())?;
+        let row: Option<(Vec<u8>, i64)> = statement
+            .query_row(params![layer.as_bytes(), codec], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()
+            .map_err(self.wrap())?;
+        let Some((digest, size_bytes)) = row else {
+            return Ok(None);
+        };
+        let malformed = || self.malformed("blob");
+        Ok(Some(LayerBlob {
+            digest: Digest::from_bytes(digest.try_into().map_err(|_| malformed())?),
+            size_bytes: u64::try_from(size_bytes).map_err(|_| malformed())?,
+        }))
+    }
+
+    /// Remembers a compressed form of a layer.
+    pub fn put_layer_blob(&self, layer: &DiffId, codec: &str, blob: &LayerBlob) -> Result<(), IndexError> {
+        let size = i64::try_from(blob.size_bytes).map_err(|_| self.malformed("blob"))?;
+        self.connection()
+            .execute(
+                "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, ?4)",
+                params![layer.as_bytes(), codec, blob.digest.as_bytes(), size],
+            )
+            .map_err(self.wrap())?;
+        Ok(())
+    }
+}
+
+fn user_version(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn selection_text(selection: &Selection) -> String {
+    serde_json::to_string(selection).expect("strings are valid JSON")
+}
+
+fn split_diff_ids(bytes: &[u8]) -> Option<Vec<DiffId>> {
+    let (ids, rest) = bytes.as_chunks::<32>();
+    rest.is_empty()
+        .then(|| ids.iter().map(|id| DiffId::from_bytes(*id)).collect())
+}
+
+/// Says whether the file itself is at fault, rather than the disk or another process.
+fn is_damage(error: &IndexError) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error {
+        IndexError::Sqlite { source, .. } => {
+            matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+        }
+        IndexError::Malformed { .. } => true,
+        IndexError::SetAside { .. } => false,
+    }
+}
+
+/// Moves a damaged index and its journals out of the way, keeping them for a look.
+fn set_aside(path: &Path) -> Result<PathBuf, IndexError> {
+    let with_suffix = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = (1..)
+        .map(|n| with_suffix(&format!(".damaged-{n}")))
+        .find(|candidate| !candidate.exists())
+        .expect("there are more numbers than files");
+    std::fs::rename(path, &aside).map_err(|source| IndexError::SetAside {
+        path: path.to_owned(),
+        source,
+    })?;
+    for journal in ["-wal", "-shm"] {
+        // A journal of the old file must not be replayed into the new one.
+        match std::fs::remove_file(with_suffix(journal)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(IndexError::SetAside {
+                    path: with_suffix(journal),
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Component;
+
+    fn record(seed: u8, step: &str, created_unix: i64) -> Record {
+        Record {
+            key: Key::from_bytes([seed; 32]),
+            layers: vec![DiffId::of(&[seed]), DiffId::of(b"base")],
+            components: vec![Component {
+                name: "command".to_owned(),
+                value: format!("echo {seed}"),
+            }],
+            step: step.to_owned(),
+            created_unix,
+            took_ms: 12,
+        }
+    }
+
+    #[test]
+    fn what_was_put_is_found_by_another_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let (index, aside) = Index::open(&path).unwrap();
+        assert_eq!(aside, None);
+        let (old, new) = (record(1, "RUN", 10), record(2, "RUN", 20));
+        index.put_record(&old).unwrap();
+        index.put_record(&new).unwrap();
+        let selection = Selection {
+            patterns: vec!["src/*.rs".to_owned()],
+        };
+        index
+            .put_tree_hash(&old.key, &selection, &TreeHash::from_bytes([7; 32]))
+            .unwrap();
+        let image = ImageName {
+            name: "docker.io/library/app:1".to_owned(),
+            config: Digest::of(b"config"),
+            manifest: None,
+            created_unix: 5,
+        };
+        index.put_image(&image).unwrap();
+
+        let (other, _) = Index::open(&path).unwrap();
+        assert_eq!(other.record(&old.key).unwrap(), Some(old.clone()));
+        assert_eq!(other.record(&Key::from_bytes([9; 32])).unwrap(), None);
+        assert_eq!(other.latest("RUN").unwrap(), Some(new));
+        assert_eq!(
+            other.tree_hash(&old.key, &selection).unwrap(),
+            Some(TreeHash::from_bytes([7; 32]))
+        );
+        other.put_record(&Record { took_ms: 99, ..old.clone() }).unwrap();
+        assert!(other.tree_hash(&old.key, &selection).unwrap().is_some());
+        other.put_record(&Record { layers: vec![], ..old.clone() }).unwrap();
+        assert_eq!(other.tree_hash(&old.key, &selection).unwrap(), None);
+        assert_eq!(other.images().unwrap(), std::slice::from_ref(&image));
+        assert_eq!(other.image(&image.name).unwrap(), Some(image.clone()));
+        assert!(other.remove_image(&image.name).unwrap());
+        assert!(!index.remove_image(&image.name).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_index_is_set_aside_not_believed() {
+        for damage in [
+            &b"not a database, but long enough to look like one at first sight"[..],
+            &[0xff; 8192],
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("index");
+            std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), damage).unwrap();
+            let (index, aside) = Index::open(&path).unwrap();
+            assert_eq!(aside, Some(dir.path().join("index.damaged-1")));
+            assert_eq!(index.images().unwrap(), []);
+        }
+    }
+}

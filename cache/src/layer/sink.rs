@@ -1,0 +1,134 @@
+//! One sequential pass: what goes in is written after the head of the layer file and hashed on a second thread.
+//!
+//! Doesn't know what it writes. A layer below one chunk starts no thread.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use sha2::{Digest as _, Sha256};
+
+use super::TAR_OFFSET;
+use crate::digest::DiffId;
+use crate::error::{Error, Problem, Result};
+
+const CHUNK_BYTES: usize = 1 << 20;
+/// Chunks on the way to the hashing thread; a bound for the memory, and enough that neither side waits.
+const QUEUE: usize = 4;
+
+/// A layer's tar stream being written.
+pub(super) struct Sink {
+    file: File,
+    chunk: Vec<u8>,
+    /// Bytes taken, written or not.
+    taken_bytes: u64,
+    max_bytes: u64,
+    hashing: Option<Hashing>,
+}
+
+/// A thread that hashes chunks and gives them back.
+struct Hashing {
+    chunks: SyncSender<Vec<u8>>,
+    emptied: Receiver<Vec<u8>>,
+    thread: JoinHandle<Sha256>,
+}
+
+impl Hashing {
+    fn start() -> Self {
+        let (chunks, incoming) = sync_channel::<Vec<u8>>(QUEUE);
+        let (outgoing, emptied) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut sha256 = Sha256::new();
+            for mut chunk in incoming {
+                sha256.update(&chunk);
+                chunk.clear();
+                // The writer may be gone already, then nobody needs the chunk.
+                drop(outgoing.send(chunk));
+            }
+            sha256
+        });
+        Self {
+            chunks,
+            emptied,
+            thread,
+        }
+    }
+
+    fn push(&self, chunk: Vec<u8>) -> Vec<u8> {
+        self.chunks
+            .send(chunk)
+            .expect("because the thread ends only after this end is closed");
+        self.emptied
+            .try_recv()
+            .unwrap_or_else(|_| Vec::with_capacity(CHUNK_BYTES))
+    }
+}
+
+impl Sink {
+    /// Starts the stream in `file`, which is empty.
+    pub(super) fn new(file: File, max_bytes: u64) -> Self {
+        Self {
+            file,
+            chunk: Vec::new(),
+            taken_bytes: 0,
+            max_bytes,
+            hashing: None,
+        }
+    }
+
+    /// Returns the number of bytes taken so far.
+    pub(super) fn position(&self) -> u64 {
+        self.taken_bytes
+    }
+
+    /// Appends `data` to the stream.
+    pub(super) fn put(&mut self, mut data: &[u8]) -> Result<()> {
+        if data.len() as u64 > self.max_bytes - self.taken_bytes {
+            return Err(Problem::TooLarge(self.max_bytes).of(0, b""));
+        }
+        while !data.is_empty() {
+            let (now, later) = data.split_at(data.len().min(CHUNK_BYTES - self.chunk.len()));
+            self.chunk.extend_from_slice(now);
+            self.taken_bytes += now.len() as u64;
+            if self.chunk.len() == CHUNK_BYTES {
+                self.write_chunk()?;
+                let hashing = self.hashing.get_or_insert_with(Hashing::start);
+                self.chunk = hashing.push(std::mem::take(&mut self.chunk));
+            }
+            data = later;
+        }
+        Ok(())
+    }
+
+    /// Appends `count` zeros, fewer than a block's worth.
+    pub(super) fn pad(&mut self, count: u64) -> Result<()> {
+        let count = usize::try_from(count).expect("because it is below a block");
+        self.put(&[0; 512][..count])
+    }
+
+    fn write_chunk(&self) -> Result<()> {
+        let start = TAR_OFFSET + self.taken_bytes - self.chunk.len() as u64;
+        self.file
+            .write_all_at(&self.chunk, start)
+            .map_err(Error::WriteLayer)
+    }
+
+    /// Writes what is left; returns the file, the digest of the stream and its length.
+    pub(super) fn finish(mut self) -> Result<(File, DiffId, u64)> {
+        self.write_chunk()?;
+        let mut sha256 = match self.hashing.take() {
+            None => Sha256::new(),
+            Some(hashing) => {
+                drop(hashing.chunks);
+                hashing.thread.join().expect("because hashing does not panic")
+            }
+        };
+        sha256.update(&self.chunk);
+        Ok((
+            self.file,
+            DiffId::from_bytes(sha256.finalize().into()),
+            self.taken_bytes,
+        ))
+    }
+}

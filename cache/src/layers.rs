@@ -1,0 +1,173 @@
+//! The layer files of a store, by diff ID. Each is written once, by rename, and never changed.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::blobs::commit_file;
+use crate::digest::DiffId;
+use crate::incomplete::Incomplete;
+use crate::layer::{LayerFile, LayerWriter, Limits, Written};
+
+/// Says why a layer can't be had or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LayersError {
+    /// The file system's word.
+    #[error("cannot {action} layer {layer}: {source}")]
+    Io {
+        /// `open`, `write`, `commit`.
+        action: &'static str,
+        /// Which, when known.
+        layer: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file's content is at fault.
+    #[error(transparent)]
+    Layer(#[from] crate::Error),
+    /// The bytes are not the layer that was expected.
+    #[error("layer {expected} is not what was sent: the tar stream hashes to {actual}")]
+    Mismatch {
+        /// What a config promised.
+        expected: DiffId,
+        /// What the stream is.
+        actual: DiffId,
+    },
+}
+
+/// The layers of a store.
+#[derive(Debug)]
+pub struct Layers {
+    dir: PathBuf,
+    open: Mutex<HashMap<DiffId, Arc<LayerFile>>>,
+}
+
+/// A layer that is being written, in the process's scratch space.
+#[derive(Debug)]
+pub struct Draft {
+    /// Empty, open for reading and writing: what [`LayerWriter::create`] and [`crate::layer::import`] want.
+    file: File,
+    path: PathBuf,
+}
+
+impl Layers {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Returns where the layer's file is, or would be.
+    pub fn path(&self, layer: &DiffId) -> PathBuf {
+        self.dir.join(layer.hex())
+    }
+
+    /// Returns when the layer was made here, in seconds since the Unix epoch; `None` when it isn't here.
+    pub fn made_unix(&self, layer: &DiffId) -> Option<i64> {
+        std::fs::metadata(self.path(layer)).ok().map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta))
+    }
+
+    /// Says whether the layer's file is here.
+    pub fn contains(&self, layer: &DiffId) -> bool {
+        self.path(layer).is_file()
+    }
+
+    /// Opens a layer; a process opens each only once.
+    pub fn get(&self, layer: &DiffId) -> Result<Arc<LayerFile>, LayersError> {
+        if let Some(open) = self.opened().get(layer) {
+            return Ok(Arc::clone(open));
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(self.path(layer))
+            .map_err(|source| LayersError::Io {
+                action: "open",
+                layer: layer.to_string(),
+                source,
+            })?;
+        let opened = Arc::new(LayerFile::open(file, *layer)?);
+        Ok(Arc::clone(self.opened().entry(*layer).or_insert(opened)))
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<DiffId, Arc<LayerFile>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a layer.
+    pub fn draft(&self, scratch: &Incomplete) -> Result<Draft, LayersError> {
+        let (file, path) = scratch.file().map_err(|source| LayersError::Io {
+            action: "write",
+            layer: "(new)".to_owned(),
+            source,
+        })?;
+        Ok(Draft { file, path })
+    }
+
+    /// Makes a finished layer durable. Ok means that it is here, not that this call put it here.
+    pub fn commit(&self, written: Written, path: &Path) -> Result<Arc<LayerFile>, LayersError> {
+        let layer = written.diff_id;
+        if self.contains(&layer) && self.get(&layer).is_ok() {
+            // The same bytes are here already; the draft goes with the scratch space.
+            let _ = std::fs::remove_file(path);
+        } else {
+            commit_file(&written.file, path, &self.path(&layer)).map_err(|source| LayersError::Io {
+                action: "commit",
+                layer: layer.to_string(),
+                source,
+            })?;
+            self.opened().remove(&layer);
+        }
+        self.get(&layer)
+    }
+
+    /// Writes a layer with `write` and makes it durable.
+    pub fn write<E: From<LayersError>>(
+        &self,
+        scratch: &Incomplete,
+        write: impl FnOnce(LayerWriter) -> Result<Written, E>,
+    ) -> Result<Arc<LayerFile>, E> {
+        let Draft { file, path } = self.draft(scratch)?;
+        let result = LayerWriter::create(file)
+            .map_err(LayersError::from)
+            .map_err(E::from)
+            .and_then(write);
+        match result {
+            Ok(written) => Ok(self.commit(written, &path)?),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes in a foreign tar stream, uncompressed, byte for byte; it must hash to `expected` where that is given.
+    pub fn import(
+        &self,
+        tar: impl io::Read,
+        expected: Option<DiffId>,
+        limits: Limits,
+        scratch: &Incomplete,
+    ) -> Result<Arc<LayerFile>, LayersError> {
+        let Draft { file, path } = self.draft(scratch)?;
+        let result = crate::layer::import(tar, file, limits)
+            .map_err(LayersError::from)
+            .and_then(
+                |written| match expected.filter(|expected| *expected != written.diff_id) {
+                    Some(expected) => Err(LayersError::Mismatch {
+                        expected,
+                        actual: written.diff_id,
+                    }),
+                    None => self.commit(written, &path),
+                },
+            );
+        if result.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+        result
+    }
+}

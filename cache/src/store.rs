@@ -1,0 +1,158 @@
+//! The store of one user: opens the directory, holds the shared lock, hands out the parts.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::blobs::Blobs;
+use crate::incomplete::Incomplete;
+use crate::index::{Index, IndexError};
+use crate::layers::Layers;
+use crate::lock::{self, FileLock};
+
+/// Says why the store can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system's word.
+    #[error("cannot {action} the store {path}: {source}")]
+    Io {
+        /// `open`, `make`, `lock`, `sweep`.
+        action: &'static str,
+        /// Which part.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else could change what is stored.
+    #[error("the store {path} belongs to another user or is writable by others; it must be yours, mode 0700")]
+    Untrusted {
+        /// The root.
+        path: PathBuf,
+    },
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// An open store. Several processes may have it open; dropping it releases this process's share.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    blobs: Blobs,
+    layers: Layers,
+    index: Index,
+    incomplete: Incomplete,
+    set_aside: Option<PathBuf>,
+    _share: File,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it when missing, and removes what crashed processes left behind.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { action, path, source }
+        };
+        // The directory that is made last says that all others are there.
+        if !root.join(DIRECTORIES[DIRECTORIES.len() - 1]).is_dir() {
+            make(root)?;
+        }
+        let share = lock::shared(&root.join("lock")).map_err(io("open", root))?;
+        let meta = std::fs::symlink_metadata(root).map_err(io("open", root))?;
+        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+            return Err(StoreError::Untrusted { path: root.to_owned() });
+        }
+        let incomplete = Incomplete::new(root.join("incomplete"));
+        incomplete.sweep().map_err(io("sweep", root))?;
+        let (index, set_aside) = Index::open(&root.join("index"))?;
+        Ok(Self {
+            blobs: Blobs::new(root.join("blobs/sha256")),
+            layers: Layers::new(root.join("layers")),
+            index,
+            incomplete,
+            set_aside,
+            root: root.to_owned(),
+            _share: share,
+        })
+    }
+
+    /// Returns the directory of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns where a damaged index was moved to when the store was opened; worth a warning.
+    pub fn set_aside(&self) -> Option<&Path> {
+        self.set_aside.as_deref()
+    }
+
+    /// Returns the content store.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Returns the layer files.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// Returns the index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Returns this process's scratch space.
+    pub fn incomplete(&self) -> &Incomplete {
+        &self.incomplete
+    }
+
+    /// Waits for the lock of the step or transfer called `name` (digits and letters only), across processes. Blocks.
+    pub fn lock(&self, name: &str) -> Result<FileLock, StoreError> {
+        let path = self.root.join("locks").join(name);
+        FileLock::wait(path.clone()).map_err(|source| StoreError::Io { action: "lock", path, source })
+    }
+}
+
+/// What a store consists of, in the order in which it is made.
+const DIRECTORIES: [&str; 6] = ["", "blobs", "blobs/sha256", "layers", "incomplete", "locks"];
+
+fn make(root: &Path) -> Result<(), StoreError> {
+    for dir in DIRECTORIES {
+        let path = root.join(dir);
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| StoreError::Io {
+            action: "make",
+            path,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_store_is_made_private_and_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("deep/store");
+        let first = Store::open(&root).unwrap();
+        assert_eq!(std::fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
+        let second = Store::open(&root).unwrap();
+        let held = first.lock("aa").unwrap();
+        drop(held);
+        drop(second.lock("aa").unwrap());
+    }
+
+    #[test]
+    fn a_store_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        drop(Store::open(&root).unwrap());
+        #[expect(clippy::disallowed_methods, reason = "a directory of this test")]
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Store::open(&root), Err(StoreError::Untrusted { .. })));
+    }
+}

@@ -1,0 +1,215 @@
+//! What is wrong with a Dockerfile, or could be better: collected, never printed here.
+//!
+//! Messages keep the key phrases of BuildKit's, so that what people search for finds an answer. How a diagnostic
+//! looks on a screen is in `render.rs`.
+
+use crate::source::Span;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The build can go on.
+    Warning,
+    /// The build can't go on.
+    Error,
+}
+
+/// Longest message: a variable can hold a megabyte.
+const MAX_MESSAGE_CHARS: usize = 1000;
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Name of the lint rule; `None` for errors.
+    pub rule: Option<&'static str>,
+    /// What happened: lower case, no period.
+    pub message: String,
+    /// Where; `None` when it isn't about a place, as with an unknown `--target`.
+    pub span: Option<Span>,
+    /// Stands next to the marked place, as in "did you mean `COPY`?".
+    pub label: Option<String>,
+    /// What to do about it, only where that is known.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// Returns an error without a place. A message that quotes something huge is cut.
+    pub fn error(message: impl Into<String>) -> Self {
+        let mut message: String = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self {
+            severity: Severity::Error,
+            rule: None,
+            message,
+            span: None,
+            label: None,
+            help: None,
+        }
+    }
+
+    /// Returns a warning of a lint rule.
+    pub fn warning(rule: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            rule: Some(rule),
+            ..Self::error(message)
+        }
+    }
+
+    /// Sets the place.
+    #[must_use]
+    pub fn at(self, span: Span) -> Self {
+        Self {
+            span: Some(span),
+            ..self
+        }
+    }
+
+    /// Sets the words next to the place.
+    #[must_use]
+    pub fn label(self, label: impl Into<String>) -> Self {
+        Self {
+            label: Some(label.into()),
+            ..self
+        }
+    }
+
+    /// Sets the advice.
+    #[must_use]
+    pub fn help(self, help: impl Into<String>) -> Self {
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
+    }
+
+    /// Asks "did you mean …?" when one of `known` is close to `written`.
+    #[must_use]
+    pub(crate) fn suggest<'a>(self, written: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(written, known) {
+            Some(name) => self.label(format!("did you mean `{name}`?")),
+            None => self,
+        }
+    }
+}
+
+/// Returns the candidate with the smallest edit distance, if that is small for the word's length.
+fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance costs length times length, and nobody misspells a word of this size.
+    const MAX_BYTES: usize = 64;
+    const MAX_CANDIDATES: usize = 1000;
+    if written.len() > MAX_BYTES {
+        return None;
+    }
+    let folded = written.to_lowercase();
+    known
+        .into_iter()
+        .take(MAX_CANDIDATES)
+        .filter(|name| name.len() <= MAX_BYTES && *name != written)
+        .map(|name| (strsim::damerau_levenshtein(&folded, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= name.len().min(written.len()).div_ceil(3).min(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Findings in the order they were made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnostics {
+    list: Vec<Diagnostic>,
+    /// How many came after the list was full.
+    omitted: usize,
+}
+
+/// A hostile file can hold millions of mistakes; nobody reads more than this.
+const MAX_DIAGNOSTICS: usize = 1000;
+
+impl Diagnostics {
+    /// Adds one. Beyond a thousand they are only counted, but the first error is always kept.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        let is_first_error = || diagnostic.severity == Severity::Error && !self.has_errors();
+        if self.list.len() < MAX_DIAGNOSTICS || is_first_error() {
+            self.list.push(diagnostic);
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// Says whether one of them stops the build.
+    pub fn has_errors(&self) -> bool {
+        self.list
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Iterates in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.list.iter()
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Returns how many more were found than are kept.
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
+        self.list.retain(keep);
+    }
+
+    /// Puts them in the order of the file; what has no place comes first.
+    pub(crate) fn sort(&mut self) {
+        self.list
+            .sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start));
+    }
+
+    /// Says whether the very same was found before.
+    pub(crate) fn contains(&self, diagnostic: &Diagnostic) -> bool {
+        self.list.contains(diagnostic)
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.omitted += other.omitted;
+        other
+            .list
+            .into_iter()
+            .for_each(|diagnostic| self.push(diagnostic));
+    }
+
+    /// Moves everything to one place: for text that isn't in the file, such as an image's triggers.
+    pub(crate) fn relocate(&mut self, span: Span) {
+        self.list
+            .iter_mut()
+            .for_each(|diagnostic| diagnostic.span = Some(span));
+    }
+}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self {
+            list: vec![diagnostic],
+            omitted: 0,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Diagnostics {
+    type Item = &'a Diagnostic;
+    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

@@ -1,0 +1,267 @@
+//! `COPY`, `ADD` and `WORKDIR` to file ops. Spec: dockerfile.md §3.3, §10, §11.
+
+use cache::layer::TreePath;
+use cache::tree::Selection;
+use solver::graph::{Input, InputView, Label};
+use solver::mode::ModeChange;
+use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
+
+use super::plan::Origin;
+use super::stage::Current;
+use crate::ast::{Copy, Instruction};
+use crate::diagnostic::Diagnostic;
+use crate::expand::Quotes;
+use crate::lines::Text;
+use crate::parse::heredoc::Heredoc;
+use crate::parse::remote;
+
+/// Which of the two it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flavour {
+    Add,
+    Copy,
+}
+
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Copy => "COPY",
+        }
+    }
+}
+
+/// Adds the step to the stage.
+pub(super) fn lower(
+    current: &mut Current<'_, '_>,
+    instruction: &Instruction,
+    copy: &Copy,
+    flavour: Flavour,
+) -> Result<(), Diagnostic> {
+    if let Some(flag) = copy.unsupported.first() {
+        let what = if flag.value.starts_with("--") {
+            &flag.value
+        } else {
+            &format!("with {}", flag.value)
+        };
+        return Err(
+            Diagnostic::error(format!("{} {what} is not supported yet", flavour.name())).at(flag.span),
+        );
+    }
+    let mut created_by = flavour.name().to_owned();
+    let change = change(current, copy, &mut created_by)?;
+    let sources = sources(current, copy, flavour)?;
+    let dest = current.expand(&copy.dest)?;
+    let heredocs = copy.heredocs.iter().map(|heredoc| format!("<<{}", heredoc.name));
+    for word in sources.iter().cloned().chain(heredocs).chain([dest.clone()]) {
+        created_by.push(' ');
+        created_by.push_str(&word);
+    }
+    created_by.push_str(" # buildkit");
+    let dest = destination(current, copy, &dest, flavour);
+    let mut inputs = Vec::new();
+    let mut actions = Vec::new();
+    if !sources.is_empty() {
+        let vertex = match &copy.from {
+            Some(from) => current.origin(from)?,
+            None => current.source(&Origin::Directory("context".to_owned())),
+        };
+        let patterns = sources.iter().map(|source| clean(source)).collect();
+        inputs.push(Input {
+            vertex,
+            view: InputView::Paths(Selection { patterns }),
+        });
+        let unpack = copy.unpack.unwrap_or(flavour == Flavour::Add);
+        let (dest, change) = (dest.clone(), change.clone());
+        actions.push(FileAction::Copy(CopyAction {
+            input: 1,
+            dest,
+            change,
+            unpack,
+        }));
+    }
+    for heredoc in &copy.heredocs {
+        let data = body(current, heredoc)?.into_bytes();
+        let (dest, change, name) = (dest.clone(), change.clone(), heredoc.name.clone());
+        actions.push(FileAction::Write {
+            dest,
+            name,
+            data,
+            change,
+        });
+    }
+    let op = Op::File(FileOp {
+        actions,
+        epoch: current.lowering.epoch,
+    });
+    let label = current.label(instruction, &instruction.text);
+    if copy.link {
+        link(current, op, inputs, label);
+    } else {
+        current.step(op, inputs, label);
+    }
+    current.history(created_by, false)
+}
+
+/// Returns what a heredoc's file holds.
+fn body(current: &mut Current<'_, '_>, heredoc: &Heredoc) -> Result<String, Diagnostic> {
+    let value = heredoc.chomped();
+    if !heredoc.expand {
+        return Ok(value);
+    }
+    let text = Text {
+        value,
+        span: heredoc.span,
+    };
+    Ok(current.expand_to(&text, Quotes::Plain)?.text)
+}
+
+/// Makes the layer on an empty tree, so that it doesn't depend on what lies below, and stacks it.
+fn link(current: &mut Current<'_, '_>, op: Op, mut inputs: Vec<Input>, label: Label) {
+    let plain = |name: String| Label {
+        step: name.clone(),
+        name,
+        line: None,
+        last_line: None,
+        ignore_cache: false,
+    };
+    let graph = &mut current.lowering.graph;
+    let scratch = graph.add(
+        Op::Source(Source::Scratch),
+        Vec::new(),
+        plain("scratch".to_owned()),
+    );
+    inputs.insert(
+        0,
+        Input {
+            vertex: scratch,
+            view: InputView::Whole,
+        },
+    );
+    let merged = match label.name.split_once("] ") {
+        Some((number, text)) => format!("{number}] LINK {text}"),
+        None => label.name.clone(),
+    };
+    let merge = Label {
+        name: merged,
+        step: format!("{} LINK", label.step),
+        ignore_cache: false,
+        ..label.clone()
+    };
+    let layer = graph.add(op, inputs, label);
+    current.step(
+        Op::Merge,
+        vec![Input {
+            vertex: layer,
+            view: InputView::Whole,
+        }],
+        merge,
+    );
+}
+
+fn change(
+    current: &mut Current<'_, '_>,
+    copy: &Copy,
+    created_by: &mut String,
+) -> Result<MetaChange, Diagnostic> {
+    let mut change = MetaChange::default();
+    if let Some(text) = &copy.chown {
+        let owner = current.expand(text)?;
+        created_by.push_str(&format!(" --chown={owner}"));
+        change.owner = Some(owner).filter(|owner| !owner.is_empty());
+    }
+    if let Some(text) = &copy.chmod {
+        let mode = current.expand(text)?;
+        created_by.push_str(&format!(" --chmod={mode}"));
+        let parsed = ModeChange::parse(&mode);
+        change.mode = Some(parsed.map_err(|error| Diagnostic::error(error.to_string()).at(text.span))?);
+    }
+    Ok(change)
+}
+
+fn sources(current: &mut Current<'_, '_>, copy: &Copy, flavour: Flavour) -> Result<Vec<String>, Diagnostic> {
+    let mut sources = Vec::with_capacity(copy.sources.len());
+    for text in &copy.sources {
+        let source = current.expand(text)?;
+        if remote(&source).is_some() {
+            let message = match flavour {
+                Flavour::Add => "ADD with a remote source is not supported yet",
+                Flavour::Copy => "source can't be a URL for COPY",
+            };
+            return Err(Diagnostic::error(message).at(text.span));
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+/// Returns the absolute destination; a trailing slash says that it is a directory.
+fn destination(current: &mut Current<'_, '_>, copy: &Copy, dest: &str, flavour: Flavour) -> String {
+    let path = absolute(&current.state.config.config.working_dir, dest);
+    let is_directory = matches!(dest.rsplit('/').next(), None | Some("" | "." | "..")) || path == "/";
+    let n_sources = copy.sources.len() + copy.heredocs.len();
+    if n_sources > 1 && !is_directory {
+        // The manual demands the slash, BuildKit doesn't. What it builds is the same with the slash, but where the
+        // destination is missing: there the files would overwrite each other.
+        let message = format!(
+            "{} with more than one source needs a directory as its destination, taken as \"{dest}/\"",
+            flavour.name()
+        );
+        let warning = Diagnostic::warning("CopyDestinationSlash", message).at(copy.dest.span);
+        current.warn(warning.label("end it with a slash"));
+    }
+    let slash = if (is_directory || n_sources > 1) && path != "/" {
+        "/"
+    } else {
+        ""
+    };
+    format!("{path}{slash}")
+}
+
+/// Adds the directory to the stage, unless it is the root.
+pub(super) fn workdir(
+    current: &mut Current<'_, '_>,
+    instruction: &Instruction,
+    text: &Text,
+) -> Result<(), Diagnostic> {
+    let written = current.expand(text)?;
+    let config = &current.state.config.config;
+    let path = absolute(&config.working_dir, &written);
+    let user = config.user.clone();
+    if !current.state.has_workdir && !written.starts_with('/') {
+        let message =
+            format!("relative workdir \"{written}\" can have unexpected results if the base image changes");
+        current.warn(Diagnostic::warning("WorkdirRelativePath", message).at(text.span));
+    }
+    current.state.has_workdir = true;
+    current.state.config.config.working_dir.clone_from(&path);
+    let label = current.label(instruction, &instruction.text);
+    let is_root = path == "/";
+    let created_by = format!("WORKDIR {path}");
+    if !is_root {
+        let actions = vec![FileAction::MakeDir { path, user }];
+        current.step(
+            Op::File(FileOp {
+                actions,
+                epoch: current.lowering.epoch,
+            }),
+            Vec::new(),
+            label,
+        );
+    }
+    current.history(created_by, is_root)
+}
+
+/// Joins and cleans; no trailing slash.
+fn absolute(working_dir: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        clean(path)
+    } else {
+        clean(&format!("{working_dir}/{path}"))
+    }
+}
+
+/// Cleans a path as if it were rooted.
+fn clean(path: &str) -> String {
+    TreePath::clean(path.as_bytes()).to_string()
+}

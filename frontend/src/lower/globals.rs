@@ -1,0 +1,122 @@
+//! Arguments before the first FROM, and the ones that are there by themselves. Spec: dockerfile.md §8, §14.
+
+use crate::ast::{Dockerfile, Kind};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::expand::{Quotes, Variables, expand};
+use crate::options::Options;
+
+/// Names of the automatic arguments.
+const AUTOMATIC: [&str; 11] = [
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDOSVERSION",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETOSVERSION",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
+
+/// Says whether an argument is there without being declared.
+pub(super) fn is_automatic(name: &str) -> bool {
+    AUTOMATIC.contains(&name)
+}
+
+/// Returns the global arguments with their values; declared ones without a value are not there.
+pub(super) fn evaluate(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    diagnostics: &mut Diagnostics,
+) -> Variables {
+    let mut globals = automatic(dockerfile, options);
+    let args = dockerfile
+        .globals
+        .iter()
+        .filter_map(|instruction| match &instruction.kind {
+            Kind::Arg(args) => Some(args),
+            _ => None,
+        });
+    for arg in args.flatten() {
+        let name = arg.name.value.as_str();
+        match (options.build_arg(name), &arg.value) {
+            (Some(value), _) => globals.set(name, value),
+            (None, Some(text)) => match expand(
+                &text.value,
+                dockerfile.directives.escape,
+                Quotes::Remove,
+                &globals,
+            ) {
+                Ok(value) => globals.set(name, &value.text),
+                Err(error) => {
+                    let message = format!("failed to process \"{}\": {error}", text.value);
+                    diagnostics.push(Diagnostic::error(message).at(text.span));
+                }
+            },
+            (None, None) => {}
+        }
+    }
+    globals
+}
+
+fn automatic(dockerfile: &Dockerfile, options: &Options) -> Variables {
+    let last = dockerfile.stages.last().and_then(|stage| stage.name.as_ref());
+    let target = options
+        .target
+        .as_deref()
+        .or(last.map(|name| name.value.as_str()))
+        .unwrap_or("default");
+    let mut out = Variables::default();
+    for (prefix, platform) in [
+        ("BUILD", &options.build_platform),
+        ("TARGET", &options.target_platform),
+    ] {
+        out.set(&format!("{prefix}PLATFORM"), &platform.to_string());
+        out.set(&format!("{prefix}OS"), &platform.os);
+        out.set(&format!("{prefix}OSVERSION"), "");
+        out.set(&format!("{prefix}ARCH"), &platform.architecture);
+        out.set(
+            &format!("{prefix}VARIANT"),
+            platform.variant.as_deref().unwrap_or_default(),
+        );
+    }
+    out.set("TARGETSTAGE", target);
+    for name in AUTOMATIC {
+        if let Some(value) = options.build_arg(name) {
+            out.set(name, value);
+        }
+    }
+    out
+}
+
+/// Returns `SOURCE_DATE_EPOCH` in seconds: the build argument, else the global default.
+pub(super) fn epoch(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    globals: &Variables,
+    diagnostics: &mut Diagnostics,
+) -> Option<i64> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let text = options.build_arg(NAME).or_else(|| globals.get(NAME))?;
+    if text.is_empty() {
+        return None;
+    }
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let span = dockerfile
+        .globals
+        .iter()
+        .find_map(|instruction| match &instruction.kind {
+            Kind::Arg(args) => args
+                .iter()
+                .find(|arg| arg.name.value == NAME)
+                .map(|arg| arg.name.span),
+            _ => None,
+        });
+    let error = Diagnostic::error(format!("invalid {NAME}: {text}")).help("only whole seconds are supported");
+    diagnostics.push(Diagnostic { span, ..error });
+    None
+}

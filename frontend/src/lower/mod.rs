@@ -1,0 +1,204 @@
+//! AST to graph: the target's stages and what they need, as ops.
+//!
+//! Stages that the target doesn't reach are planned, but not lowered; their images are not asked for.
+//! Spec: dockerfile.md §7, §8, §13.
+
+mod config;
+mod copy;
+mod globals;
+mod history;
+mod plan;
+mod ports;
+mod run;
+mod signal;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use solver::graph::Graph;
+
+use crate::ast::{Dockerfile, Kind};
+use crate::check::{self, Check};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::options::{Build, ImageRequest, Lowered, Options, ResolvedImage};
+
+/// Variables that the builder itself looks at, so that giving them is never a mistake.
+const PROXIES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Turns a Dockerfile into a graph, or says which images have to be known for that.
+///
+/// `images` must hold the answers to all earlier requests; normally one round is enough, triggers of base images
+/// may ask for another. Errors come with the warnings found before them.
+pub fn lower(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &BTreeMap<ImageRequest, ResolvedImage>,
+) -> Result<Lowered, Diagnostics> {
+    lower_unsorted(dockerfile, options, images).map_err(|mut diagnostics| {
+        diagnostics.sort();
+        diagnostics
+    })
+}
+
+fn lower_unsorted(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &BTreeMap<ImageRequest, ResolvedImage>,
+) -> Result<Lowered, Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let check = effective_check(dockerfile, options, &mut diagnostics);
+    refuse_foreign_syntax(dockerfile, options, &mut diagnostics);
+    let globals = globals::evaluate(dockerfile, options, &mut diagnostics);
+    let epoch = globals::epoch(dockerfile, options, &globals, &mut diagnostics);
+    let plan = plan::Plan::new(dockerfile, options, &globals, images, &mut diagnostics);
+    let Some(plan) = plan else {
+        return Err(diagnostics);
+    };
+    if !plan.needs.is_empty() {
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
+        return Ok(Lowered::Need(plan.needs.into_iter().collect()));
+    }
+    let mut lowering = Lowering {
+        dockerfile,
+        options,
+        images,
+        globals,
+        epoch,
+        graph: Graph::new(),
+        contexts: BTreeSet::new(),
+        diagnostics,
+        spent_bytes: 0,
+    };
+    let Some(state) = stage::lower_all(&mut lowering, &plan) else {
+        return Err(lowering.diagnostics);
+    };
+    let mut config = state.config;
+    for (name, value) in &options.labels {
+        config.config.labels.insert(name.clone(), value.clone());
+    }
+    check.filter(&mut lowering.diagnostics);
+    lowering.diagnostics.sort();
+    let fired = check::fired(&lowering.diagnostics).chain(dockerfile.fired.iter().copied());
+    if let Some(violation) = check.violation(fired) {
+        lowering.diagnostics.push(violation);
+        return Err(lowering.diagnostics);
+    }
+    Ok(Lowered::Ready(Box::new(Build {
+        graph: lowering.graph,
+        target: state.vertex,
+        config,
+        contexts: lowering.contexts,
+        warnings: lowering.diagnostics,
+        unused_build_args: unused_build_args(dockerfile, options, &plan),
+        epoch,
+    })))
+}
+
+/// What is shared by all stages while the graph grows.
+struct Lowering<'a> {
+    dockerfile: &'a Dockerfile,
+    options: &'a Options,
+    images: &'a BTreeMap<ImageRequest, ResolvedImage>,
+    globals: crate::expand::Variables,
+    epoch: Option<i64>,
+    graph: Graph,
+    contexts: BTreeSet<String>,
+    diagnostics: Diagnostics,
+    /// Text made from variables so far: a few lines can double a value again and again.
+    spent_bytes: usize,
+}
+
+/// Most text that one build makes from variables.
+const MAX_EXPANDED_BYTES: usize = 256 << 20;
+
+impl Lowering<'_> {
+    /// Says whether going on would only cost more.
+    fn is_exhausted(&self) -> bool {
+        self.spent_bytes > MAX_EXPANDED_BYTES
+    }
+
+    fn spend(&mut self, n_bytes: usize) -> Result<(), Diagnostic> {
+        self.spent_bytes = self.spent_bytes.saturating_add(n_bytes);
+        if self.spent_bytes > MAX_EXPANDED_BYTES {
+            return Err(Diagnostic::error(format!(
+                "the variables of this build expand to more than {MAX_EXPANDED_BYTES} bytes"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn effective_check(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut Diagnostics) -> Check {
+    let Some(value) = options.build_arg("BUILDKIT_DOCKERFILE_CHECK") else {
+        return dockerfile.directives.check.clone();
+    };
+    Check::parse(value).unwrap_or_else(|message| {
+        diagnostics.push(Diagnostic::error(message).help("see the build argument BUILDKIT_DOCKERFILE_CHECK"));
+        Check::default()
+    })
+}
+
+/// Only the language that is built in can be spoken.
+fn refuse_foreign_syntax(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut Diagnostics) {
+    let (value, span) = match (
+        options.build_arg("BUILDKIT_SYNTAX"),
+        &dockerfile.directives.syntax,
+    ) {
+        (Some(value), _) => (value, None),
+        (None, Some(text)) => (text.value.as_str(), Some(text.span)),
+        (None, None) => return,
+    };
+    let reference = value.split_whitespace().next().unwrap_or_default();
+    let path = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    if reference.is_empty() || reference == "dockerfile.v0" || path.starts_with("docker/dockerfile") {
+        return;
+    }
+    let error = Diagnostic::error(format!("syntax {reference} is not supported")).help(
+        "only docker/dockerfile, which is built in, can be named; drop the directive or set BUILDKIT_SYNTAX",
+    );
+    diagnostics.push(Diagnostic { span, ..error });
+}
+
+fn unused_build_args(dockerfile: &Dockerfile, options: &Options, plan: &plan::Plan) -> Vec<String> {
+    let stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let triggers = plan.stages.iter().flat_map(|stage| &stage.triggers);
+    let declared: BTreeSet<&str> = dockerfile
+        .globals
+        .iter()
+        .chain(stages)
+        .chain(triggers)
+        .filter_map(|instruction| match &instruction.kind {
+            Kind::Arg(args) => Some(args),
+            _ => None,
+        })
+        .flatten()
+        .map(|arg| arg.name.value.as_str())
+        .collect();
+    let mut unused: Vec<String> = Vec::new();
+    for (name, _) in &options.build_args {
+        let known = PROXIES.contains(&name.as_str())
+            || name.starts_with("BUILDKIT_")
+            || name == "SOURCE_DATE_EPOCH"
+            || globals::is_automatic(name)
+            || declared.contains(name.as_str());
+        if !known && !unused.contains(name) {
+            unused.push(name.clone());
+        }
+    }
+    unused
+}

@@ -1,0 +1,413 @@
+//! Which stages are built and what each starts from: names, targets, named contexts, triggers.
+//! Spec: dockerfile.md §7, §12.
+//!
+//! A stage can only use stages before it, so the order of the file is an order to build in, and there are no cycles.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::ast::{Copy, Dockerfile, Instruction, Kind, Stage};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::expand::{Quotes, Variables, expand};
+use crate::lines::Text;
+use crate::options::{ImageKind, ImageRequest, NamedContext, Options, ResolvedImage};
+use crate::parse;
+use crate::platform::Platform;
+
+/// Most triggers of one build: each stage runs those of its base again.
+const MAX_TRIGGERS: usize = 100_000;
+
+/// Where a tree comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    Scratch,
+    /// An earlier stage, by index.
+    Stage(usize),
+    Image(ImageRequest),
+    /// A directory that is a named context.
+    Directory(String),
+}
+
+/// A stage with its names settled.
+#[derive(Debug)]
+pub(super) struct PlannedStage {
+    pub(super) base: Origin,
+    pub(super) platform: Platform,
+    /// A named context stands for the stage; its instructions don't count.
+    pub(super) replaced: bool,
+    pub(super) reached: bool,
+    /// What the base wants to be run first.
+    pub(super) triggers: Vec<Instruction>,
+    /// The escape character of their text.
+    pub(super) trigger_escape: char,
+    /// Warnings about the FROM line, for when the stage is reached.
+    warnings: Vec<Diagnostic>,
+}
+
+/// The settled stages.
+pub(super) struct Plan {
+    pub(super) stages: Vec<PlannedStage>,
+    pub(super) target: usize,
+    /// Images that have to be known before anything can be lowered.
+    pub(super) needs: BTreeSet<ImageRequest>,
+    /// Indexes of the stages of each name, in order.
+    names: HashMap<String, Vec<usize>>,
+}
+
+impl Plan {
+    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist.
+    pub(super) fn new(
+        dockerfile: &Dockerfile,
+        options: &Options,
+        globals: &Variables,
+        images: &BTreeMap<ImageRequest, ResolvedImage>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
+        let mut plan = Self {
+            stages: Vec::new(),
+            target: 0,
+            needs: BTreeSet::new(),
+            names: HashMap::new(),
+        };
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            let planned = plan
+                .settle(stage, dockerfile, options, globals)
+                .unwrap_or_else(|error| {
+                    diagnostics.push(error);
+                    PlannedStage::new(Origin::Scratch, options.target_platform.clone())
+                });
+            plan.stages.push(planned);
+            if let Some(name) = &stage.name {
+                plan.names.entry(name.value.clone()).or_default().push(index);
+            }
+        }
+        plan.target = match plan.find_target(dockerfile, options) {
+            Ok(target) => target,
+            Err(error) => {
+                diagnostics.push(error);
+                return None;
+            }
+        };
+        plan.reach(dockerfile, options, images, diagnostics);
+        Some(plan)
+    }
+
+    fn find_target(&self, dockerfile: &Dockerfile, options: &Options) -> Result<usize, Diagnostic> {
+        let Some(target) = &options.target else {
+            return Ok(dockerfile.stages.len() - 1);
+        };
+        let indexes = self.names.get(&target.to_lowercase());
+        indexes
+            .and_then(|indexes| indexes.last())
+            .copied()
+            .ok_or_else(|| {
+                let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
+                Diagnostic::error(format!("target stage \"{target}\" could not be found"))
+                    .suggest(target, names.map(|name| name.value.as_str()))
+            })
+    }
+
+    /// Settles what a stage starts from. Spec: dockerfile.md §7.1.
+    fn settle(
+        &self,
+        stage: &Stage,
+        dockerfile: &Dockerfile,
+        options: &Options,
+        globals: &Variables,
+    ) -> Result<PlannedStage, Diagnostic> {
+        let mut warnings = Vec::new();
+        let mut expanded = |text: &Text| {
+            let escape = dockerfile.directives.escape;
+            let done = expand(&text.value, escape, Quotes::Remove, globals).map_err(|error| {
+                Diagnostic::error(format!("failed to process \"{}\": {error}", text.value)).at(text.span)
+            })?;
+            for name in &done.unset {
+                let message = format!("FROM argument '{name}' is not declared");
+                let warning = Diagnostic::warning("UndefinedArgInFrom", message).at(text.span);
+                warnings.push(warning.suggest(name, globals.names()));
+            }
+            Ok::<String, Diagnostic>(done.text)
+        };
+        let name = expanded(&stage.base)?;
+        if name.trim().is_empty() {
+            let message = format!("base name ({}) should not be blank", stage.base.value);
+            return Err(Diagnostic::error(message).at(stage.base.span));
+        }
+        let platform = match &stage.platform {
+            None => None,
+            Some(text) => {
+                let value = expanded(text)?;
+                if value.is_empty() {
+                    let message = format!("empty platform value from expression {}", text.value);
+                    return Err(Diagnostic::error(message).at(text.span));
+                }
+                let parsed = Platform::parse(&value, &options.target_platform);
+                Some(parsed.map_err(|error| Diagnostic::error(error.to_string()).at(text.span))?)
+            }
+        };
+        let own = platform
+            .clone()
+            .unwrap_or_else(|| options.target_platform.clone());
+        let replacement = stage
+            .name
+            .as_ref()
+            .and_then(|name| named(&name.value, &own, options));
+        let replaced = replacement.is_some();
+        let base = match replacement.or_else(|| named(&name, &own, options)) {
+            Some(origin) => origin,
+            None => match self
+                .names
+                .get(&name.to_lowercase())
+                .and_then(|indexes| indexes.last())
+            {
+                Some(&index) => {
+                    if name != name.to_lowercase() {
+                        let message = format!("stage name '{name}' should be lowercase");
+                        warnings.push(Diagnostic::warning("StageNameCasing", message).at(stage.base.span));
+                    }
+                    Origin::Stage(index)
+                }
+                None if name == "scratch" => Origin::Scratch,
+                None => image(&name, &own),
+            },
+        };
+        let platform = match (&base, platform) {
+            (Origin::Stage(index), None) => self.stages[*index].platform.clone(),
+            _ => own,
+        };
+        Ok(PlannedStage {
+            replaced,
+            warnings,
+            ..PlannedStage::new(base, platform)
+        })
+    }
+
+    /// Walks from the target to everything that it needs.
+    fn reach(
+        &mut self,
+        dockerfile: &Dockerfile,
+        options: &Options,
+        images: &BTreeMap<ImageRequest, ResolvedImage>,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let mut work = vec![self.target];
+        let mut n_triggers = 0;
+        while let Some(index) = work.pop() {
+            if std::mem::replace(&mut self.stages[index].reached, true) {
+                continue;
+            }
+            self.stages[index]
+                .warnings
+                .drain(..)
+                .for_each(|warning| diagnostics.push(warning));
+            self.visit(&self.stages[index].base.clone(), &mut work, images);
+            if matches!(self.stages[index].base, Origin::Stage(_)) {
+                self.stages[index].trigger_escape = dockerfile.directives.escape;
+            }
+            let triggers = self.find_triggers(index, dockerfile, images, diagnostics);
+            n_triggers += triggers.len();
+            if n_triggers > MAX_TRIGGERS {
+                let message = format!("more than {MAX_TRIGGERS} ONBUILD triggers would run");
+                diagnostics.push(Diagnostic::error(message).at(dockerfile.stages[index].span));
+                return;
+            }
+            self.stages[index].triggers = triggers;
+            let mut origins = Vec::new();
+            for instruction in self.instructions(index, dockerfile) {
+                let (Kind::Copy(Copy { from: Some(from), .. }) | Kind::Add(Copy { from: Some(from), .. })) =
+                    &instruction.kind
+                else {
+                    continue;
+                };
+                match self.copy_source(from, index, dockerfile, options) {
+                    Ok(origin) => origins.push(origin),
+                    Err(error) => diagnostics.push(error),
+                }
+            }
+            origins
+                .iter()
+                .for_each(|origin| self.visit(origin, &mut work, images));
+        }
+    }
+
+    fn visit(
+        &mut self,
+        origin: &Origin,
+        work: &mut Vec<usize>,
+        images: &BTreeMap<ImageRequest, ResolvedImage>,
+    ) {
+        match origin {
+            Origin::Stage(index) => work.push(*index),
+            Origin::Image(request) if !images.contains_key(request) => {
+                self.needs.insert(request.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns what a stage does, triggers of its base first.
+    pub(super) fn instructions<'a>(
+        &'a self,
+        index: usize,
+        dockerfile: &'a Dockerfile,
+    ) -> impl Iterator<Item = &'a Instruction> {
+        let own: &[Instruction] = if self.stages[index].replaced {
+            &[]
+        } else {
+            &dockerfile.stages[index].instructions
+        };
+        self.stages[index].triggers.iter().chain(own)
+    }
+
+    /// Parses the triggers of a stage's base. They are reported at the FROM line.
+    fn find_triggers(
+        &self,
+        index: usize,
+        dockerfile: &Dockerfile,
+        images: &BTreeMap<ImageRequest, ResolvedImage>,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<Instruction> {
+        let span = dockerfile.stages[index].span;
+        let texts: Vec<&str> = match &self.stages[index].base {
+            Origin::Image(request) => {
+                let image = images.get(request);
+                let texts =
+                    image.map(|image| image.config.config.on_build.iter().map(String::as_str).collect());
+                texts.unwrap_or_default()
+            }
+            Origin::Stage(base) if !self.stages[*base].replaced => {
+                let texts = dockerfile.stages[*base]
+                    .instructions
+                    .iter()
+                    .filter_map(|instruction| match &instruction.kind {
+                        Kind::Onbuild(text) => Some(text.as_str()),
+                        _ => None,
+                    });
+                texts.collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut triggers = Vec::new();
+        for text in texts {
+            match parse::parse_trigger(text, self.stages[index].trigger_escape, span) {
+                Ok(instruction) => triggers.push(instruction),
+                Err(errors) => diagnostics.append(errors),
+            }
+        }
+        triggers
+    }
+
+    /// Settles `COPY --from`. Spec: dockerfile.md §7.4.
+    pub(super) fn copy_source(
+        &self,
+        from: &Text,
+        current: usize,
+        dockerfile: &Dockerfile,
+        options: &Options,
+    ) -> Result<Origin, Diagnostic> {
+        let name = from.value.as_str();
+        let error = |message: String| Err(Diagnostic::error(message).at(from.span));
+        if name.contains('$') {
+            return error(
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                 scope as a workaround"
+                    .to_owned(),
+            );
+        }
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            return match name.parse::<usize>() {
+                Ok(index) if index < current => Ok(Origin::Stage(index)),
+                _ => error(format!("invalid stage index {name}")),
+            };
+        }
+        let lower = name.to_lowercase();
+        if let Some(indexes) = self.names.get(&lower) {
+            let before = indexes.partition_point(|&index| index < current);
+            if let Some(&index) = indexes[..before].last() {
+                return Ok(Origin::Stage(index));
+            }
+            let current = match &dockerfile.stages[current].name {
+                Some(name) => name.value.clone(),
+                None => current.to_string(),
+            };
+            return error(format!(
+                "cannot copy from stage \"{lower}\", it needs to be defined before current stage \"{current}\""
+            ));
+        }
+        let platform = &self.stages[current].platform;
+        Ok(match named(name, platform, options) {
+            Some(origin) => origin,
+            None if lower == "scratch" => Origin::Scratch,
+            None => image(name, platform),
+        })
+    }
+}
+
+impl PlannedStage {
+    fn new(base: Origin, platform: Platform) -> Self {
+        Self {
+            base,
+            platform,
+            replaced: false,
+            reached: false,
+            triggers: Vec::new(),
+            trigger_escape: '\\',
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn image(reference: &str, platform: &Platform) -> Origin {
+    let request = ImageRequest {
+        reference: reference.to_owned(),
+        kind: ImageKind::Registry,
+        platform: platform.clone(),
+    };
+    Origin::Image(request)
+}
+
+/// Finds the named context that stands for `name`. Spec: dockerfile.md §7.5.
+fn named(name: &str, platform: &Platform, options: &Options) -> Option<Origin> {
+    let wanted = familiar(name);
+    if options.named_contexts.is_empty() || wanted == "scratch" || wanted == "context" {
+        return None;
+    }
+    let mut found = None;
+    for (key, context) in &options.named_contexts {
+        let (key_name, key_platform) = match key.split_once("::") {
+            Some((name, platform)) => (name, platform.parse::<Platform>().ok()),
+            None => (key.as_str(), None),
+        };
+        let for_any = !key.contains("::");
+        if !familiar(key_name).eq_ignore_ascii_case(wanted) {
+            continue;
+        }
+        if key_platform.as_ref() == Some(platform) {
+            found = Some((key, context));
+            break;
+        }
+        if for_any {
+            found = Some((key, context));
+        }
+    }
+    let (key, context) = found?;
+    Some(match context {
+        NamedContext::Directory => Origin::Directory(key.clone()),
+        NamedContext::Image(reference) if reference == "scratch" => Origin::Scratch,
+        NamedContext::Image(reference) => image(reference, platform),
+        NamedContext::OciLayout { path, reference } => Origin::Image(ImageRequest {
+            reference: reference.clone(),
+            kind: ImageKind::OciLayout { path: path.clone() },
+            platform: platform.clone(),
+        }),
+    })
+}
+
+/// Shortens a reference to what people write: `docker.io/library/alpine:latest` is `alpine`.
+fn familiar(name: &str) -> &str {
+    let mut short = name;
+    for prefix in ["docker.io/", "index.docker.io/"] {
+        short = short.strip_prefix(prefix).unwrap_or(short);
+    }
+    short = short.strip_prefix("library/").unwrap_or(short);
+    short.strip_suffix(":latest").unwrap_or(short)
+}

@@ -1,0 +1,89 @@
+//! Builds that are refused, and files that are hostile. Spec: dockerfile.md §20.
+
+use super::*;
+
+#[rustfmt::skip]
+#[test]
+fn builds_that_are_refused() {
+    let plain = options();
+    let target = |target: &str| Options {
+        target: Some(target.to_owned()),
+        ..options()
+    };
+    for (id, text, options, phrase) in [
+        ("S5", "FROM scratch AS build\nFROM scratch", &target("nope"), "target stage \"nope\" could not be found"),
+        ("S5b", "FROM scratch AS build", &target("bulid"), "(did you mean `build`?)"),
+        ("S6", "FROM scratch", &target("0"), "could not be found"),
+        ("S11", "FROM scratch\nCOPY --from=9 a b", &plain, "invalid stage index 9"),
+        ("S11b", "FROM scratch\nCOPY --from=0 a b", &plain, "invalid stage index 0"),
+        ("S12", "FROM scratch AS a\nCOPY --from=a a b", &plain, "needs to be defined before current stage \"a\""),
+        ("S18", "ARG x\nFROM ${x}\nFROM scratch", &plain, "base name (${x}) should not be blank"),
+        ("S19", "FROM $undef", &plain, "base name ($undef) should not be blank"),
+        ("S20", "FROM --platform=bad/x/y/z scratch", &plain, "failed to parse platform bad/x/y/z"),
+        ("empty", "FROM --platform=$X scratch", &plain, "empty platform value from expression $X"),
+        ("windows", "FROM --platform=windows/amd64 x", &plain, "platform windows/amd64 is not supported"),
+        ("S24", "FROM scratch\nCOPY --from=$x a b", &plain, "variable expansion is not supported for --from"),
+        ("R7", "FROM x\nRUN --network=host a", &plain, "entitlement network.host is not allowed"),
+        ("mount", "FROM x\nRUN --mount=type=cache,target=/x a", &plain, "RUN --mount is not supported yet"),
+        ("insecure", "FROM x\nRUN --security=insecure a", &plain, "RUN --security=insecure is not supported yet"),
+        ("device", "FROM x\nRUN --device=a b", &plain, "RUN --device is not supported yet"),
+        ("parents", "FROM x\nCOPY --parents a b", &plain, "COPY --parents is not supported yet"),
+        ("exclude", "FROM x\nADD --exclude=a a b", &plain, "ADD --exclude is not supported yet"),
+        ("checksum", "FROM x\nADD --checksum=a a b", &plain, "ADD --checksum is not supported yet"),
+        ("keep", "FROM x\nADD --keep-git-dir a b", &plain, "ADD --keep-git-dir is not supported yet"),
+        ("http", "FROM x\nADD https://a/b /", &plain, "ADD with an HTTP source is not supported yet"),
+        ("git", "FROM x\nADD git@a:b /", &plain, "ADD with a git source is not supported yet"),
+        ("late", "FROM x\nENV u=http://a/b\nADD $u /", &plain, "ADD with a remote source is not supported yet"),
+        ("syntax", "# syntax=foo/bar:1\nFROM x", &plain, "syntax foo/bar:1 is not supported"),
+        ("P32", "FROM x", &with_args(&[("BUILDKIT_SYNTAX", "foo")]), "syntax foo is not supported"),
+        ("C35", "FROM x\nCOPY --chmod=64a a b", &plain, "invalid chmod parameter: '64a'. it should be octal string"),
+        ("C35b", "FROM x\nCOPY --chmod=10000 a b", &plain, "between 0 and 07777"),
+        ("I9", "FROM x\nEXPOSE foo", &plain, "invalid containerPort: foo"),
+        ("I13", "FROM x\nSTOPSIGNAL FOO", &plain, "Invalid signal: FOO"),
+        ("I12", "FROM x\nVOLUME $nope", &plain, "VOLUME specified can not be an empty string"),
+        ("V15", "FROM x\nENV a=${FOO:?msg}", &plain, "failed to process \"${FOO:?msg}\": FOO: msg"),
+        ("V21", "FROM x\nENV a=${x", &plain, "syntax error: missing '}'"),
+        ("T2", "FROM x", &with_args(&[("SOURCE_DATE_EPOCH", "x")]), "invalid SOURCE_DATE_EPOCH: x"),
+        ("trigger", "FROM badtrigger", &plain, "FROM isn't allowed as an ONBUILD trigger\n --> Dockerfile:1:1"),
+        ("K3", "# check=error=true\nFROM x as Y", &plain, "lint violation found for rules: FromAsCasing, StageNameCasing"),
+        ("K3b", "# check=error=true\nFROM x\nWORKDIR a", &plain, "rules: WorkdirRelativePath"),
+    ] {
+        refused(id, text, options, phrase);
+    }
+    refused(
+        "S13",
+        "FROM scratch\nCOPY --from=B a b\nFROM scratch AS b\nCOPY --from=0 x y",
+        &plain,
+        "cannot copy from stage \"b\", it needs to be defined before current stage \"0\"",
+    );
+}
+
+#[test]
+fn large_and_hostile_files_end() {
+    let mut chain = String::from("FROM scratch\n");
+    (0..20_000).for_each(|step| {
+        let _ = writeln!(chain, "RUN echo {step}");
+    });
+    assert_eq!(built(&chain, &options()).graph.len(), 20_001);
+    let mut bomb = String::from("FROM scratch\nENV a=0123456789\n");
+    (0..40).for_each(|_| bomb.push_str("ENV a=$a$a\n"));
+    refused("bomb", &bomb, &options(), "the result is larger than");
+    // Each line makes a megabyte, and is refused, so that the test itself needs little memory.
+    let mut many = String::from("FROM scratch\nENV a=0123456789abcdef\n");
+    (0..15).for_each(|_| many.push_str("ENV a=$a$a\n"));
+    (0..700).for_each(|_| many.push_str("STOPSIGNAL \"$a\"\n"));
+    refused("many", &many, &options(), "expand to more than");
+}
+
+proptest::proptest! {
+    #[test]
+    fn lowering_never_panics(words in proptest::collection::vec(proptest::sample::select(vec![
+        "\nFROM ", "\nRUN ", "\nCOPY ", "\nADD ", "\nENV ", "\nARG ", "\nWORKDIR ", "\nONBUILD ", "\nEXPOSE ", " AS x", "x",
+        " ", "--from=", "0", "$x", "${x", "}", "scratch", "a=b", "<<E", "\nE\n", "/", "..", "[\"a\"]", "\"", ":-", "%%",
+    ]), 0..40)) {
+        let (result, _) = lowered(&format!("FROM a AS x\n{}", words.concat()), &options());
+        if let Ok(build) = result {
+            proptest::prop_assert!(build.target.index() < build.graph.len());
+        }
+    }
+}

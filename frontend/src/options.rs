@@ -1,0 +1,144 @@
+//! What a build is asked for beside the Dockerfile, and what comes in and out of lowering.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cache::DiffId;
+use solver::graph::{Graph, VertexId};
+use solver::op::Network;
+
+use crate::config::ImageConfig;
+use crate::diagnostic::Diagnostics;
+use crate::platform::Platform;
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--build-arg`, in order; a later one wins. Names without a value were settled by the caller.
+    pub build_args: Vec<(String, String)>,
+    /// `--target`
+    pub target: Option<String>,
+    /// `--label`, in order.
+    pub labels: Vec<(String, String)>,
+    /// What the machine runs.
+    pub build_platform: Platform,
+    /// `--platform`
+    pub target_platform: Platform,
+    /// `--build-context`, by name; a name may end in `::os/arch`.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// `--no-cache`
+    pub no_cache: bool,
+    /// `--no-cache-filter`: names of stages.
+    pub no_cache_filter: Vec<String>,
+    /// `--network`: what RUN gets unless it says otherwise.
+    pub network: Network,
+    /// `--add-host`: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// `--allow network.host`
+    pub allow_network_host: bool,
+}
+
+impl Options {
+    /// Returns the options of a plain build for `platform` on `platform`.
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            build_args: Vec::new(),
+            target: None,
+            labels: Vec::new(),
+            build_platform: platform.clone(),
+            target_platform: platform,
+            named_contexts: BTreeMap::new(),
+            no_cache: false,
+            no_cache_filter: Vec::new(),
+            network: Network::Default,
+            extra_hosts: Vec::new(),
+            allow_network_host: false,
+        }
+    }
+
+    /// Returns the value of a build argument.
+    pub(crate) fn build_arg(&self, name: &str) -> Option<&str> {
+        self.build_args
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// What a named context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory; the local tree is called by the context's name, as written in the options.
+    Directory,
+    /// `docker-image://`: an image reference.
+    Image(String),
+    /// `oci-layout://`
+    OciLayout {
+        /// The layout's directory.
+        path: String,
+        /// Tag or digest in it.
+        reference: String,
+    },
+}
+
+/// An image that has to be known before the graph can be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageRequest {
+    /// As written, variables expanded; making it complete is the resolver's business.
+    pub reference: String,
+    /// Where to look.
+    pub kind: ImageKind,
+    /// For what.
+    pub platform: Platform,
+}
+
+/// Where an image is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ImageKind {
+    /// The local store and registries.
+    Registry,
+    /// A layout on this machine.
+    OciLayout {
+        /// Its directory.
+        path: String,
+    },
+}
+
+/// The answer to an [`ImageRequest`].
+#[derive(Debug, Clone)]
+pub struct ResolvedImage {
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its layers, base first.
+    pub layers: Vec<DiffId>,
+    /// Complete, with digest: for people.
+    pub reference: String,
+}
+
+/// What lowering came to.
+#[derive(Debug)]
+pub enum Lowered {
+    /// These images are needed first; call again with them and all earlier ones.
+    Need(Vec<ImageRequest>),
+    /// The graph.
+    Ready(Box<Build>),
+}
+
+/// A build that can be planned and run.
+#[derive(Debug)]
+pub struct Build {
+    /// What is to be done.
+    pub graph: Graph,
+    /// The tree of the image.
+    pub target: VertexId,
+    /// The image's config; `created`, `rootfs.diff_ids` and the times of new history entries are still missing.
+    pub config: ImageConfig,
+    /// Local trees that the graph reads: `context` and names of directory contexts.
+    pub contexts: BTreeSet<String>,
+    /// What could be better, found while lowering.
+    pub warnings: Diagnostics,
+    /// Build arguments that no `ARG` declares, in order.
+    pub unused_build_args: Vec<String>,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: Option<i64>,
+}

@@ -1,0 +1,72 @@
+//! What the solver asks of whoever does the work.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use cache::tree::Selection;
+use cache::{DiffId, Key, TreeHash};
+
+use crate::cancel::Cancel;
+use crate::event::Events;
+use crate::graph::{Graph, InputView, Vertex, VertexId};
+
+/// The result of a vertex.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    /// A stack of layers, base first; empty for an empty tree.
+    Layers(Arc<[DiffId]>),
+    /// The directory of the machine that this context name stands for.
+    Local(String),
+}
+
+/// One input of a job.
+#[derive(Debug, Clone)]
+pub struct JobInput {
+    /// The tree.
+    pub snapshot: Snapshot,
+    /// What of it the op uses.
+    pub view: InputView,
+}
+
+/// One vertex to execute.
+#[derive(Debug)]
+pub struct Job {
+    /// The graph it is of.
+    pub graph: Arc<Graph>,
+    /// Which vertex.
+    pub id: VertexId,
+    /// Its key.
+    pub key: Key,
+    /// The results of its inputs, in the op's order.
+    pub inputs: Vec<JobInput>,
+    /// Says when to stop. A job that is cancelled kills what it started, cleans up and returns an error; it is waited for.
+    pub cancel: Cancel,
+    /// Where its output and progress go.
+    pub events: Events,
+}
+
+impl Job {
+    /// Returns the vertex.
+    pub fn vertex(&self) -> &Vertex {
+        self.graph.vertex(self.id)
+    }
+}
+
+/// Does the work of vertices.
+///
+/// It is asked for images (to make sure that their layers are here), for execs and for file ops; never for what needs
+/// no work: scratch, local directories, merges.
+pub trait Executor: Send + Sync + 'static {
+    /// Why a job failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Executes one vertex. `Ok` means that the result's layers are stored durably.
+    fn execute(&self, job: Job) -> impl Future<Output = Result<Snapshot, Self::Error>> + Send;
+
+    /// Hashes what `selection` selects in a tree. A selection of `/` is everything.
+    fn tree_hash(
+        &self,
+        of: &Snapshot,
+        selection: &Selection,
+    ) -> impl Future<Output = Result<TreeHash, Self::Error>> + Send;
+}

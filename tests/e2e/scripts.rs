@@ -1,0 +1,83 @@
+//! The list of scripts: one test each, so that one can be run by its name.
+//!
+//! A script that is not in the list is found by a test; a name without a script fails by itself.
+
+use crate::script;
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                script::run(stringify!($name));
+            }
+        )*
+    };
+}
+
+scripts! {
+    add_archives,
+    arg_and_env,
+    bases,
+    cache_content,
+    cache_stages,
+    config,
+    context_files,
+    context_ignore,
+    copy_errors,
+    copy_links,
+    copy_owner_mode,
+    copy_paths,
+    copy_wildcards,
+    determinism,
+    dockerfile_syntax,
+    errors,
+    exec_and_shell_form,
+    expansion,
+    failing_run,
+    full_disk,
+    heredocs,
+    history,
+    image_commands,
+    kill_leaves_nothing,
+    multi_stage,
+    named_contexts,
+    network,
+    onbuild,
+    outputs,
+    parallel_stages,
+    refused,
+    registry_pull,
+    run_command,
+    run_environment,
+    run_files,
+    save_and_load,
+    unpacked_lowers,
+    users_and_workdir,
+}
+
+#[test]
+fn every_script_can_be_read() {
+    for name in LISTED {
+        script::check_syntax(name).unwrap();
+    }
+}
+
+#[test]
+fn every_script_is_listed() {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(script::directory()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "txt") {
+            found.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    let mut listed = LISTED.to_vec();
+    listed.sort_unstable();
+    assert_eq!(
+        found, listed,
+        "tests/e2e/scripts.rs lists the files of testdata/script"
+    );
+}

@@ -1,0 +1,172 @@
+//! What must be true of a store and of the machine when a test is over.
+//!
+//! Every layer file is a sound EROFS image, nothing is half written, nothing is mounted, nothing runs.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::machine;
+use crate::scene::Scene;
+
+/// How long processes may take to disappear after the command that started them has ended.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Fails the test unless its place is left in order; said with everything that is wrong.
+pub(crate) fn finish(scene: Scene) {
+    let problems = problems(&scene);
+    assert!(
+        problems.is_empty(),
+        "{}: left in disorder:\n  {}",
+        scene.name(),
+        problems.join("\n  ")
+    );
+}
+
+/// Returns everything that is wrong with what the test left behind, one line each.
+pub(crate) fn problems(scene: &Scene) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(processes(scene).into_iter().map(|p| format!("process left: {p}")));
+    found.extend(
+        mounts(scene.dir())
+            .into_iter()
+            .map(|m| format!("mount left: {m}")),
+    );
+    found.extend(store_problems(&scene.store()));
+    found
+}
+
+/// Returns what is wrong with the files of the store at `root`.
+pub(crate) fn store_problems(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in files_below(&root.join("incomplete")) {
+        found.push(format!("incomplete: {} was left", path.display()));
+    }
+    let Some(fsck) = machine::find_program("fsck.erofs") else {
+        machine::skip("validate/fsck.erofs", "erofs-utils is not installed");
+        return found;
+    };
+    for layer in files_below(&root.join("layers")) {
+        let checked = std::process::Command::new(&fsck).arg(&layer).output().unwrap();
+        if !checked.status.success() {
+            let said = String::from_utf8_lossy(&checked.stdout).into_owned()
+                + &String::from_utf8_lossy(&checked.stderr);
+            found.push(format!("fsck.erofs refuses {}: {}", layer.display(), said.trim()));
+        }
+    }
+    found
+}
+
+/// Kills everything that still runs in `cgroup`.
+pub(crate) fn kill_all(cgroup: &Path) {
+    for pid in pids(cgroup) {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            // It may have ended by itself in the meantime.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn processes(scene: &Scene) -> Vec<String> {
+    let deadline = Instant::now() + GRACE;
+    loop {
+        let mut left: Vec<i32> = scene.cgroup().map(pids).unwrap_or_default();
+        left.extend(users_of(&scene.store()));
+        left.sort_unstable();
+        left.dedup();
+        if left.is_empty() || Instant::now() > deadline {
+            return left.iter().map(|pid| describe(*pid)).collect();
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Reads the process ids of a cgroup and of those below it.
+fn pids(cgroup: &Path) -> Vec<i32> {
+    let mut pending = vec![cgroup.to_owned()];
+    let mut pids = Vec::new();
+    while let Some(dir) = pending.pop() {
+        let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        let below = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        pending.extend(
+            below
+                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+                .map(|e| e.path()),
+        );
+    }
+    pids
+}
+
+/// Finds processes that were started with this store, for machines without a usable cgroup tree.
+fn users_of(store: &Path) -> Vec<i32> {
+    let wanted = format!("ASHLAR_ROOT={}", store.display());
+    let listed = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    listed
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment
+                .split(|b| *b == 0)
+                .any(|variable| variable == wanted.as_bytes())
+        })
+        .collect()
+}
+
+fn describe(pid: i32) -> String {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " "))
+}
+
+fn mounts(dir: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = format!("{}/", dir.display());
+    table
+        .lines()
+        .filter(|line| line.contains(&below))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut pending = vec![dir.to_owned()];
+    let mut files = Vec::new();
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
+            let entry = entry.unwrap();
+            let into = if entry.file_type().unwrap().is_dir() {
+                &mut pending
+            } else {
+                &mut files
+            };
+            into.push(entry.path());
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn disorder_is_found() {
+    let scene = Scene::new("disorder");
+    assert_eq!(problems(&scene), Vec::<String>::new());
+    std::fs::create_dir_all(scene.store().join("incomplete")).unwrap();
+    std::fs::create_dir_all(scene.store().join("layers")).unwrap();
+    std::fs::write(scene.store().join("incomplete/half"), "").unwrap();
+    std::fs::write(scene.store().join("layers/sha256:00"), "not a layer").unwrap();
+    let found = problems(&scene).join("\n");
+    assert!(found.contains("incomplete/half was left"), "{found}");
+    let has_fsck = machine::find_program("fsck.erofs").is_some();
+    assert_eq!(found.contains("fsck.erofs refuses"), has_fsck, "{found}");
+}
+
+#[test]
+fn a_process_left_behind_is_found_and_ended() {
+    let scene = Scene::new("left-behind");
+    scene.run("sh", &["-c", "setsid sleep 1000 >/dev/null 2>&1 </dev/null &"]);
+    // The environment names the store, so it is found with or without cgroups.
+    let left: Vec<i32> = users_of(&scene.store());
+    assert_eq!(left.len(), 1, "{left:?}");
+    let pid = rustix::process::Pid::from_raw(left[0]).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(problems(&scene), Vec::<String>::new());
+}
