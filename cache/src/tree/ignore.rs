@@ -104,6 +104,15 @@ impl IgnoreList {
         Matched(vec![false; self.lines.len()])
     }
 
+    /// Says whether `path` is ignored, given what was said about its parent.
+    pub(super) fn ignores(&self, parent: &Matched, path: &TreePath) -> bool {
+        // From the end, because the last match decides.
+        let last = self.lines.iter().zip(&parent.0).rev();
+        let mut matching =
+            last.filter(|(line, inherited)| **inherited || line.pattern.matches(path.as_bytes()));
+        matching.next().is_some_and(|(line, _)| !line.includes)
+    }
+
     /// Goes one directory down: says whether `path` is ignored, and what its children inherit.
     pub(super) fn enter(&self, parent: &Matched, path: &TreePath) -> (bool, Matched) {
         let mut ignored = false;

@@ -215,16 +215,14 @@ impl Scan<'_> {
         let names = here.list().map_err(|error| error.below(dir))?;
         let look = |name: &[u8], file_type: FileType| {
             let path = dir.join(name);
-            let (ignored, below) = self.ignore.enter(matched, &path);
+            let ignored = self.ignore.ignores(matched, &path);
             // Where listings tell no types, a directory is assumed, and the look at it decides.
             let may_be_dir = matches!(file_type, FileType::Directory | FileType::Unknown);
             if ignored && !(may_be_dir && self.ignore.could_contain(&path)) {
                 return Ok(None);
             }
             let local = TreePath::root().join(name);
-            Ok(self
-                .look(&here, &local, &path, ignored)?
-                .map(|looked| (looked, path, below)))
+            self.look(&here, &local, &path, ignored)
         };
         let looked: Vec<_> = if names.len() < PARALLEL_NAMES {
             names
@@ -242,12 +240,14 @@ impl Scan<'_> {
             dirs: Vec::new(),
             notices: Vec::new(),
         };
-        for (looked, path, below) in looked.into_iter().flatten() {
+        for looked in looked.into_iter().flatten() {
             match looked {
                 Err(notice) => listing.notices.push(notice),
                 Ok(file) if file.ignored && !matches!(file.entry.kind, Kind::Dir { .. }) => {}
                 Ok(file) => {
                     if matches!(file.entry.kind, Kind::Dir { .. }) {
+                        let path = file.entry.path.clone();
+                        let below = self.ignore.enter(matched, &path).1;
                         listing.dirs.push((path, below));
                     }
                     listing.files.push(file);
@@ -367,8 +367,10 @@ fn minor(stat: &Stat) -> u32 {
 
 /// Sorts, drops what was seen twice and ignored directories with nothing in them, and names hard links.
 fn finish(mut found: Found) -> Found {
-    // Stable: the first look at a path counts.
-    found.files.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+    // Of two looks at one path either will do: a file that changed in between is found out when it is read.
+    found
+        .files
+        .sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
     found
         .files
         .dedup_by(|later, first| later.entry.path == first.entry.path);
