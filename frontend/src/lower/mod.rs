@@ -88,6 +88,7 @@ fn lower_unsorted(
     let Some(state) = stage::lower_all(&mut lowering, &plan) else {
         return Err(lowering.diagnostics);
     };
+    let n_base_history = state.n_base_history;
     let mut config = state.config;
     for (name, value) in &options.labels {
         config.config.labels.insert(name.clone(), value.clone());
@@ -103,6 +104,7 @@ fn lower_unsorted(
         graph: lowering.graph,
         target: state.vertex,
         config,
+        n_base_history,
         contexts: lowering.contexts,
         warnings: lowering.diagnostics,
         unused_build_args: unused_build_args(dockerfile, options, &plan),
