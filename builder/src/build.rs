@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
-use cache::{Digest, DiffId, Store};
+use cache::{DiffId, Digest, Store};
 use frontend::{
     Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Platform, ResolvedImage,
     SourceText,
@@ -33,14 +33,24 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let outputs = parse_outputs(options)?;
     let store = Store::open(&options.store_root).map_err(|error| failure::of_store(&error))?;
     if let Some(aside) = store.set_aside() {
-        report::warn(&format!("the damaged index of the store is kept as {}; cached steps start anew", aside.display()));
+        report::warn(&format!(
+            "the damaged index of the store is kept as {}; cached steps start anew",
+            aside.display()
+        ));
     }
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
     let dockerfile = parse(&inputs, &source)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
-    let stops = Stops { options, outputs, store: Arc::new(store), inputs, source, progress: &progress };
+    let stops = Stops {
+        options,
+        outputs,
+        store: Arc::new(store),
+        inputs,
+        source,
+        progress: &progress,
+    };
     let result = stops.run(&dockerfile, cancel).await;
     let source = stops.source;
     let tails = progress.finish();
@@ -87,12 +97,22 @@ impl Stops<'_> {
         for name in &build.unused_build_args {
             report::warn(&format!("build argument {name} is not declared by any ARG"));
         }
-        let Build { graph, target, config, epoch, .. } = build;
+        let Build {
+            graph,
+            target,
+            config,
+            epoch,
+            ..
+        } = build;
         let layers = self.solve(graph, target, images, cancel).await?;
         let config = finish_config(config, &layers, epoch, &self.store).to_json();
         let id = image::commit(&self.store, &config, &self.options.tags)
             .map_err(|error| failure::of_image(&error))?;
-        let image = ExportImage { config, layers: layers.to_vec(), names: self.options.tags.clone() };
+        let image = ExportImage {
+            config,
+            layers: layers.to_vec(),
+            names: self.options.tags.clone(),
+        };
         for output in &self.outputs {
             export::export(&self.store, output, &image, epoch).map_err(|error| failure::of_export(&error))?;
         }
@@ -118,7 +138,14 @@ impl Stops<'_> {
                     .map_err(|error| Failure::of(Kind::Machine, &error))?;
                 let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
                 let reference = resolved.reference.clone();
-                known.insert(request.clone(), ResolvedImage { config, layers, reference });
+                known.insert(
+                    request.clone(),
+                    ResolvedImage {
+                        config,
+                        layers,
+                        reference,
+                    },
+                );
                 images.push(resolved);
             }
         }
@@ -151,8 +178,11 @@ impl Stops<'_> {
             .inputs
             .trees(&wanted(&graph), &directories(self.options), &memo)
             .map_err(|error| failure::of_context(&error))?;
-        let fetchable: HashSet<DiffId> =
-            images.iter().flat_map(|image| &image.layers).map(|layer| layer.diff_id).collect();
+        let fetchable: HashSet<DiffId> = images
+            .iter()
+            .flat_map(|image| &image.layers)
+            .map(|layer| layer.diff_id)
+            .collect();
         let events = self.progress.events();
         let worker = Worker {
             store: Arc::clone(&self.store),
@@ -178,7 +208,12 @@ impl Stops<'_> {
         .await;
         // Losing what was learnt about files costs time only.
         let _ = memo.save(&root);
-        match solved.map_err(|error| Stop::Step { error, graph })?.snapshots.into_iter().next() {
+        match solved
+            .map_err(|error| Stop::Step { error, graph })?
+            .snapshots
+            .into_iter()
+            .next()
+        {
             Some(Snapshot::Layers(layers)) => Ok(layers),
             other => unreachable!("lowering makes layers of the target, not {other:?}"),
         }
@@ -189,7 +224,10 @@ impl Stops<'_> {
 /// progress display has seen everything.
 enum Stop {
     Failure(Failure),
-    Step { error: SolveError<OpError>, graph: Arc<Graph> },
+    Step {
+        error: SolveError<OpError>,
+        graph: Arc<Graph>,
+    },
 }
 
 impl From<Failure> for Stop {
@@ -218,7 +256,10 @@ fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
 
 /// Returns the part of the options that decides what the Dockerfile means.
 fn frontend_options(options: &BuildOptions) -> Result<frontend::Options, Failure> {
-    let parse = |text: &str| text.parse::<Platform>().map_err(|error| Failure::of(Kind::Usage, &error));
+    let parse = |text: &str| {
+        text.parse::<Platform>()
+            .map_err(|error| Failure::of(Kind::Usage, &error))
+    };
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
             NamedSource::Directory(_) => NamedContext::Directory,
@@ -251,7 +292,9 @@ fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
     for input in graph.ids().flat_map(|id| &graph.vertex(id).inputs) {
         if let Op::Source(Source::Local { name }) = &graph.vertex(input.vertex).op {
             wanted.entry(name.clone()).or_default().push(match &input.view {
-                InputView::Whole => Selection { patterns: vec!["/".to_owned()] },
+                InputView::Whole => Selection {
+                    patterns: vec!["/".to_owned()],
+                },
                 InputView::Paths(selection) => selection.clone(),
             });
         }
@@ -267,15 +310,25 @@ fn finish_config(
     epoch: Option<i64>,
     store: &Store,
 ) -> ImageConfig {
-    let n_own = config.history.iter().filter(|entry| entry.created.is_none() && !entry.empty_layer).count();
+    let n_own = config
+        .history
+        .iter()
+        .filter(|entry| entry.created.is_none() && !entry.empty_layer)
+        .count();
     let mut own_layers = layers[layers.len() - n_own.min(layers.len())..].iter();
-    let mut latest = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    let mut latest = config
+        .history
+        .iter()
+        .rev()
+        .find_map(|entry| entry.created.clone());
     for entry in &mut config.history {
         if entry.created.is_some() {
             continue;
         }
         if !entry.empty_layer {
-            let made = own_layers.next().and_then(|layer| store.layers().made_unix(layer));
+            let made = own_layers
+                .next()
+                .and_then(|layer| store.layers().made_unix(layer));
             latest = made.map(image::rfc3339).or(latest);
         }
         entry.created = Some(match epoch {
@@ -283,7 +336,11 @@ fn finish_config(
             None => latest.clone().unwrap_or_else(|| image::rfc3339(0)),
         });
     }
-    config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    config.created = config
+        .history
+        .iter()
+        .rev()
+        .find_map(|entry| entry.created.clone());
     config.rootfs.diff_ids = layers.to_vec();
     config
 }

@@ -32,7 +32,10 @@ pub(crate) enum ContextError {
     #[error("{path}: {message}")]
     IgnorePattern { path: PathBuf, message: String },
     #[error("cannot use {path} as a build context: {source}")]
-    Directory { path: PathBuf, source: cache::root::Error },
+    Directory {
+        path: PathBuf,
+        source: cache::root::Error,
+    },
     #[error("cannot read the build context from stdin: {source}")]
     Stdin { source: io::Error },
     #[error("the tar on stdin is not a usable context: {0}")]
@@ -70,8 +73,15 @@ pub(crate) fn read(
         ContextSource::Directory(dir) => {
             let (name, dockerfile, beside) = read_dockerfile(dir, dockerfile)?;
             let ignore = read_ignore(dir, beside.as_deref())?;
-            let main = MainContext::Directory { path: dir.clone(), ignore };
-            Ok(Inputs { dockerfile_name: name, dockerfile, main })
+            let main = MainContext::Directory {
+                path: dir.clone(),
+                ignore,
+            };
+            Ok(Inputs {
+                dockerfile_name: name,
+                dockerfile,
+                main,
+            })
         }
     }
 }
@@ -91,7 +101,10 @@ fn read_dockerfile(
     };
     let mut first_error = None;
     for path in candidates {
-        let wrap = |source| ContextError::Dockerfile { path: path.clone(), source };
+        let wrap = |source| ContextError::Dockerfile {
+            path: path.clone(),
+            source,
+        };
         match open_regular(&path) {
             Ok(opened) => {
                 let text = read_capped(opened, &path)?;
@@ -111,7 +124,10 @@ fn read_dockerfile(
 /// Opens a file without waiting for the writer of a named pipe.
 fn open_regular(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
@@ -123,23 +139,35 @@ fn read_capped(reader: impl Read, path: &Path) -> Result<Vec<u8>, ContextError> 
     reader
         .take(DOCKERFILE_LIMIT_BYTES + 1)
         .read_to_end(&mut text)
-        .map_err(|source| ContextError::Dockerfile { path: path.to_owned(), source })?;
+        .map_err(|source| ContextError::Dockerfile {
+            path: path.to_owned(),
+            source,
+        })?;
     if text.len() as u64 > DOCKERFILE_LIMIT_BYTES {
-        return Err(ContextError::TooLarge { path: path.to_owned() });
+        return Err(ContextError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     Ok(text)
 }
 
 /// Reads `<dockerfile>.dockerignore` if there is one, else the context's `.dockerignore`.
 fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextError> {
-    let candidates = beside.map(Path::to_owned).into_iter().chain([dir.join(".dockerignore")]);
+    let candidates = beside
+        .map(Path::to_owned)
+        .into_iter()
+        .chain([dir.join(".dockerignore")]);
     for path in candidates {
         match open_regular(&path) {
             Ok(opened) => {
                 let text = read_capped(opened, &path)?;
-                let broken = |message: String| ContextError::IgnorePattern { path: path.clone(), message };
+                let broken = |message: String| ContextError::IgnorePattern {
+                    path: path.clone(),
+                    message,
+                };
                 let patterns = frontend::ignore::parse(&text).map_err(|error| broken(error.to_string()))?;
-                return IgnoreList::new(patterns.iter().map(String::as_str)).map_err(|error| broken(error.to_string()));
+                return IgnoreList::new(patterns.iter().map(String::as_str))
+                    .map_err(|error| broken(error.to_string()));
             }
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(ContextError::IgnoreFile { path, source }),
@@ -151,15 +179,23 @@ fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextE
 /// Takes in stdin: a tar, compressed or not, is the context and holds the Dockerfile; else it is the Dockerfile.
 fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, ContextError> {
     let stdin_error = |source| ContextError::Stdin { source };
-    let mut reader = cache::compress::decompressor(io::stdin()).map_err(stdin_error)?;
+    let (_, mut reader) = cache::compress::decompressor(io::stdin(), Limits::default().max_bytes)
+        .map_err(|error| stdin_error(io::Error::other(error)))?;
     let mut head = Vec::new();
-    (&mut reader).take(512).read_to_end(&mut head).map_err(stdin_error)?;
+    (&mut reader)
+        .take(512)
+        .read_to_end(&mut head)
+        .map_err(stdin_error)?;
     let is_tar = cache::layer::is_tar_header(&head);
     let whole = Cursor::new(head).chain(reader);
     if !is_tar {
         let dockerfile = read_capped(whole, Path::new("-"))?;
         let name = "Dockerfile".to_owned();
-        return Ok(Inputs { dockerfile_name: name, dockerfile, main: MainContext::Empty });
+        return Ok(Inputs {
+            dockerfile_name: name,
+            dockerfile,
+            main: MainContext::Empty,
+        });
     }
     let (scratch, path) = store.incomplete().file().map_err(stdin_error)?;
     let written = cache::layer::import(whole, scratch, Limits::default());
@@ -176,9 +212,16 @@ fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, Co
     let inside = TreePath::clean(name.as_os_str().as_encoded_bytes());
     let dockerfile = tree.read_small(&inside, DOCKERFILE_LIMIT_BYTES)?.ok_or_else(|| {
         let source = io::Error::new(io::ErrorKind::NotFound, "not in the tar on stdin");
-        ContextError::Dockerfile { path: name.to_owned(), source }
+        ContextError::Dockerfile {
+            path: name.to_owned(),
+            source,
+        }
     })?;
-    Ok(Inputs { dockerfile_name: name.display().to_string(), dockerfile, main: MainContext::Tar(tree) })
+    Ok(Inputs {
+        dockerfile_name: name.display().to_string(),
+        dockerfile,
+        main: MainContext::Tar(tree),
+    })
 }
 
 impl Inputs {
@@ -212,7 +255,10 @@ fn scan(
     selections: &[Selection],
     memo: &Arc<Memo>,
 ) -> Result<View, ContextError> {
-    let root = Root::open_host(path).map_err(|source| ContextError::Directory { path: path.to_owned(), source })?;
+    let root = Root::open_host(path).map_err(|source| ContextError::Directory {
+        path: path.to_owned(),
+        source,
+    })?;
     let tree = ContextTree::scan(root, ignore, selections, Arc::clone(memo))?;
     Ok(View::of_directory(Arc::new(tree))?)
 }

@@ -9,14 +9,17 @@ use frontend::{Diagnostics, Severity, SourceText};
 use solver::{Graph, SolveError, Subject, VertexId};
 
 use crate::context::ContextError;
-use crate::ops::OpError;
 use crate::export::ExportError;
+use crate::ops::OpError;
 use crate::progress::Tails;
 use crate::report::{self, Excerpt, Failure, Kind};
 
 /// Shows what a Dockerfile could do better.
 pub(crate) fn show_warnings(diagnostics: &Diagnostics, source: &SourceText) {
-    for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning) {
+    for diagnostic in diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+    {
         report::rendered(&frontend::render(diagnostic, source, report::stderr_colour()));
     }
 }
@@ -24,7 +27,10 @@ pub(crate) fn show_warnings(diagnostics: &Diagnostics, source: &SourceText) {
 /// All that is wrong with a Dockerfile.
 pub(crate) fn of_diagnostics(diagnostics: &Diagnostics, source: &SourceText) -> Failure {
     let colour = report::stderr_colour();
-    let rendered = diagnostics.iter().map(|diagnostic| frontend::render(diagnostic, source, colour)).collect();
+    let rendered = diagnostics
+        .iter()
+        .map(|diagnostic| frontend::render(diagnostic, source, colour))
+        .collect();
     Failure::rendered(Kind::Build, rendered)
 }
 
@@ -71,7 +77,11 @@ pub(crate) fn of_solve(
     tails: &Tails,
 ) -> Failure {
     match error {
-        SolveError::Step { vertex, source: cause, .. } => {
+        SolveError::Step {
+            vertex,
+            source: cause,
+            ..
+        } => {
             if matches!(cause, OpError::Cancelled) {
                 return Failure::cancelled(libc::SIGINT);
             }
@@ -100,19 +110,28 @@ fn of_machine_or_build(error: &(dyn Error + 'static)) -> Failure {
 
 fn with_disk_help(failure: Failure, error: &(dyn Error + 'static)) -> Failure {
     match disk_error(error) {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            failure.with_help("the disk is full: free space, or choose another store with --root or ASHLAR_ROOT")
-        }
+        Some(libc::ENOSPC | libc::EDQUOT) => failure
+            .with_help("the disk is full: free space, or choose another store with --root or ASHLAR_ROOT"),
         _ => failure,
     }
 }
 
 /// Looks through the causes for an error of the disk itself.
 fn disk_error(error: &(dyn Error + 'static)) -> Option<i32> {
-    let codes = [libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EIO, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    let codes = [
+        libc::ENOSPC,
+        libc::EDQUOT,
+        libc::EROFS,
+        libc::EIO,
+        libc::ENOMEM,
+        libc::EMFILE,
+        libc::ENFILE,
+    ];
     let mut next = Some(error);
     while let Some(error) = next {
-        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        let code = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
         if code.is_some_and(|code| codes.contains(&code)) {
             return code;
         }
@@ -125,11 +144,29 @@ fn disk_error(error: &(dyn Error + 'static)) -> Option<i32> {
 fn excerpt(graph: &Graph, vertex: VertexId, source: &SourceText) -> Option<Excerpt> {
     let label = &graph.vertex(vertex).label;
     let first = label.line? as usize;
-    let last = label.last_line.map_or(first, |line| line as usize).clamp(first, first + 19);
-    let lines: Vec<String> =
-        source.text().lines().skip(first - 1).take(last + 1 - first).map(str::to_owned).collect();
+    let last = label
+        .last_line
+        .map_or(first, |line| line as usize)
+        .clamp(first, first + 19);
+    let lines: Vec<String> = source
+        .text()
+        .lines()
+        .skip(first - 1)
+        .take(last + 1 - first)
+        .map(str::to_owned)
+        .collect();
     let start = lines.first()?.trim_start();
     let column = lines[0].chars().count() - start.chars().count() + 1;
-    let width = start.split_whitespace().next().map_or(0, |word| word.chars().count());
-    Some(Excerpt { file: source.name().to_owned(), line: first, column, width, label: None, lines })
+    let width = start
+        .split_whitespace()
+        .next()
+        .map_or(0, |word| word.chars().count());
+    Some(Excerpt {
+        file: source.name().to_owned(),
+        line: first,
+        column,
+        width,
+        label: None,
+        lines,
+    })
 }

@@ -13,26 +13,26 @@ const MIN_ID_DIGITS: usize = 4;
 
 /// An image of the store.
 #[derive(Debug, Clone)]
-pub struct LocalImage {
+pub(crate) struct LocalImage {
     /// Digest of the config.
-    pub id: Digest,
+    pub(crate) id: Digest,
     /// The config, verbatim: what `id` is the digest of.
-    pub config_bytes: Vec<u8>,
+    pub(crate) config_bytes: Vec<u8>,
     /// The config, parsed.
-    pub config: ImageConfig,
+    pub(crate) config: ImageConfig,
     /// Canonical names, sorted; empty for an untagged image.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Digest of the manifest it was pulled or loaded with.
-    pub manifest: Option<Digest>,
+    pub(crate) manifest: Option<Digest>,
     /// Base layer first.
-    pub layers: Vec<DiffId>,
+    pub(crate) layers: Vec<DiffId>,
     /// When it got its newest name, in seconds since the Unix epoch.
-    pub named_unix: i64,
+    pub(crate) named_unix: i64,
 }
 
 impl LocalImage {
     /// Returns the sum of the layers' uncompressed tars; `None` when a layer was never fetched.
-    pub fn size_bytes(&self, store: &Store) -> Option<u64> {
+    pub(crate) fn size_bytes(&self, store: &Store) -> Option<u64> {
         self.layers
             .iter()
             .map(|layer| Some(store.layers().get(layer).ok()?.tar_bytes()))
@@ -41,7 +41,7 @@ impl LocalImage {
 }
 
 /// Returns all images, in the order of their IDs. One whose config is damaged or gone is left out.
-pub fn all(store: &Store) -> Result<Vec<LocalImage>, ImageError> {
+pub(crate) fn all(store: &Store) -> Result<Vec<LocalImage>, ImageError> {
     let mut names = store.index().images()?;
     names.sort_by(|a, b| (a.config, &a.name).cmp(&(b.config, &b.name)));
     let groups = names.chunk_by(|a, b| a.config == b.config);
@@ -49,7 +49,7 @@ pub fn all(store: &Store) -> Result<Vec<LocalImage>, ImageError> {
 }
 
 /// Finds an image by name, by ID, or by the first digits of its ID. A name wins.
-pub fn find(store: &Store, name_or_id: &str) -> Result<LocalImage, ImageError> {
+pub(crate) fn find(store: &Store, name_or_id: &str) -> Result<LocalImage, ImageError> {
     let missing = || ImageError::NoSuchImage(name_or_id.to_owned());
     let names = store.index().images()?;
     let id = match Reference::parse(name_or_id) {
@@ -121,7 +121,7 @@ fn read(store: &Store, group: &[ImageName]) -> Result<LocalImage, ImageError> {
 
 /// Stores a config whose layers are in the store, and gives the image its names (canonical). Without names it is kept
 /// under its ID. Returns the ID.
-pub fn commit(store: &Store, config: &[u8], names: &[String]) -> Result<Digest, ImageError> {
+pub(crate) fn commit(store: &Store, config: &[u8], names: &[String]) -> Result<Digest, ImageError> {
     commit_with(store, config, None, names)
 }
 
@@ -151,7 +151,8 @@ pub(crate) fn commit_with(
 /// Writes a time as configs have it. Times that RFC 3339 can't say become the epoch.
 pub(crate) fn rfc3339(unix: i64) -> String {
     let time = time::OffsetDateTime::from_unix_timestamp(unix).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
 }
 
 /// Returns the wall clock in seconds since the Unix epoch.

@@ -86,9 +86,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
-        Command::Save(_) | Command::Run(_) => {
-            return Err(Failure::usage("this command isn't supported yet"));
-        }
+        Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Run(args) => return commands::container::run(&args, open()?, &environment),
     }
     Ok(0)
 }

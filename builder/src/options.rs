@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
-use crate::registry::Reference;
 use crate::progress::Mode;
+use crate::registry::Reference;
 use crate::report::{Failure, Kind};
 
 /// The part of the process's surroundings that options depend on.
@@ -100,11 +100,11 @@ pub(crate) enum DockerfileSource {
 pub(crate) enum NamedSource {
     /// A directory.
     Directory(PathBuf),
-    /// An image in an OCI layout; the reference is a tag or `@digest` within it.
+    /// An image in an OCI layout; the reference is a tag or digest within it.
     OciLayout {
         /// The layout.
         dir: PathBuf,
-        /// `:tag` without its colon or `@digest` without its at sign; `None`: the only image, or `latest`.
+        /// A tag without its colon, or a digest with its `@`; `None`: the only image.
         reference: Option<String>,
     },
     /// An image, by reference as written.
@@ -361,11 +361,16 @@ pub(crate) fn tag_name(text: &str) -> Result<String, Failure> {
 
 fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure> {
     let typed = args.progress.as_deref();
-    let mode = typed.or_else(|| environment.var("BUILDKIT_PROGRESS")).unwrap_or("auto");
+    let mode = typed
+        .or_else(|| environment.var("BUILDKIT_PROGRESS"))
+        .unwrap_or("auto");
     let mode: Mode = mode.parse().map_err(|error| Failure::of(Kind::Usage, &error))?;
     match args.quiet.unwrap_or(false) {
         true if matches!(typed, None | Some("quiet" | "auto" | "none")) => Ok(Mode::Quiet),
-        true => Err(Failure::usage(format!("--quiet and --progress={} exclude each other", typed.unwrap_or_default()))),
+        true => Err(Failure::usage(format!(
+            "--quiet and --progress={} exclude each other",
+            typed.unwrap_or_default()
+        ))),
         false => Ok(mode),
     }
 }

@@ -43,7 +43,10 @@ impl Index for Records {
     }
 
     fn put_tree_hash(&self, of: &Key, selection: &Selection, hash: &TreeHash) -> Result<(), IndexError> {
-        self.store.index().put_tree_hash(of, selection, hash).map_err(wrap)
+        self.store
+            .index()
+            .put_tree_hash(of, selection, hash)
+            .map_err(wrap)
     }
 
     fn latest(&self, step: &str) -> Result<Option<Record>, IndexError> {

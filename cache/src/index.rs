@@ -483,9 +483,19 @@ mod tests {
             other.tree_hash(&old.key, &selection).unwrap(),
             Some(TreeHash::from_bytes([7; 32]))
         );
-        other.put_record(&Record { took_ms: 99, ..old.clone() }).unwrap();
+        other
+            .put_record(&Record {
+                took_ms: 99,
+                ..old.clone()
+            })
+            .unwrap();
         assert!(other.tree_hash(&old.key, &selection).unwrap().is_some());
-        other.put_record(&Record { layers: vec![], ..old.clone() }).unwrap();
+        other
+            .put_record(&Record {
+                layers: vec![],
+                ..old.clone()
+            })
+            .unwrap();
         assert_eq!(other.tree_hash(&old.key, &selection).unwrap(), None);
         assert_eq!(other.images().unwrap(), std::slice::from_ref(&image));
         assert_eq!(other.image(&image.name).unwrap(), Some(image.clone()));

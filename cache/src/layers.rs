@@ -68,7 +68,9 @@ impl Layers {
 
     /// Returns when the layer was made here, in seconds since the Unix epoch; `None` when it isn't here.
     pub fn made_unix(&self, layer: &DiffId) -> Option<i64> {
-        std::fs::metadata(self.path(layer)).ok().map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta))
+        std::fs::metadata(self.path(layer))
+            .ok()
+            .map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta))
     }
 
     /// Says whether the layer's file is here.

@@ -7,6 +7,7 @@
 //!   lock                 held shared by every process that has the store open
 //!   blobs/sha256/<hex>   configs, manifests, compressed layers as pulled or as made for an output
 //!   layers/<diff id>     one file per layer: tar stream, EROFS metadata and index in one, never unpacked
+//!   unpacked/<name>/     layers as directories, only where EROFS can't be mounted; made when first needed
 //!   incomplete/<id>/     scratch space of one process, held by <id>.lock; swept when nobody holds it
 //!   index                SQLite: step records, tree hashes, image names, compressed forms of layers
 //!   files.memo           stat identity of context files → content hash; may be lost at any time

@@ -61,7 +61,9 @@ impl Store {
         let share = lock::shared(&root.join("lock")).map_err(io("open", root))?;
         let meta = std::fs::symlink_metadata(root).map_err(io("open", root))?;
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-            return Err(StoreError::Untrusted { path: root.to_owned() });
+            return Err(StoreError::Untrusted {
+                path: root.to_owned(),
+            });
         }
         let incomplete = Incomplete::new(root.join("incomplete"));
         incomplete.sweep().map_err(io("sweep", root))?;
@@ -110,21 +112,37 @@ impl Store {
     /// Waits for the lock of the step or transfer called `name` (digits and letters only), across processes. Blocks.
     pub fn lock(&self, name: &str) -> Result<FileLock, StoreError> {
         let path = self.root.join("locks").join(name);
-        FileLock::wait(path.clone()).map_err(|source| StoreError::Io { action: "lock", path, source })
+        FileLock::wait(path.clone()).map_err(|source| StoreError::Io {
+            action: "lock",
+            path,
+            source,
+        })
     }
 }
 
 /// What a store consists of, in the order in which it is made.
-const DIRECTORIES: [&str; 6] = ["", "blobs", "blobs/sha256", "layers", "incomplete", "locks"];
+const DIRECTORIES: [&str; 7] = [
+    "",
+    "blobs",
+    "blobs/sha256",
+    "layers",
+    "unpacked",
+    "incomplete",
+    "locks",
+];
 
 fn make(root: &Path) -> Result<(), StoreError> {
     for dir in DIRECTORIES {
         let path = root.join(dir);
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| StoreError::Io {
-            action: "make",
-            path,
-            source,
-        })?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|source| StoreError::Io {
+                action: "make",
+                path,
+                source,
+            })?;
     }
     Ok(())
 }

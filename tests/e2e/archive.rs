@@ -79,7 +79,8 @@ fn read_docker(load: Load<'_>) -> Result<Image, String> {
     let manifest = json(&load("manifest.json")?)?;
     let image = manifest.get(0).ok_or("manifest.json lists no image")?;
     let config = load(string(&image["Config"])?)?;
-    let layers = array(&image["Layers"])?;
+    // Go writes null for an empty list.
+    let layers = image["Layers"].as_array().cloned().unwrap_or_default();
     let layers = layers
         .iter()
         .map(|l| load(string(l)?))

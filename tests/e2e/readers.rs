@@ -14,14 +14,12 @@ use crate::{machine, oracle, validate};
 fn build(scene: &Scene, outputs: &[&str]) -> Image {
     oracle::context("everything", &scene.work());
     let base = format!("busybox={}", crate::rootfs::busybox().display());
-    let mut args = vec!["build", "-t", "app:1", "--build-context", &base];
+    let build = ["build", "-t", "app:1", "--build-context", &base];
     for output in outputs {
-        args.extend(["-o", output]);
+        scene.ashlar_ok(&[&build[..], &["-o", output, "."]].concat());
     }
-    args.push(".");
-    scene.ashlar_ok(&args);
     // An output of another type does not put the image into the store; the steps are cached.
-    scene.ashlar_ok(&["build", "-t", "app:1", "--build-context", &base, "."]);
+    scene.ashlar_ok(&[&build[..], &["."]].concat());
     let saved = scene.aside("saved.tar");
     scene.ashlar_ok(&["save", "-o", &saved.display().to_string(), "app:1"]);
     archive::read(&saved).unwrap()
@@ -195,8 +193,7 @@ fn tar_and_local_outputs_are_the_tree() {
         format!("type=tar,dest={}", tar.display()),
         format!("type=local,dest={}", dir.display()),
     ];
-    let ours = build(&scene, &[&outputs[0]]);
-    build(&scene, &[&outputs[1]]);
+    let ours = build(&scene, &[&outputs[0], &outputs[1]]);
     let extracted = scene.aside("extracted").display().to_string();
     std::fs::create_dir(&extracted).unwrap();
     scene.must(

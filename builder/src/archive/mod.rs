@@ -21,7 +21,7 @@ pub(crate) use source::Source;
 const MAX_ARCHIVE_BYTES: u64 = 1 << 40;
 
 /// Where an archive is read from.
-pub enum Input<'a> {
+pub(crate) enum Input<'a> {
     /// A file, or a directory that holds an OCI layout.
     Path(&'a Path),
     /// A stream; spooled to the store's scratch space, since archives are read out of order.
@@ -30,11 +30,11 @@ pub enum Input<'a> {
 
 /// An image that was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The names the archive gave it, canonical; empty when it had none.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Its ID.
-    pub id: Digest,
+    pub(crate) id: Digest,
 }
 
 /// An image found in an archive, its config checked.
@@ -49,7 +49,7 @@ pub(crate) struct Found {
 
 /// Takes in all images of an archive and names them as it says. Of an image for several platforms the one for
 /// `platform` is taken. Blocks.
-pub fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Vec<Loaded>, ImageError> {
+pub(crate) fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Vec<Loaded>, ImageError> {
     let platform = Platform::parse(platform)?;
     let source = match input {
         Input::Path(path) => open(store, path)?,
@@ -127,13 +127,9 @@ fn spool(store: &Store, stream: &mut (dyn Read + Send), title: &str) -> Result<F
     };
     let (mut file, path) = store.incomplete().file().map_err(write)?;
     std::fs::remove_file(path).map_err(write)?;
-    let mut plain = compress::decompressor(stream)
-        .map_err(|error| refuse(error.to_string()))?
-        .take(MAX_ARCHIVE_BYTES + 1);
-    let n_bytes = io::copy(&mut plain, &mut file).map_err(write)?;
-    if n_bytes > MAX_ARCHIVE_BYTES {
-        return Err(refuse(format!("it is larger than {MAX_ARCHIVE_BYTES} bytes")));
-    }
+    let (_, mut plain) =
+        compress::decompressor(stream, MAX_ARCHIVE_BYTES).map_err(|error| refuse(error.to_string()))?;
+    io::copy(&mut plain, &mut file).map_err(write)?;
     file.rewind().map_err(write)?;
     Ok(file)
 }

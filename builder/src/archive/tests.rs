@@ -1,2 +1,299 @@
+//! Archives of all kinds, and ones that want out.
+
+use std::io::{Cursor, Write};
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use cache::Digest;
+
+use super::*;
+use crate::export::{ExportImage, Output, export};
+use crate::registry::fixture::{config_of, has_tool, image, run, store, tar_of};
+
+const PLATFORM: &str = "linux/amd64";
+
+/// Loads and checks that the very image is there.
+fn check(input: Input<'_>, source: &ExportImage, title: &str) {
+    let (_dir, store) = store();
+    let loaded = load(&store, input, PLATFORM).unwrap_or_else(|error| panic!("{title}: {error}"));
+    let expected = Loaded {
+        names: source.names.clone(),
+        id: Digest::of(&source.config),
+    };
+    assert_eq!(loaded, [expected], "{title}");
+    for name in &source.names {
+        let found = image::find(&store, name).unwrap();
+        assert_eq!(
+            (found.config_bytes, &found.layers),
+            (source.config.clone(), &source.layers),
+            "{title}"
+        );
+        assert!(
+            found.layers.iter().all(|layer| store.layers().contains(layer)),
+            "{title}"
+        );
+    }
+}
+
 #[test]
-fn x() {}
+fn what_export_writes_load_reads() {
+    let (dir, origin) = store();
+    let source = image(&origin, &["docker.io/library/app:1"]);
+    for spec in [
+        "type=docker",
+        "type=docker,compression=gzip",
+        "type=oci",
+        "type=oci,compression=zstd",
+    ] {
+        let path = dir.path().join("image.tar");
+        let output = Output::parse(&format!("{spec},dest={}", path.display())).unwrap();
+        export(&origin, &output, &source, None).unwrap();
+        check(Input::Path(&path), &source, spec);
+        let mut stream = File::open(&path).unwrap();
+        check(Input::Stream(&mut stream), &source, spec);
+        for tool in ["gzip", "xz", "zstd", "bzip2"] {
+            if !has_tool("what_export_writes_load_reads", tool) {
+                continue;
+            }
+            let args = ["-kf", path.to_str().unwrap()];
+            run(tool, &args);
+            let suffix = [("gzip", "gz"), ("bzip2", "bz2"), ("zstd", "zst"), ("xz", "xz")];
+            let suffix = suffix.iter().find(|(name, _)| *name == tool).unwrap().1;
+            let compressed = path.with_extension(format!("tar.{suffix}"));
+            check(Input::Path(&compressed), &source, &format!("{spec} {tool}"));
+        }
+    }
+    let layout = dir.path().join("layout");
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display())).unwrap();
+    export(&origin, &output, &source, None).unwrap();
+    check(Input::Path(&layout), &source, "directory");
+}
+
+#[test]
+fn what_skopeo_writes_load_reads() {
+    if !has_tool("what_skopeo_writes_load_reads", "skopeo") {
+        return;
+    }
+    let (dir, origin) = store();
+    let source = image(&origin, &["docker.io/library/app:1"]);
+    let ours = dir.path().join("ours.tar");
+    let output = Output::parse(&format!("type=oci,dest={}", ours.display())).unwrap();
+    export(&origin, &output, &source, None).unwrap();
+    let from = format!("oci-archive:{}:1", ours.display());
+    for format in ["docker-archive", "oci-archive"] {
+        let theirs = dir.path().join(format);
+        run(
+            "skopeo",
+            &[
+                "copy",
+                &from,
+                &format!("{format}:{}:docker.io/library/app:1", theirs.display()),
+            ],
+        );
+        check(Input::Path(&theirs), &source, format);
+    }
+}
+
+/// A docker-archive made by hand; `layer` is what the manifest names as the only layer.
+fn by_hand(
+    layer_path: &str,
+    layer: &[u8],
+    promised: &[u8],
+    change: impl Fn(&mut tar::Builder<Vec<u8>>),
+) -> Vec<u8> {
+    let config = config_of(&[cache::DiffId::of(promised)]);
+    let manifest = format!(r#"[{{"Config":"c.json","RepoTags":["app:1"],"Layers":["{layer_path}"]}}]"#);
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in [
+        ("c.json", &config[..]),
+        ("l/layer.tar", layer),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+    change(&mut builder);
+    builder.into_inner().unwrap()
+}
+
+fn link(builder: &mut tar::Builder<Vec<u8>>, name: &str, target: &str) {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    builder.append_link(&mut header, name, target).unwrap();
+}
+
+#[test]
+fn layers_that_are_links_inside_an_old_docker_archive_are_found() {
+    let layer = tar_of(&[("a", b"a")]);
+    let archive = by_hand("m/layer.tar", &layer, &layer, |builder| {
+        link(builder, "m/layer.tar", "../l/layer.tar")
+    });
+    let (_dir, store) = store();
+    let loaded = load(&store, Input::Stream(&mut Cursor::new(archive)), PLATFORM).unwrap();
+    assert_eq!(loaded[0].names, ["docker.io/library/app:1"]);
+}
+
+/// Changes an archive that is being made.
+type Change = fn(&mut tar::Builder<Vec<u8>>);
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn hostile_archives_are_refused_and_name_nothing() {
+    let layer = tar_of(&[("a", b"a")]);
+    let loops: Change = |builder| link(builder, "x", "x");
+    let outside: Change = |builder| link(builder, "x", "/etc/passwd");
+    let none: Change = |_| {};
+    let cut = |bytes: Vec<u8>, n: usize| bytes[..n].to_vec();
+    for (title, archive, expected) in [
+        ("nothing", vec![], "neither manifest.json nor index.json"),
+        ("noise", vec![0x55; 5000], "is not an image archive"),
+        ("some tar", layer.clone(), "neither manifest.json nor index.json"),
+        (
+            "path out",
+            by_hand("../../etc/passwd", &layer, &layer, none),
+            "is not in it",
+        ),
+        (
+            "absolute path",
+            by_hand("/etc/passwd", &layer, &layer, none),
+            "is not in it",
+        ),
+        ("link out", by_hand("x", &layer, &layer, outside), "is not in it"),
+        (
+            "link to itself",
+            by_hand("x", &layer, &layer, loops),
+            "is not in it",
+        ),
+        (
+            "other layer",
+            by_hand("l/layer.tar", &layer, b"promised", none),
+            "is not what was sent",
+        ),
+        (
+            "not a layer",
+            by_hand("l/layer.tar", b"no tar", b"no tar", none),
+            "layer sha256:",
+        ),
+        (
+            "no images",
+            tar_of(&[("manifest.json", b"[]")]),
+            "lists no images",
+        ),
+        (
+            "no list",
+            tar_of(&[("manifest.json", b"{}")]),
+            "manifest.json is malformed",
+        ),
+        (
+            "deep list",
+            tar_of(&[("manifest.json", "[".repeat(100_000).as_bytes())]),
+            "manifest.json is malformed",
+        ),
+        (
+            "giant list",
+            tar_of(&[("manifest.json", &vec![b' '; (4 << 20) + 1])]),
+            "is larger than 4194304 bytes",
+        ),
+        (
+            "bad digest",
+            tar_of(&[(
+                "index.json",
+                br#"{"schemaVersion":2,"manifests":[{"mediaType":"m","digest":"sha256:../../x","size":1}]}"#,
+            )]),
+            "index.json is malformed",
+        ),
+        (
+            "cut",
+            cut(by_hand("l/layer.tar", &layer, &layer, none), 1000),
+            "is not an image archive",
+        ),
+    ] {
+        let (_dir, store) = store();
+        let error = match load(&store, Input::Stream(&mut Cursor::new(archive)), PLATFORM) {
+            Ok(loaded) => panic!("{title}: {loaded:?}"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains(expected), "{title}: {error}");
+        assert_eq!(store.index().images().unwrap(), [], "{title}");
+    }
+}
+
+#[test]
+fn a_layout_directory_is_never_left() {
+    let (dir, origin) = store();
+    let source = image(&origin, &["docker.io/library/app:1"]);
+    let layout = dir.path().join("layout");
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display())).unwrap();
+    let manifest = export(&origin, &output, &source, None).unwrap().manifest.unwrap();
+    let blob = layout.join("blobs/sha256").join(manifest.digest.hex());
+    let kept = std::fs::read(&blob).unwrap();
+    let outside = dir.path().join("outside");
+    File::create(&outside).unwrap().write_all(&kept).unwrap();
+    let load_again = || {
+        let (_dir, store) = store();
+        load(&store, Input::Path(&layout), PLATFORM)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+
+    std::fs::remove_file(&blob).unwrap();
+    assert!(load_again().contains("is not in it"));
+    symlink(&outside, &blob).unwrap();
+    let error = load_again();
+    assert!(error.contains("symbolic links"), "{error}");
+    std::fs::remove_file(&blob).unwrap();
+    let made = Command::new("mkfifo")
+        .arg(&blob)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    assert!(load_again().contains("is not a regular file"));
+    std::fs::remove_file(&blob).unwrap();
+    let changed: Vec<u8> = kept
+        .iter()
+        .map(|byte| if *byte == b'1' { b'2' } else { *byte })
+        .collect();
+    File::create(&blob).unwrap().write_all(&changed).unwrap();
+    let error = load_again();
+    assert!(error.contains("but the bytes are"), "{error}");
+}
+
+#[test]
+fn a_layout_answers_by_tag_by_digest_or_alone() {
+    let (dir, origin) = store();
+    let source = image(&origin, &["docker.io/library/app:1"]);
+    let path = dir.path().join("layout");
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", path.display())).unwrap();
+    let manifest = export(&origin, &output, &source, None)
+        .unwrap()
+        .manifest
+        .unwrap()
+        .digest;
+    let layout = Source::directory(&path).unwrap();
+    let platform = Platform::parse(PLATFORM).unwrap();
+    for reference in [
+        "",
+        "1",
+        "docker.io/library/app:1",
+        &format!("@{manifest}"),
+        &format!("1@{manifest}"),
+    ] {
+        let found = layout::find(&layout, reference, &platform).unwrap();
+        assert_eq!(
+            (found.manifest_digest, &found.config),
+            (manifest, &source.config),
+            "{reference}"
+        );
+    }
+    for reference in ["2", "@sha256:1", &format!("@{}", Digest::of(b"x"))] {
+        assert!(
+            layout::find(&layout, reference, &platform).is_err(),
+            "{reference}"
+        );
+    }
+}

@@ -89,8 +89,7 @@ fn names(image: &StoredImage) -> Vec<Name> {
         manifest.map_or_else(|| NONE.to_owned(), |digest| digest.to_string())
     };
     let mut names: Vec<Name> = image
-        .rows
-        .iter()
+        .named()
         .filter_map(|row| {
             let reference = Reference::parse(&row.name).ok()?;
             Some(Name {

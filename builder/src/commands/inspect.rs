@@ -64,7 +64,8 @@ fn of_image(store: &Store, image: &StoredImage) -> Result<Value, Failure> {
     if image.text("variant").is_empty()
         && let Some(facts) = facts.as_object_mut()
     {
-        facts.remove("Variant");
+        // `remove` would move the last field here.
+        facts.shift_remove("Variant");
     }
     Ok(facts)
 }

@@ -2,6 +2,7 @@
 //! it prints nothing itself. Shared looks (tables, sizes, templates) and the lookup of images are files of their own.
 
 pub(crate) mod build;
+pub(crate) mod container;
 pub(crate) mod history;
 pub(crate) mod human;
 pub(crate) mod images;
@@ -9,8 +10,13 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod save;
 pub(crate) mod stored;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;
+pub(crate) mod terminal;
 pub(crate) mod version;
+
+#[cfg(test)]
+mod tests;

@@ -30,12 +30,14 @@ pub(crate) struct StoredImage {
 }
 
 impl StoredImage {
+    /// Returns the rows that are names people gave.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &ImageName> {
+        self.rows.iter().filter(|row| !is_unnamed(&row.name))
+    }
+
     /// Returns the names it has, complete, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.rows
-            .iter()
-            .map(|row| row.name.as_str())
-            .filter(|name| !is_unnamed(name))
+        self.named().map(|row| row.name.as_str())
     }
 
     /// Returns the first digits of its ID.
@@ -83,8 +85,7 @@ impl StoredImage {
     /// Returns the names by which a registry knows its manifest: `alpine@sha256:…`.
     pub(crate) fn repo_digests(&self) -> Vec<String> {
         let mut digests: Vec<String> = self
-            .rows
-            .iter()
+            .named()
             .filter_map(|row| {
                 let reference = Reference::parse(&row.name).ok()?;
                 Some(format!("{}@{}", reference.familiar_name(), row.manifest?))

@@ -24,11 +24,11 @@ use cache::{DiffId, Digest, Store};
 
 use crate::image::{self, LocalImage};
 use crate::registry::{Descriptor, ImageError};
-pub use spec::{Compression, Destination, ImageOptions, Output, SpecError};
+pub(crate) use spec::{Compression, Destination, ImageOptions, Output};
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]
-pub enum ExportError {
+pub(crate) enum ExportError {
     /// Nothing can be written there; said before anything is done.
     #[error("unwritable destination {path}: {source}")]
     Destination {
@@ -54,7 +54,7 @@ pub enum ExportError {
         /// Which.
         layer: DiffId,
         /// Why.
-        source: io::Error,
+        source: cache::compress::Error,
     },
     /// The directory holds something that the output can't be merged into.
     #[error("cannot write into {path}: {why}")]
@@ -98,13 +98,13 @@ impl ExportError {
 
 /// An image to be written. Its layers must be in the store.
 #[derive(Debug, Clone)]
-pub struct ExportImage {
+pub(crate) struct ExportImage {
     /// The config, verbatim.
-    pub config: Vec<u8>,
+    pub(crate) config: Vec<u8>,
     /// Base layer first; the same as in the config.
-    pub layers: Vec<DiffId>,
+    pub(crate) layers: Vec<DiffId>,
     /// Canonical names.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 impl From<&LocalImage> for ExportImage {
@@ -119,16 +119,16 @@ impl From<&LocalImage> for ExportImage {
 
 /// What an output became.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exported {
+pub(crate) struct Exported {
     /// The image's ID.
-    pub id: Digest,
+    pub(crate) id: Digest,
     /// Its manifest, where the output has one.
-    pub manifest: Option<Descriptor>,
+    pub(crate) manifest: Option<Descriptor>,
 }
 
 /// Writes one output of a build. `epoch` (seconds since the Unix epoch) replaces the times of all files of the outputs
 /// that are files rather than an image, and of archive entries. Blocks.
-pub fn export(
+pub(crate) fn export(
     store: &Store,
     output: &Output,
     image: &ExportImage,
@@ -175,7 +175,7 @@ pub fn export(
 
 /// Fails as [`export`] would where the output's place can't be written, before a build spends time on it. Leaves
 /// nothing behind.
-pub fn check(output: &Output) -> Result<(), ExportError> {
+pub(crate) fn check(output: &Output) -> Result<(), ExportError> {
     match output {
         Output::OciArchive { dest, .. } | Output::DockerArchive { dest, .. } | Output::Tar { dest } => {
             target::check(dest)
@@ -186,7 +186,7 @@ pub fn check(output: &Output) -> Result<(), ExportError> {
 }
 
 /// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once. Blocks.
-pub fn save(store: &Store, dest: &Destination, images: &[LocalImage]) -> Result<(), ExportError> {
+pub(crate) fn save(store: &Store, dest: &Destination, images: &[LocalImage]) -> Result<(), ExportError> {
     let images: Vec<ExportImage> = images.iter().map(ExportImage::from).collect();
     let options = ImageOptions {
         names: Vec::new(),

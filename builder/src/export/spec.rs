@@ -9,12 +9,12 @@ use cache::compress::Codec;
 use crate::registry::{Reference, ReferenceError};
 
 /// Local builds want speed; libdeflate's level 1 is as small as zlib's level 4.
-const DEFAULT_GZIP_LEVEL: u8 = 1;
-const DEFAULT_ZSTD_LEVEL: u8 = 3;
+const DEFAULT_GZIP_LEVEL: i32 = 1;
+const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
 /// Says what is wrong with an output's description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpecError {
+pub(crate) enum SpecError {
     /// Not CSV of `key=value`.
     #[error("invalid output `{0}`: expected a directory, `-`, or type=TYPE,key=value,…")]
     Syntax(String),
@@ -52,7 +52,7 @@ pub enum SpecError {
 
 /// Where a file is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// Standard output.
     Stdout,
     /// A file, written beside and renamed.
@@ -61,29 +61,29 @@ pub enum Destination {
 
 /// How layers are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression {
+pub(crate) struct Compression {
     /// Codec and level for layers that have no suitable blob yet.
-    pub codec: Codec,
+    pub(crate) codec: Codec,
     /// The user named it; otherwise blobs of base layers are taken as they are.
-    pub is_explicit: bool,
+    pub(crate) is_explicit: bool,
     /// Compress even layers whose blobs came from elsewhere.
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// How an image is written into an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageOptions {
+pub(crate) struct ImageOptions {
     /// Names in addition to the build's tags.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// What the layers become.
-    pub compression: Compression,
+    pub(crate) compression: Compression,
     /// OCI media types, rather than Docker's.
-    pub oci_types: bool,
+    pub(crate) oci_types: bool,
 }
 
 /// One output of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// Nothing: the build only warms the cache.
     CacheOnly,
     /// The local store, under these names in addition to the build's tags.
@@ -126,7 +126,7 @@ pub enum Output {
 
 impl Output {
     /// Says whether this output fills standard output.
-    pub fn is_stdout(&self) -> bool {
+    pub(crate) fn is_stdout(&self) -> bool {
         matches!(
             self,
             Self::OciArchive {
@@ -142,12 +142,12 @@ impl Output {
     }
 
     /// Says whether this output is an image, so that the result's config matters.
-    pub fn is_image(&self) -> bool {
+    pub(crate) fn is_image(&self) -> bool {
         !matches!(self, Self::CacheOnly | Self::Tar { .. } | Self::Local { .. })
     }
 
     /// Parses one `-o` value.
-    pub fn parse(text: &str) -> Result<Self, SpecError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
         let fields = fields(text).ok_or_else(syntax)?;
         if let [only] = &fields[..]
@@ -343,16 +343,17 @@ impl Attributes {
                     value: text.clone(),
                     expected,
                 };
-                let number = text.parse::<u8>().ok();
+                let number = text.parse::<i32>().ok();
                 match codec {
                     Codec::Gzip { .. } => Codec::Gzip {
-                        level: number.filter(|level| *level <= 9).ok_or_else(|| bad("0 to 9"))?,
+                        level: number
+                            .filter(|level| (0..=9).contains(level))
+                            .ok_or_else(|| bad("0 to 9"))?,
                     },
                     Codec::Zstd { .. } => Codec::Zstd {
                         level: number
-                            .filter(|level| *level <= 22)
-                            .ok_or_else(|| bad("0 to 22"))?
-                            .into(),
+                            .filter(|level| (1..=22).contains(level))
+                            .ok_or_else(|| bad("1 to 22"))?,
                     },
                     Codec::None => return Err(bad("none: the layers are not compressed")),
                 }
@@ -374,7 +375,7 @@ fn gzip() -> Codec {
 
 fn zstd() -> Codec {
     Codec::Zstd {
-        level: DEFAULT_ZSTD_LEVEL.into(),
+        level: DEFAULT_ZSTD_LEVEL,
     }
 }
 
@@ -520,7 +521,7 @@ mod tests {
             ("type=oci,compression-level=10", "expected 0 to 9"),
             (
                 "type=oci,compression=zstd,compression-level=-1",
-                "expected 0 to 22",
+                "expected 1 to 22",
             ),
             (
                 "type=docker,dest=x,compression-level=1",

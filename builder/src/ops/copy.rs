@@ -27,15 +27,27 @@ pub(super) fn apply(
     scratch: &cache::incomplete::Incomplete,
 ) -> Result<Draft, OpError> {
     let stamp = op.epoch.map_or(now, |seconds| Timestamp { seconds, nanos: 0 });
-    let mut copier = Copier { draft: Draft::new(base), stamp, links: HashMap::new(), scratch };
+    let mut copier = Copier {
+        draft: Draft::new(base),
+        stamp,
+        links: HashMap::new(),
+        scratch,
+    };
     for action in &op.actions {
         match action {
             FileAction::Copy(copy) => {
-                let source =
-                    sources.get(copy.input).and_then(Option::as_ref).expect("lowering numbers inputs");
+                let source = sources
+                    .get(copy.input)
+                    .and_then(Option::as_ref)
+                    .expect("lowering numbers inputs");
                 copier.copy(copy, source)?;
             }
-            FileAction::Write { dest, name, data, change } => copier.write(dest, name, data, change)?,
+            FileAction::Write {
+                dest,
+                name,
+                data,
+                change,
+            } => copier.write(dest, name, data, change)?,
             FileAction::MakeDir { path, user } => copier.make_dir(path, user)?,
         }
     }
@@ -76,14 +88,27 @@ impl Change {
             Some(ModeChange::Octal(mode)) => *mode,
             _ => 0o755,
         };
-        Meta { mode, uid: owner.uid, gid: owner.gid, mtime: stamp, xattrs: Vec::new() }
+        Meta {
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            mtime: stamp,
+            xattrs: Vec::new(),
+        }
     }
 }
 
 impl Copier<'_> {
     fn change(&self, change: &MetaChange) -> Result<Change, OpError> {
-        let owner = change.owner.as_deref().map(|owner| owner::of_chown(owner, self.draft.base())).transpose()?;
-        Ok(Change { owner, mode: change.mode.clone() })
+        let owner = change
+            .owner
+            .as_deref()
+            .map(|owner| owner::of_chown(owner, self.draft.base()))
+            .transpose()?;
+        Ok(Change {
+            owner,
+            mode: change.mode.clone(),
+        })
     }
 
     fn copy(&mut self, copy: &Copy, source: &CopySource<'_>) -> Result<(), OpError> {
@@ -115,9 +140,24 @@ impl Copier<'_> {
             return Err(OpError::FileOverDirectory { path: target });
         }
         let owner = change.owner.unwrap_or_default();
-        let mode = change.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
-        let meta = Meta { mode, uid: owner.uid, gid: owner.gid, mtime: self.stamp, xattrs: Vec::new() };
-        self.draft.put(target, Pending { meta, body: Body::Inline(data.to_vec()) });
+        let mode = change
+            .mode
+            .as_ref()
+            .map_or(0o644, |mode| mode.apply(0o644, false));
+        let meta = Meta {
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            mtime: self.stamp,
+            xattrs: Vec::new(),
+        };
+        self.draft.put(
+            target,
+            Pending {
+                meta,
+                body: Body::Inline(data.to_vec()),
+            },
+        );
         Ok(())
     }
 
@@ -127,8 +167,13 @@ impl Copier<'_> {
             return Ok(());
         }
         let owner = owner::of_user(user, self.draft.base())?;
-        let meta =
-            Meta { mode: 0o755, uid: owner.uid, gid: owner.gid, mtime: self.stamp, xattrs: Vec::new() };
+        let meta = Meta {
+            mode: 0o755,
+            uid: owner.uid,
+            gid: owner.gid,
+            mtime: self.stamp,
+            xattrs: Vec::new(),
+        };
         self.draft.make_dirs(&target, &meta)
     }
 
@@ -166,7 +211,9 @@ impl Copier<'_> {
         let mtime = selected.node.meta.mtime;
         self.draft.touch_dir(&top, |meta| meta.mtime = mtime);
         for (path, node) in tree.walk(&selected.source) {
-            let below = path.below(&selected.source).expect("a walk stays below its start");
+            let below = path
+                .below(&selected.source)
+                .expect("a walk stays below its start");
             self.copy_node(top.concat(&below), tree, &node, change)?;
         }
         Ok(())
@@ -190,7 +237,13 @@ impl Copier<'_> {
                     Ok(())
                 }
                 Found::Missing => {
-                    self.draft.put(target, Pending { meta, body: Body::Dir { opaque: false } });
+                    self.draft.put(
+                        target,
+                        Pending {
+                            meta,
+                            body: Body::Dir { opaque: false },
+                        },
+                    );
                     Ok(())
                 }
                 Found::Symlink(_) | Found::Other => Err(OpError::DirectoryOverFile { path: target }),
@@ -215,7 +268,11 @@ impl Copier<'_> {
 pub(super) fn body_of(tree: &View, node: &Node<'_>) -> Body {
     match node.kind {
         NodeKind::Dir => Body::Dir { opaque: false },
-        NodeKind::File { size_bytes } => Body::Content { tree: tree.clone(), inode: node.inode, size_bytes },
+        NodeKind::File { size_bytes } => Body::Content {
+            tree: tree.clone(),
+            inode: node.inode,
+            size_bytes,
+        },
         NodeKind::Symlink(target) => Body::Symlink(target.to_owned()),
         NodeKind::CharDevice(major, minor) => Body::CharDevice(major, minor),
         NodeKind::BlockDevice(major, minor) => Body::BlockDevice(major, minor),

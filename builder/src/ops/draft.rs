@@ -38,7 +38,11 @@ pub(super) enum Body {
     /// A regular file with content at hand.
     Inline(Vec<u8>),
     /// A regular file whose content is in a tree.
-    Content { tree: View, inode: Inode, size_bytes: u64 },
+    Content {
+        tree: View,
+        inode: Inode,
+        size_bytes: u64,
+    },
     /// A symbolic link.
     Symlink(Vec<u8>),
     /// Another name of a path of this layer.
@@ -69,7 +73,10 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(base: View) -> Self {
-        Self { base, changes: BTreeMap::new() }
+        Self {
+            base,
+            changes: BTreeMap::new(),
+        }
     }
 
     /// Returns the tree below the changes.
@@ -100,7 +107,9 @@ impl Draft {
     /// Says whether a pending change above `path` hides what the base has there.
     fn is_hidden(&self, path: &TreePath) -> bool {
         std::iter::successors(path.parent(), TreePath::parent).any(|above| {
-            self.changes.get(&above).is_some_and(|pending| !matches!(pending.body, Body::Dir { opaque: false }))
+            self.changes
+                .get(&above)
+                .is_some_and(|pending| !matches!(pending.body, Body::Dir { opaque: false }))
         })
     }
 
@@ -149,7 +158,13 @@ impl Draft {
             above.push(dir);
         }
         for dir in above.into_iter().rev() {
-            self.put(dir, Pending { meta: meta.clone(), body: Body::Dir { opaque: false } });
+            self.put(
+                dir,
+                Pending {
+                    meta: meta.clone(),
+                    body: Body::Dir { opaque: false },
+                },
+            );
         }
         Ok(())
     }
@@ -157,7 +172,10 @@ impl Draft {
     /// Puts something at a resolved path, replacing what is there, with all below when it isn't a directory.
     pub(super) fn put(&mut self, path: TreePath, mut pending: Pending) {
         let is_dir = matches!(pending.body, Body::Dir { .. });
-        let replaced = self.changes.get(&path).map(|old| matches!(old.body, Body::Dir { opaque: false }));
+        let replaced = self
+            .changes
+            .get(&path)
+            .map(|old| matches!(old.body, Body::Dir { opaque: false }));
         if let (Body::Dir { opaque }, Some(false)) = (&mut pending.body, replaced) {
             // A file of this op hid whatever the base had here; the directory must go on hiding it.
             *opaque = true;
@@ -192,9 +210,15 @@ impl Draft {
     fn inherited_dir(&self, path: &TreePath) -> Pending {
         let meta = match self.base.lookup(path) {
             Some(node) => node.meta.clone(),
-            None => Meta { mode: 0o755, ..Meta::default() },
+            None => Meta {
+                mode: 0o755,
+                ..Meta::default()
+            },
         };
-        Pending { meta, body: Body::Dir { opaque: false } }
+        Pending {
+            meta,
+            body: Body::Dir { opaque: false },
+        }
     }
 
     /// Returns the changes in path order, with every parent directory, so that the layer can stand alone. The root

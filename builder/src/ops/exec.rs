@@ -22,8 +22,11 @@ const MAX_MEMORY_BYTES: u64 = 8 << 30;
 pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Snapshot, OpError> {
     let below = &job.inputs[0].snapshot;
     let view = worker.view(below).await?;
-    let Snapshot::Layers(layers) = below else { unreachable!("lowering never runs on a local tree") };
-    let (kill, cancelled) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| OpError::Scratch { source: error.into() })?;
+    let Snapshot::Layers(layers) = below else {
+        unreachable!("lowering never runs on a local tree")
+    };
+    let (kill, cancelled) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| OpError::Scratch { source: error.into() })?;
     let run = Run {
         op: op.clone(),
         layers: Arc::clone(layers),
@@ -66,7 +69,8 @@ impl Run {
         let exit = self.run(&settings, &upper)?;
         if exit.code != 0 && upper.is_full()? {
             drop(upper);
-            self.events.warn("a RUN used up the memory meant for its changes; it is run again on disk");
+            self.events
+                .warn("a RUN used up the memory meant for its changes; it is run again on disk");
             let scratch = self.lowers.scratch_dir()?;
             let upper = Upper::directory(scratch.as_fd())?;
             let exit = self.run(&settings, &upper)?;
@@ -77,7 +81,11 @@ impl Run {
 
     fn pack(&self, exit: &Exit, upper: &Upper) -> Result<DiffId, OpError> {
         if exit.code != 0 {
-            return Err(OpError::Exit { command: self.op.args.join(" "), outcome: outcome(exit), code: exit.code });
+            return Err(OpError::Exit {
+                command: self.op.args.join(" "),
+                outcome: outcome(exit),
+                code: exit.code,
+            });
         }
         let store = self.lowers.store();
         let layer = store.layers().write(store.incomplete(), |writer| {
@@ -114,13 +122,23 @@ impl Run {
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
         let helper = self.lowers.helper()?;
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| OpError::Scratch { source: error.into() });
+        let pipe =
+            || pipe_with(PipeFlags::CLOEXEC).map_err(|error| OpError::Scratch { source: error.into() });
         let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
         std::thread::scope(|scope| {
             scope.spawn(move || self.pass_on(out, Stream::Stdout));
             scope.spawn(move || self.pass_on(err, Stream::Stderr));
-            let spec = Spec { lowers: &lowers, upper: Some(upper), settings };
-            let stdio = Stdio { stdin: None, stdout: stdout.as_fd(), stderr: stderr.as_fd(), on_terminal: None };
+            let spec = Spec {
+                lowers: &lowers,
+                upper: Some(upper),
+                settings,
+            };
+            let stdio = Stdio {
+                stdin: None,
+                stdout: stdout.as_fd(),
+                stderr: stderr.as_fd(),
+                on_terminal: None,
+            };
             let exit = sandbox::run(&helper, &spec, stdio, Cancel::on(self.kill.as_fd()));
             // The readers end when nobody can write any more.
             drop((stdout, stderr));

@@ -24,9 +24,15 @@ pub(super) struct Archive {
 
 /// Reads `node` as an archive; `None` when it is not one: its first bytes, unpacked, must be a valid tar header.
 pub(super) fn open(tree: &View, node: &Node<'_>, scratch: &Incomplete) -> Result<Option<Archive>, OpError> {
-    let Ok(mut reader) = cache::compress::decompressor(tree.read(node)?) else { return Ok(None) };
+    let packed = tree.read(node)?;
+    let Ok((_, mut reader)) = cache::compress::decompressor(packed, Limits::default().max_bytes) else {
+        return Ok(None);
+    };
     let mut head = Vec::with_capacity(HEADER_BYTES);
-    if (&mut reader).take(HEADER_BYTES as u64).read_to_end(&mut head).is_err()
+    if (&mut reader)
+        .take(HEADER_BYTES as u64)
+        .read_to_end(&mut head)
+        .is_err()
         || !cache::layer::is_tar_header(&head)
     {
         return Ok(None);
@@ -50,26 +56,43 @@ pub(super) fn apply(
     change: &Change,
     stamp: Timestamp,
 ) -> Result<(), OpError> {
-    let made = Meta { mode: 0o755, mtime: stamp, ..Meta::default() };
+    let made = Meta {
+        mode: 0o755,
+        mtime: stamp,
+        ..Meta::default()
+    };
     let mut links = Vec::new();
     for entry in archive.layer.index()? {
         match &entry.kind {
             Kind::Dir { implied: true, .. } => {}
             Kind::Whiteout | Kind::Dir { opaque: true, .. } => {
-                return Err(OpError::WhiteoutInArchive { path: entry.path.clone() });
+                return Err(OpError::WhiteoutInArchive {
+                    path: entry.path.clone(),
+                });
             }
             Kind::Hardlink(_) => links.push(entry),
             _ => put(draft, archive, entry, dest, change, &made)?,
         }
     }
     for entry in links {
-        let Kind::Hardlink(target) = &entry.kind else { continue };
+        let Kind::Hardlink(target) = &entry.kind else {
+            continue;
+        };
         let target = place(draft, dest, target, &made)?;
         if draft.find(&target) == Found::Missing {
-            return Err(OpError::DanglingLink { path: entry.path.clone(), target });
+            return Err(OpError::DanglingLink {
+                path: entry.path.clone(),
+                target,
+            });
         }
         let path = place(draft, dest, &entry.path, &made)?;
-        draft.put(path, Pending { meta: owned(&entry.meta, change), body: Body::Hardlink(target) });
+        draft.put(
+            path,
+            Pending {
+                meta: owned(&entry.meta, change),
+                body: Body::Hardlink(target),
+            },
+        );
     }
     Ok(())
 }
@@ -93,25 +116,37 @@ fn put(
             // A link to a directory stays what it is, as with tar: base images have `/lib -> usr/lib`.
             Found::Symlink(_) if draft.find(&draft.resolve(&path)?) == Found::Dir => Ok(()),
             _ => {
-                draft.put(path, Pending { meta, body: Body::Dir { opaque: false } });
+                draft.put(
+                    path,
+                    Pending {
+                        meta,
+                        body: Body::Dir { opaque: false },
+                    },
+                );
                 Ok(())
             }
         };
     }
     let path = place(draft, dest, &entry.path, made)?;
-    let node = archive.tree.lookup(&entry.path).expect("an entry of the only layer is in its view");
-    draft.put(path, Pending { meta, body: body_of(&archive.tree, &node) });
+    let node = archive
+        .tree
+        .lookup(&entry.path)
+        .expect("an entry of the only layer is in its view");
+    draft.put(
+        path,
+        Pending {
+            meta,
+            body: body_of(&archive.tree, &node),
+        },
+    );
     Ok(())
 }
 
 /// Returns where `path` of the archive lands: its parent resolved inside the tree, made when missing.
-fn place(
-    draft: &mut Draft,
-    dest: &TreePath,
-    path: &TreePath,
-    made: &Meta,
-) -> Result<TreePath, OpError> {
-    let Some(name) = path.name() else { return Ok(dest.clone()) };
+fn place(draft: &mut Draft, dest: &TreePath, path: &TreePath, made: &Meta) -> Result<TreePath, OpError> {
+    let Some(name) = path.name() else {
+        return Ok(dest.clone());
+    };
     let parent = draft.resolve(&dest.concat(&path.parent().unwrap_or_default()))?;
     draft.make_dirs(&parent, made)?;
     Ok(parent.join(name))

@@ -12,7 +12,7 @@ use cache::{ChainId, DiffId, Store};
 use solver::Events;
 use solver::op::Network;
 
-use super::OpError;
+use super::{OpError, unpacked};
 use crate::sandbox::{self, Helper, Lower, Net};
 
 /// Above this many layers one merged image is cheaper than a mount for each, and overlayfs takes only 500.
@@ -35,7 +35,10 @@ struct State {
 
 impl Lowers {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, state: Mutex::default() }
+        Self {
+            store,
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -82,7 +85,7 @@ impl Lowers {
     pub(crate) fn stack(&self, layers: &[DiffId]) -> Result<Vec<Arc<Lower>>, OpError> {
         let layers = self.worth_mounting(layers)?;
         if !self.can_mount()? {
-            return Err(OpError::Cancelled);
+            return unpacked::stack(&self.store, &layers);
         }
         let stand_alone = layers.iter().all(|layer| layer.stands_alone());
         if stand_alone && layers.len() <= MERGE_ABOVE {
@@ -114,9 +117,13 @@ impl Lowers {
         let known = if std::env::var_os("ASHLAR_LOWERS").is_some_and(|way| way == "unpacked") {
             false
         } else {
-            let (mut file, path) =
-                self.store.incomplete().file().map_err(|source| OpError::Scratch { source })?;
-            file.write_all(&sandbox::tiny_image()).map_err(|source| OpError::Scratch { source })?;
+            let (mut file, path) = self
+                .store
+                .incomplete()
+                .file()
+                .map_err(|source| OpError::Scratch { source })?;
+            file.write_all(&sandbox::tiny_image())
+                .map_err(|source| OpError::Scratch { source })?;
             let known = sandbox::can_mount(&file)?;
             // The next sweep would take it too.
             let _ = std::fs::remove_file(path);
@@ -144,7 +151,11 @@ impl Lowers {
         if let Some(lower) = state.merged.get(&chain) {
             return Ok(Arc::clone(lower));
         }
-        let (file, path) = self.store.incomplete().file().map_err(|source| OpError::Scratch { source })?;
+        let (file, path) = self
+            .store
+            .incomplete()
+            .file()
+            .map_err(|source| OpError::Scratch { source })?;
         let parts: Vec<&LayerFile> = layers.iter().map(AsRef::as_ref).collect();
         write_merged(&parts, &file)?;
         let devices: Vec<&File> = layers.iter().map(|layer| layer.file()).collect();

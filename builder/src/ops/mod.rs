@@ -10,6 +10,7 @@ mod lowers;
 mod network_files;
 mod owner;
 mod pack;
+mod unpacked;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +36,11 @@ pub(crate) use owner::credentials;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpError {
     #[error("process \"{command}\" did not complete successfully: {outcome}")]
-    Exit { command: String, outcome: String, code: i32 },
+    Exit {
+        command: String,
+        outcome: String,
+        code: i32,
+    },
     #[error("the build was cancelled")]
     Cancelled,
     #[error("cannot copy to non-directory: {path}")]
@@ -46,7 +51,9 @@ pub(crate) enum OpError {
     NotADirectory { path: TreePath },
     #[error("too many symbolic links in {path}")]
     LinkLoop { path: TreePath },
-    #[error("the archive has {path}, whose name marks a deletion in image layers; such a file can't be in an image")]
+    #[error(
+        "the archive has {path}, whose name marks a deletion in image layers; such a file can't be in an image"
+    )]
     WhiteoutInArchive { path: TreePath },
     #[error("the archive's {path} is a hard link to {target}, which is not there")]
     DanglingLink { path: TreePath, target: TreePath },
@@ -62,6 +69,8 @@ pub(crate) enum OpError {
     Tree(#[from] cache::tree::Error),
     #[error(transparent)]
     Layer(#[from] cache::Error),
+    #[error(transparent)]
+    Unpack(#[from] cache::layer::unpack::Error),
     #[error(transparent)]
     Layers(#[from] cache::layers::LayersError),
     #[error(transparent)]
@@ -91,7 +100,11 @@ impl Worker {
     /// Returns the merged view of a result, fetching base layers that aren't here.
     async fn view(&self, snapshot: &Snapshot) -> Result<View, OpError> {
         match snapshot {
-            Snapshot::Local(name) => Ok(self.contexts.get(name).expect("the graph's contexts were scanned").clone()),
+            Snapshot::Local(name) => Ok(self
+                .contexts
+                .get(name)
+                .expect("the graph's contexts were scanned")
+                .clone()),
             Snapshot::Layers(layers) => {
                 self.ensure(layers).await?;
                 let layers = layers.iter().map(|layer| self.store.layers().get(layer));
@@ -102,12 +115,16 @@ impl Worker {
 
     /// Fetches what is missing of `layers` from where their image came from.
     async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
-        let missing: Vec<&DiffId> =
-            layers.iter().filter(|layer| !self.store.layers().contains(layer)).collect();
+        let missing: Vec<&DiffId> = layers
+            .iter()
+            .filter(|layer| !self.store.layers().contains(layer))
+            .collect();
         for image in &self.images {
             if image.layers.iter().any(|layer| missing.contains(&&layer.diff_id)) {
                 let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
-                crate::registry::fetch_layers(&self.store, image, tell).await.map_err(Arc::new)?;
+                crate::registry::fetch_layers(&self.store, image, tell)
+                    .await
+                    .map_err(Arc::new)?;
             }
         }
         Ok(())
@@ -126,9 +143,10 @@ impl Worker {
             let mut sources = vec![None];
             for (view, tree) in &trees {
                 sources.push(match view {
-                    InputView::Paths(selection) => {
-                        Some(CopySource { tree, selected: tree.select(selection)? })
-                    }
+                    InputView::Paths(selection) => Some(CopySource {
+                        tree,
+                        selected: tree.select(selection)?,
+                    }),
                     InputView::Whole => None,
                 });
             }
@@ -142,7 +160,9 @@ impl Worker {
 
 /// Returns the snapshot with one more layer on top.
 fn stacked(below: &Snapshot, layer: DiffId) -> Snapshot {
-    let Snapshot::Layers(layers) = below else { unreachable!("lowering never writes to a local tree") };
+    let Snapshot::Layers(layers) = below else {
+        unreachable!("lowering never writes to a local tree")
+    };
     Snapshot::Layers(layers.iter().copied().chain([layer]).collect())
 }
 
@@ -158,8 +178,13 @@ fn progress_of(reference: &str, transfer: Transfer) -> Event {
 }
 
 fn now() -> Timestamp {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        nanos: now.subsec_nanos(),
+    }
 }
 
 /// Runs `work` on a blocking thread.

@@ -11,8 +11,7 @@ const LIMIT_BYTES: u64 = 64 << 10;
 
 /// Returns the hosts file: the container itself, and the lines that were asked for, as name and address.
 pub(crate) fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
-    let mut text =
-        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (name, address) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
     }

@@ -22,8 +22,10 @@ pub(super) struct Owner {
 pub(crate) fn credentials(user: &str, tree: &View) -> Result<Credentials, OpError> {
     let read = |path: &[u8]| tree.read_small(&TreePath::clean(path), LIMIT_BYTES);
     let (passwd, group) = (read(b"etc/passwd")?, read(b"etc/group")?);
-    user::resolve(passwd.as_deref(), group.as_deref(), user)
-        .map_err(|source| OpError::User { user: user.to_owned(), source })
+    user::resolve(passwd.as_deref(), group.as_deref(), user).map_err(|source| OpError::User {
+        user: user.to_owned(),
+        source,
+    })
 }
 
 /// Returns the owner of what `USER` makes.

@@ -18,7 +18,11 @@ pub(super) fn write(draft: Draft, store: &Store) -> Result<DiffId, OpError> {
         for (path, pending) in &entries {
             let original = pending.original().unwrap_or(path);
             if let Some(first) = first_names.get(original) {
-                writer.add(path.clone(), pending.meta.clone(), LayerBody::Hardlink((*first).clone()))?;
+                writer.add(
+                    path.clone(),
+                    pending.meta.clone(),
+                    LayerBody::Hardlink((*first).clone()),
+                )?;
                 continue;
             }
             if linked.contains(original) {
@@ -26,7 +30,10 @@ pub(super) fn write(draft: Draft, store: &Store) -> Result<DiffId, OpError> {
             }
             match entries.get(original).map(|entry| &entry.body) {
                 None | Some(Body::Hardlink(_) | Body::Dir { .. }) if original != path => {
-                    return Err(OpError::DanglingLink { path: path.clone(), target: original.clone() });
+                    return Err(OpError::DanglingLink {
+                        path: path.clone(),
+                        target: original.clone(),
+                    });
                 }
                 None => unreachable!("a path that isn't a link is its own original"),
                 Some(body) => add(&mut writer, path, pending, body)?,
@@ -50,14 +57,25 @@ fn add(writer: &mut LayerWriter, path: &TreePath, pending: &Pending, body: &Body
         }
         Body::Fifo => writer.add(path.clone(), meta, LayerBody::Fifo)?,
         Body::Inline(data) => {
-            let body =
-                LayerBody::File { size_bytes: data.len() as u64, reader: &mut &data[..], content: None };
+            let body = LayerBody::File {
+                size_bytes: data.len() as u64,
+                reader: &mut &data[..],
+                content: None,
+            };
             writer.add(path.clone(), meta, body)?;
         }
-        Body::Content { tree, inode, size_bytes } => {
+        Body::Content {
+            tree,
+            inode,
+            size_bytes,
+        } => {
             let content = Some(tree.content(*inode)?);
             let mut reader = tree.read(*inode)?;
-            let body = LayerBody::File { size_bytes: *size_bytes, reader: &mut reader, content };
+            let body = LayerBody::File {
+                size_bytes: *size_bytes,
+                reader: &mut reader,
+                content,
+            };
             writer.add(path.clone(), meta, body)?;
         }
         Body::Hardlink(_) => unreachable!("links are resolved by the caller"),

@@ -133,7 +133,10 @@ fn named_contexts_have_three_kinds() {
     );
     assert_eq!(of("oci-layout:///a/b"), Ok(layout("/a/b", None)));
     assert_eq!(of("oci-layout://a:1/b:2"), Ok(layout("a:1/b", Some("2"))));
-    assert_eq!(of("oci-layout://b@sha256:00"), Ok(layout("b", Some("sha256:00"))));
+    assert_eq!(
+        of("oci-layout://b@sha256:00"),
+        Ok(layout("b", Some("@sha256:00")))
+    );
     check_refused(
         "--build-context n=https://x/y.git .",
         "a named context from `https://x/y.git` isn't supported yet",
@@ -200,7 +203,7 @@ fn nonsense_is_refused() {
     );
     check_refused("--build-arg =x .", "the name is empty");
     check_refused("--label =x .", "the name is empty");
-    check_refused("--progress fancy .", "unknown progress mode `fancy`");
+    check_refused("--progress fancy .", "invalid progress mode `fancy`");
     check_refused("-q --progress plain .", "exclude each other");
     check_refused("--network bridge .", "unknown network mode `bridge`");
     check_refused("--network host .", "--allow network.host");

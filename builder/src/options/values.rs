@@ -29,12 +29,12 @@ pub(super) fn named_context(text: &str) -> Result<(String, NamedSource), Failure
 fn oci_layout(text: &str, rest: &str) -> Result<NamedSource, Failure> {
     let last = rest.rfind('/').map_or(0, |slash| slash + 1);
     let name = &rest[last..];
-    let split = name.find('@').or_else(|| name.rfind(':'));
-    let (dir, reference) = match split {
-        Some(at) => (&rest[..last + at], Some(&name[at + 1..])),
-        None => (rest, None),
+    let (dir, reference) = match (name.find('@'), name.rfind(':')) {
+        (Some(at), _) => (&rest[..last + at], Some(&name[at..])),
+        (None, Some(colon)) => (&rest[..last + colon], Some(&name[colon + 1..])),
+        (None, None) => (rest, None),
     };
-    if dir.is_empty() || reference == Some("") {
+    if dir.is_empty() || matches!(reference, Some("" | "@")) {
         return Err(Failure::usage(format!(
             "invalid --build-context `{text}`: expected oci-layout://DIR[:TAG]"
         )));

@@ -58,7 +58,7 @@ impl Retry {
 
 /// A repository being read; keeps its token. Connections are shared by all sessions of the process.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     reference: Reference,
     base: Url,
     token: Mutex<Option<String>>,
@@ -379,4 +379,44 @@ fn http(scheme: &str) -> Result<reqwest::Client, ImageError> {
     }
     let client = builder.build().map_err(|error| setup(&error))?;
     Ok(slot.get_or_init(|| client).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_reached_without_tls() {
+        for (name, base) in [
+            ("alpine", "https://registry-1.docker.io/v2/library/alpine/"),
+            ("ghcr.io/o/a", "https://ghcr.io/v2/o/a/"),
+            ("192.0.2.1:5000/a", "https://192.0.2.1:5000/v2/a/"),
+            ("localhost.example.org/a", "https://localhost.example.org/v2/a/"),
+            ("localhost:5000/a", "http://localhost:5000/v2/a/"),
+            ("127.9.9.9/a", "http://127.9.9.9/v2/a/"),
+            ("[::1]:5000/a", "http://[::1]:5000/v2/a/"),
+        ] {
+            let session = Session::new(&Reference::parse(name).unwrap()).unwrap();
+            assert_eq!(session.base.as_str(), base, "{name}");
+        }
+        for scheme in ["http", "https"] {
+            http(scheme).unwrap();
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_a_date() {
+        let asked = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        assert!(asked("Fri, 31 Dec 2099 23:59:59 GMT").is_some_and(|wait| wait > MAX_WAIT));
+        assert_eq!(
+            [asked("-1"), asked("soon"), asked("99999999999999999999999")],
+            [None; 3]
+        );
+    }
 }

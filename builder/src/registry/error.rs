@@ -12,7 +12,7 @@ use super::reference::ReferenceError;
 
 /// Says why an image can't be had.
 #[derive(Debug, thiserror::Error)]
-pub enum ImageError {
+pub(crate) enum ImageError {
     /// The name.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -98,6 +98,16 @@ pub enum ImageError {
         reference: String,
         /// Which layer.
         layer: cache::DiffId,
+    },
+    /// The bytes of a layer are at fault.
+    #[error("layer {layer} of {reference}: {source}")]
+    BadLayer {
+        /// Which image.
+        reference: String,
+        /// Which layer.
+        layer: cache::DiffId,
+        /// What is wrong with it.
+        source: Box<LayersError>,
     },
     /// The local image does not exist.
     #[error("no such image: {0}")]

@@ -26,7 +26,7 @@ pub(crate) fn take_in(
     reference: &str,
 ) -> Result<(), ImageError> {
     let mut magic = [0; 4];
-    let n_magic = read_full(&mut input, &mut magic).map_err(|source| broken(reference, source))?;
+    let n_magic = read_full(&mut input, &mut magic).map_err(|source| broken(reference, &source))?;
     let codec = match magic {
         [0x1f, 0x8b, ..] => Some(PULLED_GZIP),
         [0x28, 0xb5, 0x2f, 0xfd] => Some(PULLED_ZSTD),
@@ -43,17 +43,21 @@ pub(crate) fn take_in(
         limit_bytes: layer.blob.as_ref().map_or(u64::MAX, |blob| blob.size_bytes),
         is_over: false,
     };
-    let imported = compress::decompressor(&mut tee)
-        .map_err(|source| broken(reference, source))
-        .and_then(|tar| {
+    let imported = compress::decompressor(&mut tee, Limits::default().max_bytes)
+        .map_err(|error| broken(reference, &error))
+        .and_then(|(_, tar)| {
             let (layers, scratch) = (store.layers(), store.incomplete());
             layers
                 .import(tar, Some(layer.diff_id), Limits::default(), scratch)
-                .map_err(ImageError::from)
+                .map_err(|source| ImageError::BadLayer {
+                    reference: reference.to_owned(),
+                    layer: layer.diff_id,
+                    source: Box::new(source),
+                })
         });
     // What the decompressor left behind its end still counts and is hashed.
     let drained = imported
-        .and_then(|_| io::copy(&mut tee, &mut io::sink()).map_err(|source| broken(reference, source)));
+        .and_then(|_| io::copy(&mut tee, &mut io::sink()).map_err(|source| broken(reference, &source)));
     let Tee {
         keep,
         n_bytes,
@@ -101,7 +105,7 @@ fn wrong_size(blob: &Descriptor, n_bytes: u64, is_over: bool) -> ImageError {
     }
 }
 
-fn broken(reference: &str, source: io::Error) -> ImageError {
+fn broken(reference: &str, source: &dyn std::error::Error) -> ImageError {
     ImageError::Malformed {
         what: "layer".to_owned(),
         reference: reference.to_owned(),

@@ -31,24 +31,24 @@ const MANIFEST_TYPES: [&str; 2] = [
 
 /// Names a blob: what it is, its digest, its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// Media type as declared.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// SHA-256 of its bytes.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Their number.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// An operating system and processor: `linux/arm64`, `linux/arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
+pub(crate) struct Platform {
     /// `linux`.
-    pub os: String,
+    pub(crate) os: String,
     /// Go's word for the processor: `amd64`, `arm64`.
-    pub arch: String,
+    pub(crate) arch: String,
     /// `v7`; `None` also for the variant that the processor's name alone means.
-    pub variant: Option<String>,
+    pub(crate) variant: Option<String>,
 }
 
 impl std::fmt::Display for Platform {
@@ -62,7 +62,7 @@ impl std::fmt::Display for Platform {
 
 impl Platform {
     /// Parses `os/arch[/variant]`, with the usual other names for processors.
-    pub fn parse(text: &str) -> Result<Self, ImageError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ImageError> {
         let bad = || ImageError::Platform(text.to_owned());
         let parts: Vec<&str> = text.split('/').collect();
         let (os, arch, variant) = match parts[..] {
@@ -71,12 +71,12 @@ impl Platform {
             _ => return Err(bad()),
         };
         let is_word = |part: &&str| {
-            !part.is_empty()
+            part.starts_with(|first: char| first.is_ascii_alphanumeric())
                 && part
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        if !parts.iter().all(|part| is_word(part)) {
+        if !parts.iter().all(is_word) {
             return Err(bad());
         }
         Ok(Self::normalised(os, arch, variant))
@@ -309,7 +309,7 @@ mod tests {
             (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, "schema 1"),
             ("<html>", None, "expected value"),
             (&good.replace("sha256:0f", "sha256:0F"), None, "digest"),
-            (&good.replace("sha256:0f", "sha256:../"), None, "digest"),
+            (&good.replace("sha256:0f", "sha256:../"), None, "nvalid"),
             (&good.replace(":3", ":-3"), None, "-3"),
             (
                 &format!("{}{}", "[".repeat(5000), "]".repeat(5000)),

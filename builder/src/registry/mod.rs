@@ -6,6 +6,8 @@
 mod auth;
 mod client;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod intake;
 mod manifest;
 mod pull;
@@ -21,19 +23,19 @@ use crate::archive::{Source, layout};
 use crate::image;
 use client::Ask;
 
-pub use client::Session;
-pub use error::ImageError;
+pub(crate) use client::Session;
+pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
-pub use manifest::{Descriptor, Platform};
+pub(crate) use manifest::{Descriptor, Platform};
 pub(crate) use manifest::{
     Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
 };
-pub use pull::{Transfer, fetch_layers};
-pub use reference::{Reference, ReferenceError};
+pub(crate) use pull::{Transfer, fetch_layers};
+pub(crate) use reference::{Reference, ReferenceError};
 
 /// Where the layers of a resolved image can be had.
 #[derive(Debug, Clone)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// In the store, all of them.
     Local,
     /// From a repository.
@@ -44,31 +46,31 @@ pub enum Origin {
 
 /// One layer of a resolved image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerSource {
+pub(crate) struct LayerSource {
     /// What the config promises.
-    pub diff_id: DiffId,
+    pub(crate) diff_id: DiffId,
     /// The blob that holds it; `None` for an image that was built here.
-    pub blob: Option<Descriptor>,
+    pub(crate) blob: Option<Descriptor>,
 }
 
 /// An image whose config is known and checked.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The canonical name that was resolved.
-    pub reference: String,
+    pub(crate) reference: String,
     /// Digest of the manifest; `None` for an image that was built here.
-    pub manifest: Option<Digest>,
+    pub(crate) manifest: Option<Digest>,
     /// The config, verbatim.
-    pub config: Vec<u8>,
+    pub(crate) config: Vec<u8>,
     /// Base layer first.
-    pub layers: Vec<LayerSource>,
+    pub(crate) layers: Vec<LayerSource>,
     /// Where the layers are.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// Finds the image that `request` names for `platform` (`os/arch[/variant]`): in the store, unless `pull` asks for the
 /// newest, else in its registry. What was found in a registry has its name in the store from then on.
-pub async fn resolve(
+pub(crate) async fn resolve(
     store: &Store,
     request: &str,
     platform: &str,
@@ -86,7 +88,11 @@ pub async fn resolve(
 
 /// Finds an image in a directory that holds an OCI layout. `reference` is a tag or `@digest`, or empty when there is
 /// only one.
-pub async fn resolve_layout(dir: &Path, reference: &str, platform: &str) -> Result<Resolved, ImageError> {
+pub(crate) async fn resolve_layout(
+    dir: &Path,
+    reference: &str,
+    platform: &str,
+) -> Result<Resolved, ImageError> {
     let platform = Platform::parse(platform)?;
     let source = Source::directory(dir)?;
     let found = layout::find(&source, reference, &platform)?;

@@ -23,20 +23,20 @@ const N_CHUNKS: usize = 32;
 
 /// How far a layer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transfer {
+pub(crate) struct Transfer {
     /// The blob that is moved.
-    pub blob: Digest,
+    pub(crate) blob: Digest,
     /// Bytes moved.
-    pub done_bytes: u64,
+    pub(crate) done_bytes: u64,
     /// Bytes in all.
-    pub total_bytes: u64,
+    pub(crate) total_bytes: u64,
     /// The layer file is there.
-    pub is_finished: bool,
+    pub(crate) is_finished: bool,
 }
 
 /// Brings in the layers whose files are missing. Ok means that all are there. Another process that fetches the same
 /// layer is waited for.
-pub async fn fetch_layers(
+pub(crate) async fn fetch_layers(
     store: &Arc<Store>,
     resolved: &Resolved,
     progress: impl Fn(Transfer),

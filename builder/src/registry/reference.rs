@@ -18,7 +18,7 @@ const MAX_TAG_BYTES: usize = 128;
 
 /// Says why a text is not a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReferenceError {
+pub(crate) enum ReferenceError {
     /// Nothing that the grammar knows.
     #[error("invalid reference format: `{0}`")]
     Format(String),
@@ -35,7 +35,7 @@ pub enum ReferenceError {
 
 /// A complete reference: host and repository, and a tag or a digest or both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reference {
+pub(crate) struct Reference {
     domain: String,
     path: String,
     tag: Option<String>,
@@ -44,7 +44,7 @@ pub struct Reference {
 
 impl Reference {
     /// Parses `text` and completes it: `alpine` becomes `docker.io/library/alpine:latest`.
-    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ReferenceError> {
         let bad = || ReferenceError::Format(text.chars().take(300).collect());
         if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(ReferenceError::Identifier(text.to_owned()));
@@ -84,27 +84,27 @@ impl Reference {
     }
 
     /// Returns the host, with its port where it has one: `docker.io`, `localhost:5000`.
-    pub fn domain(&self) -> &str {
+    pub(crate) fn domain(&self) -> &str {
         &self.domain
     }
 
     /// Returns the repository's name on that host: `library/alpine`.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Returns the tag; `None` only where a digest was given without one.
-    pub fn tag(&self) -> Option<&str> {
+    pub(crate) fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
     /// Returns the digest that pins this reference.
-    pub fn digest(&self) -> Option<&Digest> {
+    pub(crate) fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
     /// Returns what a registry is asked for: the digest if there is one, else the tag.
-    pub fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
             (None, Some(tag)) => tag.clone(),
@@ -113,12 +113,12 @@ impl Reference {
     }
 
     /// Returns the host and repository without tag and digest.
-    pub fn repository(&self) -> String {
+    pub(crate) fn repository(&self) -> String {
         format!("{}/{}", self.domain, self.path)
     }
 
     /// Returns the short form of [`Reference::repository`] that people write: `alpine`, `owner/app`.
-    pub fn familiar_name(&self) -> String {
+    pub(crate) fn familiar_name(&self) -> String {
         if self.domain != DEFAULT_DOMAIN {
             return self.repository();
         }
@@ -129,7 +129,7 @@ impl Reference {
     }
 
     /// Returns the short form with tag and digest; parses back to the same reference.
-    pub fn familiar(&self) -> String {
+    pub(crate) fn familiar(&self) -> String {
         self.with_target(self.familiar_name())
     }
 

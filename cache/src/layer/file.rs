@@ -72,6 +72,9 @@ impl LayerFile {
 
     /// Says whether the file can be mounted as one layer of an overlay. If not (it lacks parents, whose metadata
     /// are the lower layer's, or has hard links into lower layers) it needs a merged image.
+    ///
+    /// Overlay itself has one more gap that no single layer can know of: it lists the whiteouts of a directory that
+    /// only one layer has, as names without a file. A merged image doesn't.
     pub fn stands_alone(&self) -> bool {
         !self.head.has_implied_dirs && !self.head.has_lower_links
     }
@@ -206,5 +209,14 @@ impl Read for FileReader<'_> {
         self.at += count as u64;
         self.left -= count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+impl LayerFile {
+    /// Returns the ranges that checksums cover besides the head.
+    pub(super) fn head_for_tests(&self) -> [std::ops::Range<u64>; 2] {
+        let range = |section: &Section| section.offset..section.offset + section.length;
+        [range(&self.head.metadata), range(&self.head.index)]
     }
 }

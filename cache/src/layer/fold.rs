@@ -145,6 +145,8 @@ impl Fold {
         for path in std::mem::take(&mut self.whiteouts) {
             match self.names.find(&path) {
                 Some(number) => self.set_opaque(number),
+                // It hides nothing more, and overlay would list it as a name without a file.
+                None if self.is_below_opaque(&path) => {}
                 None if dir(&self.names, &path.parent().unwrap_or_default()).is_some() => {
                     let node = Node {
                         meta: Meta::default(),
@@ -182,6 +184,14 @@ impl Fold {
             has_implied_dirs,
             has_lower_links,
         })
+    }
+
+    fn is_below_opaque(&self, path: &TreePath) -> bool {
+        let parents = std::iter::successors(path.parent(), TreePath::parent);
+        let mut kinds = parents
+            .filter_map(|parent| self.names.find_node(&parent))
+            .map(|node| &node.kind);
+        kinds.any(|kind| matches!(kind, Kind::Dir { opaque: true, .. }))
     }
 
     fn set_opaque(&mut self, number: usize) {

@@ -11,9 +11,9 @@ use crate::error::Problem;
 
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
-/// Components that all walks together may visit: enough for millions of entries below linked directories, and an
-/// end for archives that are made of nothing but detours.
-const MAX_STEPS: usize = 20_000_000;
+/// Components that all walks together may visit: enough for half a million entries below linked directories, and
+/// an end, within a second, for archives that are made of nothing but detours.
+const MAX_STEPS: usize = 5_000_000;
 
 /// One inode. Hard links are names of the same inode; [`Kind::Hardlink`] is left only where the target isn't in
 /// the tree.
@@ -119,7 +119,10 @@ impl Names {
 
     /// Removes a name and everything below it.
     pub(super) fn remove(&mut self, path: &TreePath) {
-        self.remove_below(path, |_| true);
+        // Only a directory has something below it, and most names are new.
+        if self.find_node(path).is_some_and(Node::is_dir) {
+            self.remove_below(path, |_| true);
+        }
         if self.map.remove(path).is_some() {
             self.names_bytes -= path.as_bytes().len();
         }

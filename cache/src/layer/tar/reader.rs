@@ -286,7 +286,9 @@ impl<R: Read> Reader<R> {
 
 /// Says whether a block can be a header: its sum fits.
 fn has_valid_sum(block: &[u8; BLOCK_BYTES]) -> bool {
-    let Ok(expected) = signed(&block[148..156], "checksum") else { return false };
+    let Ok(expected) = signed(&block[148..156], "checksum") else {
+        return false;
+    };
     let outside = |range: &usize| !(148..156).contains(range);
     let bytes = || (0..BLOCK_BYTES).filter(outside).map(|at| block[at]);
     let plain: i64 = bytes().map(i64::from).sum::<i64>() + 8 * 32;

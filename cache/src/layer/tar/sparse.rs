@@ -77,7 +77,7 @@ pub(super) fn from_pax(records: &Records) -> Result<Option<PaxSparse>, Problem> 
 }
 
 fn pairs(numbers: &[u64]) -> Result<Vec<Extent>, Problem> {
-    if numbers.len() % 2 != 0 || numbers.len() / 2 > MAX_EXTENTS {
+    if !numbers.len().is_multiple_of(2) || numbers.len() / 2 > MAX_EXTENTS {
         return Err(Problem::SparseMap);
     }
     Ok(numbers

@@ -1,0 +1,23 @@
+//! `ashlar save`: writes images to a docker-archive that other tools load.
+
+use std::path::PathBuf;
+
+use cache::Store;
+
+use crate::cli::SaveArgs;
+use crate::export::{self, Destination};
+use crate::image;
+use crate::report::{Failure, Kind};
+
+/// Writes the archive to a file or to stdout. Blocks.
+pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<(), Failure> {
+    let mut images = Vec::new();
+    for word in &args.images {
+        images.push(image::find(store, word).map_err(|error| Failure::of(Kind::Build, &error))?);
+    }
+    let dest = match args.output.clone().filter(|path| *path != PathBuf::from("-")) {
+        Some(path) => Destination::File(path),
+        None => Destination::Stdout,
+    };
+    export::save(store, &dest, &images).map_err(|error| Failure::of(Kind::Machine, &error))
+}
