@@ -35,3 +35,45 @@ install_missing() {
     # shellcheck disable=SC2086 # one word per package
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $wanted >/dev/null
 }
+
+# install_fsck_erofs DIR: makes sure that a fsck.erofs which knows 512-byte blocks (1.6 or newer) comes first in PATH.
+# Where the distribution's is older, the one of the next Debian release is unpacked into DIR with the libraries that it
+# wants, and run through its own loader; nothing of the system is changed.
+install_fsck_erofs() {
+    version=$(PATH="$PATH:/usr/sbin:/sbin" fsck.erofs -V 2>&1 | sed -n 's/.*(erofs-utils) *\([0-9.]*\).*/\1/p' | head -n 1)
+    case $version in
+    "" | 0.* | 1.[0-5] | 1.[0-5].*) ;;
+    *) return 0 ;;
+    esac
+    mkdir -p "$1" && tools=$(cd "$1" && pwd) || return 1
+    PATH="$tools/bin:$PATH"
+    [ ! -x "$tools/bin/fsck.erofs" ] || return 0
+    mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1)
+    [ -n "$mirror" ] || mirror=$(awk '$1 == "deb" && $2 ~ /debian$/ {print $2; exit}' /etc/apt/sources.list 2>/dev/null)
+    if [ -z "$mirror" ]; then
+        echo "fsck.erofs $version is too old, and this is no Debian: please install erofs-utils 1.6 or newer" >&2
+        return 1
+    fi
+    echo "Unpacking erofs-utils of Debian 13 into $tools"
+    mkdir -p "$tools/apt/lists/partial" "$tools/apt/archives/partial" "$tools/root" "$tools/bin"
+    key=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$key] $mirror trixie main" >"$tools/apt/sources.list"
+    apt="-o Dir::Etc::sourcelist=$tools/apt/sources.list -o Dir::Etc::sourceparts=/dev/null
+        -o Dir::State::lists=$tools/apt/lists -o Dir::Cache=$tools/apt -o APT::Sandbox::User=root"
+    # shellcheck disable=SC2086 # words on purpose
+    apt-get $apt update -q >/dev/null &&
+        (cd "$tools/apt/archives" && apt-get $apt download -q erofs-utils/trixie libc6/trixie libdeflate0/trixie \
+            liblz4-1/trixie liblzma5/trixie libselinux1/trixie libpcre2-8-0/trixie libuuid1/trixie libxxhash0/trixie \
+            libzstd1/trixie zlib1g/trixie >/dev/null) || return 1
+    for package in "$tools"/apt/archives/*.deb; do
+        dpkg-deb -x "$package" "$tools/root" || return 1
+    done
+    arch=$(uname -m)-linux-gnu
+    loader=$(find "$tools/root" -name 'ld-linux*.so.*' -type f | head -n 1)
+    {
+        echo "#!/bin/sh"
+        echo "exec '$loader' --library-path '$tools/root/usr/lib/$arch:$tools/root/lib/$arch' '$tools/root/usr/bin/fsck.erofs' \"\$@\""
+    } >"$tools/bin/fsck.erofs"
+    chmod +x "$tools/bin/fsck.erofs"
+    "$tools/bin/fsck.erofs" -V >/dev/null
+}

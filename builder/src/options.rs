@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
+use crate::export::Output;
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
@@ -157,11 +158,12 @@ pub(crate) struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// Says whether an output is written to stdout, so that nothing else may be.
+    /// Says whether an output is written to stdout, so that nothing else may be. One that doesn't parse isn't: the
+    /// build refuses it.
     pub(crate) fn writes_to_stdout(&self) -> bool {
         self.outputs
             .iter()
-            .any(|text| text == "-" || text.split(',').any(|field| field.trim() == "dest=-"))
+            .any(|text| Output::parse(text).is_ok_and(|output| output.is_stdout()))
     }
 }
 

@@ -51,6 +51,12 @@ pub(crate) struct Excerpt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     kind: Kind,
+    /// Boxed, because results are passed on more often than failures are made.
+    parts: Box<Parts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Parts {
     message: String,
     rendered: Vec<String>,
     excerpt: Option<Excerpt>,
@@ -62,14 +68,13 @@ pub(crate) struct Failure {
 impl Failure {
     /// Makes a failure of any kind. `message` says what happened: lower case, no period.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let parts = Parts {
+            message: message.into(),
+            ..Parts::default()
+        };
         Self {
             kind,
-            message: message.into(),
-            rendered: Vec::new(),
-            excerpt: None,
-            tail: Vec::new(),
-            causes: Vec::new(),
-            help: None,
+            parts: Box::new(parts),
         }
     }
 
@@ -106,9 +111,13 @@ impl Failure {
     /// Makes a failure whose whole text was made elsewhere: `frontend::render`'s diagnostics, in order, which are
     /// harmless for terminals already.
     pub(crate) fn rendered(kind: Kind, diagnostics: Vec<String>) -> Self {
-        Self {
+        let parts = Parts {
             rendered: diagnostics,
-            ..Self::new(kind, "")
+            ..Parts::default()
+        };
+        Self {
+            kind,
+            parts: Box::new(parts),
         }
     }
 
@@ -116,10 +125,10 @@ impl Failure {
     pub(crate) fn with_causes_of(mut self, error: &(dyn Error + 'static)) -> Self {
         let mut said = error.to_string();
         let mut next = error.source();
-        while let Some(cause) = next.filter(|_| self.causes.len() < MAX_CAUSES) {
+        while let Some(cause) = next.filter(|_| self.parts.causes.len() < MAX_CAUSES) {
             let text = cause.to_string();
             if !said.contains(&text) {
-                self.causes.push(text.clone());
+                self.parts.causes.push(text.clone());
             }
             said = text;
             next = cause.source();
@@ -129,25 +138,25 @@ impl Failure {
 
     /// Adds one cause.
     pub(crate) fn caused_by(mut self, cause: impl Into<String>) -> Self {
-        self.causes.push(cause.into());
+        self.parts.causes.push(cause.into());
         self
     }
 
     /// Says what to do.
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.parts.help = Some(help.into());
         self
     }
 
     /// Says where in a file.
     pub(crate) fn with_excerpt(mut self, excerpt: Excerpt) -> Self {
-        self.excerpt = Some(excerpt);
+        self.parts.excerpt = Some(excerpt);
         self
     }
 
     /// Adds the last lines that the failed step wrote.
     pub(crate) fn with_tail(mut self, lines: Vec<String>) -> Self {
-        self.tail = lines;
+        self.parts.tail = lines;
         self
     }
 
@@ -170,26 +179,26 @@ impl Failure {
 
     /// Returns the text for people, with a newline at the end. `colour` adds ANSI colours, and nothing else.
     pub(crate) fn render(&self, colour: bool) -> String {
-        let mut out = self.rendered.concat();
+        let mut out = self.parts.rendered.concat();
         if self.kind == Kind::Hangup {
             return out;
         }
-        if !self.message.is_empty() {
-            push(&mut out, &paint("1;31", "error", colour), &self.message);
+        if !self.parts.message.is_empty() {
+            push(&mut out, &paint("1;31", "error", colour), &self.parts.message);
         }
-        if let Some(excerpt) = &self.excerpt {
+        if let Some(excerpt) = &self.parts.excerpt {
             show_excerpt(&mut out, excerpt);
         }
-        if !self.tail.is_empty() {
+        if !self.parts.tail.is_empty() {
             out.push_str("last output of the step:\n");
-            for line in &self.tail {
+            for line in &self.parts.tail {
                 let _ = writeln!(out, "  | {}", visible(line));
             }
         }
-        for cause in &self.causes {
+        for cause in &self.parts.causes {
             push(&mut out, "caused by", cause);
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = &self.parts.help {
             push(&mut out, &paint("1;36", "help", colour), help);
         }
         if self.kind == Kind::Bug {

@@ -4,6 +4,7 @@
 //! may find them again, until pruning takes them.
 
 use cache::Store;
+use cache::index::ImageName;
 
 use super::stored::{self, familiar};
 use crate::cli::RmiArgs;
@@ -41,22 +42,20 @@ fn remove(store: &Store, word: &str, args: &RmiArgs) -> Result<String, Failure> 
         return Err(Failure::build(format!("image {word} has {named} names"))
             .with_help("remove the names one by one, or all with --force"));
     }
+    let is_meant = |row: &&ImageName| found.name.as_ref().is_none_or(|name| row.name == *name);
+    let takes_last_name = rows.iter().filter(is_meant).count() >= named;
     let mut text = String::new();
-    let mut left = rows.len();
-    for row in rows
-        .iter()
-        .filter(|row| found.name.as_ref().is_none_or(|name| row.name == *name))
-    {
+    // With the last name goes the row that keeps an image without names, should there be one.
+    for row in rows.iter().filter(|row| takes_last_name || is_meant(row)) {
         store
             .index()
             .remove_image(&row.name)
             .map_err(|error| Failure::of(Kind::Machine, &error))?;
-        left -= 1;
         if row.name != found.id.to_string() {
             text.push_str(&format!("Untagged: {}\n", familiar(&row.name)));
         }
     }
-    if left == 0 {
+    if takes_last_name {
         text.push_str(&format!("Deleted: {}\n", found.id));
     }
     Ok(text)

@@ -1,7 +1,5 @@
 //! `ashlar save`: writes images to a docker-archive that other tools load.
 
-use std::path::PathBuf;
-
 use cache::Store;
 
 use crate::cli::SaveArgs;
@@ -15,7 +13,7 @@ pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<(), Failure> {
     for word in &args.images {
         images.push(image::find(store, word).map_err(|error| Failure::of(Kind::Build, &error))?);
     }
-    let dest = match args.output.clone().filter(|path| *path != PathBuf::from("-")) {
+    let dest = match args.output.clone().filter(|path| path.as_os_str() != "-") {
         Some(path) => Destination::File(path),
         None => Destination::Stdout,
     };

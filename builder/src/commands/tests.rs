@@ -297,6 +297,19 @@ fn names_are_given_and_taken() {
 }
 
 #[test]
+fn with_its_last_name_an_image_goes() {
+    let Fixture { store, base, .. } = &fixture();
+    // Built again without a name, it is kept by its ID too.
+    check(store, &["tag", &base.to_string(), "base:1"], "");
+    check(
+        store,
+        &["rmi", "base:1"],
+        &format!("Untagged: base:1\nDeleted: {base}\n"),
+    );
+    check_fails(store, &["inspect", &base.to_string()], "no such image", 1);
+}
+
+#[test]
 fn a_damaged_image_says_so_and_can_be_forgotten() {
     let Fixture { store, app, .. } = &fixture();
     let path = store.root().join("blobs/sha256").join(app.hex());

@@ -67,6 +67,7 @@ fn lower_unsorted(
     let Some(plan) = plan else {
         return Err(diagnostics);
     };
+    plan.check_unreached(dockerfile, options, &mut diagnostics);
     if !plan.needs.is_empty() {
         if diagnostics.has_errors() {
             return Err(diagnostics);
