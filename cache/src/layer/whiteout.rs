@@ -6,7 +6,8 @@
 use super::TreePath;
 use crate::error::Problem;
 
-const PREFIX: &[u8] = b".wh.";
+/// What the name of every marker begins with.
+pub(super) const PREFIX: &[u8] = b".wh.";
 const META_PREFIX: &[u8] = b".wh..wh.";
 /// Marks the directory that holds it as opaque.
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";

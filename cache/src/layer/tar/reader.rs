@@ -12,6 +12,7 @@ use super::pax::{self, Records};
 use super::sparse::{self, Extent, MapInData, PaxSparse};
 use super::{BLOCK_BYTES, padding};
 use crate::error::{Error, Problem, Result};
+use crate::layer::whiteout::PREFIX;
 use crate::layer::{MAX_COMPONENT_BYTES, MAX_PATH_BYTES, Meta, Timestamp, TreePath};
 
 /// The most bytes of one extended header or long name.
@@ -426,7 +427,9 @@ fn clean(name: &[u8]) -> Result<TreePath, Problem> {
         return Err(Problem::PathTooLong);
     }
     let path = TreePath::strict(name).ok_or(Problem::Name)?;
-    if path.components().any(|part| part.len() > MAX_COMPONENT_BYTES) {
+    // A whiteout is no file: what counts is the name that it removes.
+    let n_bytes = |part: &[u8]| part.strip_prefix(PREFIX).unwrap_or(part).len();
+    if path.components().any(|part| n_bytes(part) > MAX_COMPONENT_BYTES) {
         return Err(Problem::ComponentTooLong);
     }
     Ok(path)

@@ -113,6 +113,13 @@ fn names_that_no_layer_may_hold_are_refused() {
         tar().record("path", long.as_bytes()).file("x", ""),
         Problem::ComponentTooLong,
     );
+    let removed = |name: &str| {
+        tar()
+            .record("path", format!("a/.wh.{name}").as_bytes())
+            .file("x", "")
+    };
+    refused(removed(&long), Problem::ComponentTooLong);
+    assert!(try_import(&removed(&long[1..]).end()).is_ok());
     refused(
         tar().record("path", deep.as_bytes()).file("x", ""),
         Problem::PathTooLong,
