@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use cache::DiffId;
-use cache::layer::PackOptions;
+use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
 use rustix::pipe::{PipeFlags, pipe_with};
 use solver::op::Exec;
@@ -89,7 +89,9 @@ impl Run {
         }
         let store = self.lowers.store();
         let layer = store.layers().write(store.incomplete(), |writer| {
-            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &PackOptions::default())?)
+            let is_below = |path: &TreePath| self.view.lookup(path).is_some();
+            let options = PackOptions::default();
+            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
         })?;
         Ok(layer.diff_id())
     }
