@@ -149,7 +149,7 @@ impl Container {
     fn run(self, kill: &OwnedFd, master: &Arc<OnceLock<OwnedFd>>) -> Result<Exit, Failure> {
         let lowers = Lowers::new(Arc::clone(&self.store));
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
-        let stack: Vec<_> = stack.iter().map(|lower| lower.as_fd()).collect();
+        let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
         let scratch = scratch_dir(&self.store).map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
