@@ -47,7 +47,7 @@ install_erofs() {
     esac
     mkdir -p "$1" && tools=$(cd "$1" && pwd) || return 1
     PATH="$tools/bin:$PATH"
-    [ ! -x "$tools/bin/fsck.erofs" ] || return 0
+    [ ! -x "$tools/bin/mkfs.erofs" ] || return 0
     mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1)
     [ -n "$mirror" ] || mirror=$(awk '$1 == "deb" && $2 ~ /debian$/ {print $2; exit}' /etc/apt/sources.list 2>/dev/null)
     if [ -z "$mirror" ]; then
