@@ -36,10 +36,10 @@ install_missing() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $wanted >/dev/null
 }
 
-# install_fsck_erofs DIR: makes sure that a fsck.erofs which knows 512-byte blocks (1.6 or newer) comes first in PATH.
+# install_erofs DIR: makes sure that erofs-utils which know 512-byte blocks (1.6 or newer) come first in PATH.
 # Where the distribution's is older, the one of the next Debian release is unpacked into DIR with the libraries that it
 # wants, and run through its own loader; nothing of the system is changed.
-install_fsck_erofs() {
+install_erofs() {
     version=$(PATH="$PATH:/usr/sbin:/sbin" fsck.erofs -V 2>&1 | sed -n 's/.*(erofs-utils) *\([0-9.]*\).*/\1/p' | head -n 1)
     case $version in
     "" | 0.* | 1.[0-5] | 1.[0-5].*) ;;
@@ -47,7 +47,7 @@ install_fsck_erofs() {
     esac
     mkdir -p "$1" && tools=$(cd "$1" && pwd) || return 1
     PATH="$tools/bin:$PATH"
-    [ ! -x "$tools/bin/fsck.erofs" ] || return 0
+    [ ! -x "$tools/bin/mkfs.erofs" ] || return 0
     mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1)
     [ -n "$mirror" ] || mirror=$(awk '$1 == "deb" && $2 ~ /debian$/ {print $2; exit}' /etc/apt/sources.list 2>/dev/null)
     if [ -z "$mirror" ]; then
@@ -70,10 +70,12 @@ install_fsck_erofs() {
     done
     arch=$(uname -m)-linux-gnu
     loader=$(find "$tools/root" -name 'ld-linux*.so.*' -type f | head -n 1)
-    {
-        echo "#!/bin/sh"
-        echo "exec '$loader' --library-path '$tools/root/usr/lib/$arch:$tools/root/lib/$arch' '$tools/root/usr/bin/fsck.erofs' \"\$@\""
-    } >"$tools/bin/fsck.erofs"
-    chmod +x "$tools/bin/fsck.erofs"
+    for tool in mkfs.erofs fsck.erofs; do
+        {
+            echo "#!/bin/sh"
+            echo "exec '$loader' --library-path '$tools/root/usr/lib/$arch:$tools/root/lib/$arch' '$tools/root/usr/bin/$tool' \"\$@\""
+        } >"$tools/bin/$tool"
+        chmod +x "$tools/bin/$tool"
+    done
     "$tools/bin/fsck.erofs" -V >/dev/null
 }

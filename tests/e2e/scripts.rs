@@ -57,6 +57,36 @@ scripts! {
     users_and_workdir,
 }
 
+macro_rules! scripts_unpacked {
+    ($($name:ident),* $(,)?) => {
+        /// What depends on how layers get below a RUN, once more without EROFS.
+        mod unpacked {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    script::run_with(stringify!($name), &[("ASHLAR_LOWERS", "unpacked")]);
+                }
+            )*
+        }
+    };
+}
+
+scripts_unpacked! {
+    add_archives,
+    bases,
+    cache_content,
+    copy_links,
+    copy_owner_mode,
+    kill_leaves_nothing,
+    multi_stage,
+    onbuild,
+    outputs,
+    run_command,
+    run_files,
+    users_and_workdir,
+}
+
 #[test]
 fn every_script_can_be_read() {
     for name in LISTED {

@@ -31,7 +31,14 @@ pub(crate) fn problems(scene: &Scene) -> Vec<String> {
             .into_iter()
             .map(|m| format!("mount left: {m}")),
     );
-    found.extend(store_problems(&scene.store()));
+    // A script may have used further stores, beside its files.
+    let work = std::fs::read_dir(scene.work()).into_iter().flatten().flatten();
+    let others = work
+        .map(|entry| entry.path())
+        .filter(|path| path.join("layers").is_dir() && path.join("incomplete").is_dir());
+    for store in std::iter::once(scene.store()).chain(others) {
+        found.extend(store_problems(&store));
+    }
     found
 }
 

@@ -15,11 +15,17 @@ use super::{Cancel, Exit, Helper, Lower, Result, Settings, Spec, Stdio, Upper};
 
 /// Says why a test that needs root does nothing without it.
 fn skipped() -> bool {
-    let skip = super::probe().is_err();
-    if skip {
-        eprintln!("SKIPPED: needs root");
+    let cannot = super::probe().is_err();
+    if cannot {
+        skip("needs root");
     }
-    skip
+    cannot
+}
+
+/// Says that a test did not run; `tests/run` looks for these lines.
+fn skip(reason: &str) {
+    let thread = std::thread::current();
+    eprintln!("SKIP {}: {reason}", thread.name().unwrap_or("sandbox"));
 }
 
 /// Names the way in which a run of these tests mounts overlays; without it the kernel decides.

@@ -35,9 +35,14 @@ enum Flow {
 
 /// Runs `testdata/script/<name>.txt`; panics with the phase that failed.
 pub(crate) fn run(name: &str) {
+    run_with(name, &[]);
+}
+
+/// Runs a script with additional variables in its environment.
+pub(crate) fn run_with(name: &str, env: &[(&str, &str)]) {
     let path = directory().join(format!("{name}.txt"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    match play(name, &text) {
+    match play(name, &text, env) {
         Ok(None) => {}
         Ok(Some(reason)) => machine::skip(name, &reason),
         Err(report) => panic!("{report}"),
@@ -59,12 +64,15 @@ pub(crate) fn directory() -> PathBuf {
 }
 
 /// Plays a script to its end; `Some` is the reason for which it skipped itself.
-fn play(name: &str, text: &str) -> Result<Option<String>, String> {
+fn play(name: &str, text: &str, env: &[(&str, &str)]) -> Result<Option<String>, String> {
     let script = parse::parse(text).map_err(|e| format!("{name}.txt: {e}"))?;
     if let Some(reason) = machine::missing(&["root"]) {
         return Ok(Some(reason));
     }
     let mut run = Run::new(name, &script);
+    for (key, value) in env {
+        run.scene.set(key, value);
+    }
     for phase in &script.phases {
         run.log.clear();
         for command in &phase.commands {
@@ -152,7 +160,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &str) {
-        let result = match play("inline", text) {
+        let result = match play("inline", text, &[]) {
             Ok(None) => "passed".to_owned(),
             Ok(Some(reason)) => format!("skipped: {reason}"),
             Err(report) => report,

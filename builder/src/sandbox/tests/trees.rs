@@ -208,7 +208,7 @@ fn erofs_images_are_lowers() {
     let tiny = scratch.path().join("tiny");
     std::io::Write::write_all(&mut File::create(&tiny).unwrap(), &crate::sandbox::tiny_image()).unwrap();
     if !crate::sandbox::can_mount(&File::open(&tiny).unwrap()).unwrap() {
-        eprintln!("SKIPPED: EROFS can't be mounted here");
+        skip("EROFS can't be mounted here");
         return;
     }
     let garbage = scratch.path().join("garbage");
@@ -219,7 +219,7 @@ fn erofs_images_are_lowers() {
         .args(["-b512".as_ref(), image.as_os_str(), root.path().as_os_str()])
         .output();
     if !made.is_ok_and(|made| made.status.success()) {
-        eprintln!("SKIPPED: no mkfs.erofs");
+        skip("no mkfs.erofs");
         return;
     }
     let lower = Lower::mount(&File::open(&image).unwrap(), &[]).unwrap();
@@ -248,7 +248,7 @@ fn images_that_the_kernel_cannot_serve_as_files_are_served_by_loop_devices() {
     file.write_all(&crate::sandbox::tiny_image()).unwrap();
     let reopened = File::open(crate::sandbox::mount::fd_path(file.as_fd())).unwrap();
     if File::open("/dev/loop-control").is_err() {
-        eprintln!("SKIPPED: no loop devices");
+        skip("no loop devices");
         return;
     }
     let lower = Lower::mount(&reopened, &[]).unwrap();

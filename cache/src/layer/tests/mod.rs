@@ -120,6 +120,12 @@ pub(super) fn fd_path(file: &File) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
+/// Says that a test, or a part of it, did not run; `tests/run` looks for these lines.
+pub(super) fn skip(reason: &str) {
+    let thread = std::thread::current();
+    println!("SKIP {}: {reason}", thread.name().unwrap_or("cache"));
+}
+
 /// Lets erofs-utils check an image; they may not be installed, or be too old to know blocks below a page.
 pub(super) fn fsck(image: &File, devices: &[&File]) {
     static WHY_NOT: OnceLock<String> = OnceLock::new();
@@ -143,7 +149,7 @@ pub(super) fn fsck(image: &File, devices: &[&File]) {
         }
     }
     if let Some(text) = WHY_NOT.get() {
-        println!("skipped: fsck.erofs: {text}");
+        skip(&format!("fsck.erofs: {text}"));
     }
 }
 

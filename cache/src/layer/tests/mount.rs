@@ -9,7 +9,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::{fd_path, layer};
+use super::{fd_path, layer, skip};
 
 /// Mounts an EROFS image with its devices.
 pub(super) fn erofs(image: &File, devices: &[&File]) -> rustix::io::Result<OwnedFd> {
@@ -54,7 +54,7 @@ pub(super) fn works() -> bool {
     static WHY_NOT: OnceLock<Option<rustix::io::Errno>> = OnceLock::new();
     let why_not = WHY_NOT.get_or_init(|| erofs(layer(&["d a"]).unwrap().file(), &[]).err());
     if let Some(error) = why_not {
-        println!("skipped: EROFS files can't be mounted here: {error}");
+        skip(&format!("EROFS files can't be mounted here: {error}"));
     }
     why_not.is_none()
 }

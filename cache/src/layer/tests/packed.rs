@@ -31,7 +31,7 @@ fn shell(dir: &Path, script: &str) {
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skipped: needs root to make devices and owners");
+        skip("needs root to make devices and owners");
     }
     root
 }
@@ -66,7 +66,7 @@ fn set_xattrs(dir: &Path) {
         let target = dir.join(name);
         let flags = rustix::fs::XattrFlags::empty();
         if let Err(error) = rustix::fs::lsetxattr(&target, key, value, flags) {
-            println!("skipped: {} on {name}: {error}", key.escape_ascii());
+            println!("left out: {} on {name}: {error}", key.escape_ascii());
         }
     };
     set("suid", b"user.a", b"1");
