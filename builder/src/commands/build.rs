@@ -32,7 +32,10 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .enable_all()
         .build()
         .map_err(|error| Failure::machine(format!("cannot start the runtime: {error}")))?;
-    let id = runtime.block_on(until_signal(&options))?;
+    let id = runtime.block_on(until_signal(&options));
+    // A thread that still waits, for another process's lock, is not waited for.
+    runtime.shutdown_background();
+    let id = id?;
     tell(&options, &id)
 }
 

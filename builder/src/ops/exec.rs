@@ -104,7 +104,9 @@ impl Run {
         }
         let store = self.lowers.store();
         let layer = store.layers().write(store.incomplete(), |writer| {
-            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &PackOptions::default())?)
+            let is_below = |path: &TreePath| self.view.lookup(path).is_some();
+            let options = PackOptions::default();
+            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
         })?;
         Ok(layer.diff_id())
     }
