@@ -66,16 +66,23 @@ impl Run {
     fn to_layer(&self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
         let upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
+        if !upper.keeps_user_attributes()? {
+            return self.on_disk(&settings);
+        }
         let exit = self.run(&settings, &upper)?;
         if exit.code != 0 && upper.is_full()? {
             drop(upper);
             self.events
                 .warn("a RUN used up the memory meant for its changes; it is run again on disk");
-            let scratch = self.lowers.scratch_dir()?;
-            let upper = self.described(Upper::directory(scratch.as_fd())?)?;
-            let exit = self.run(&settings, &upper)?;
-            return self.pack(&exit, &upper);
+            return self.on_disk(&settings);
         }
+        self.pack(&exit, &upper)
+    }
+
+    fn on_disk(&self, settings: &Settings) -> Result<DiffId, OpError> {
+        let scratch = self.lowers.scratch_dir()?;
+        let upper = self.described(Upper::directory(scratch.as_fd())?)?;
+        let exit = self.run(settings, &upper)?;
         self.pack(&exit, &upper)
     }
 

@@ -21,7 +21,7 @@ use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Start};
 use super::{mount, place, profile, seccomp, sys};
 
 /// Returns an error if this process can't run containers.
-pub(crate) fn probe() -> Result<()> {
+pub(super) fn probe() -> Result<()> {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         Ok(())
@@ -92,6 +92,10 @@ fn memfd(name: &str, kind: MemfdFlags) -> Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match rustix::fs::memfd_create(name, flags | kind) {
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        Err(Errno::ACCESS) => {
+            let missing = "executable memfds (the sysctl vm.memfd_noexec forbids them)";
+            return Err(SandboxError::Missing { missing });
+        }
         other => other,
     }
     .step(format!("create {name}"))
@@ -120,6 +124,7 @@ impl<'a> Cancel<'a> {
     }
 
     /// Returns a cancellation that never happens.
+    #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self(None)
     }

@@ -7,13 +7,24 @@
 //! along: the helper sees its socket close, init has a death signal, and process 1's end ends its pid namespace.
 //! Nothing is mounted where another process could see it, so nothing has to be cleaned up.
 //!
+//! Needs Linux 5.12 (mount_setattr; everything else is older), overlayfs and root. What newer kernels do better is found
+//! out by trying, and there is another way for those that can't:
+//!
+//! | wanted | since | else |
+//! |---|---|---|
+//! | overlay layers as detached mounts | 6.15 | attached in private namespaces: `overlay`, `place` |
+//! | `lowerdir+` | 6.8 | one mount(2) option, refused where it would be cut |
+//! | EROFS from files | 6.12 | loop devices: `lower` |
+//! | EROFS with 512-byte blocks, loop devices | 6.4 | layers are unpacked, by `ops::unpacked` |
+//! | `user.*` attributes on tmpfs | 6.6 | changes go to a directory: `ops::exec` |
+//! | memfds that say whether they are programs | 6.3 | plain ones |
+//!
 //! Not here: finding out what to run, packing what changed, networks other than none and the host's.
 //!
 //! Known holes and deviations from Docker:
 //! - Everything needs root; there is no user namespace yet, so root in the container is root, less capabilities.
 //! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
 //!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
-//! - Layers are given to overlayfs as detached mounts, which needs Linux 6.15.
 //! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper, and stays there.
 
 mod error;
@@ -38,10 +49,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use error::{Result, SandboxError};
+pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
-pub(crate) use launch::{Cancel, Helper, enter_private_mounts, probe, run};
+pub(crate) use launch::{Cancel, Helper, enter_private_mounts, run};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
-pub(crate) use network::{NetworkChoice, choose};
+pub(crate) use network::choose;
 pub(crate) use spec::{Exit, Net, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use upper::Upper;

@@ -168,14 +168,7 @@ fn devices(root: BorrowedFd<'_>, provision: &Provision, settings: &Settings) -> 
 /// Opens the container's own terminal multiplexer.
 pub(super) fn open_terminal(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::openat2(
-        root,
-        "dev/pts/ptmx",
-        flags,
-        Mode::empty(),
-        inside() | ResolveFlags::NO_SYMLINKS,
-    )
-    .setup("open the container's terminal")
+    open_inside(root, "dev/pts/ptmx", flags, ResolveFlags::NO_SYMLINKS).setup("open the container's terminal")
 }
 
 /// Masks what tells about the machine and makes read-only what would change it.
@@ -213,8 +206,7 @@ fn protect(root: BorrowedFd<'_>, provision: &Provision) -> Result<()> {
 fn possible_cpus(root: BorrowedFd<'_>) -> u32 {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let path = "sys/devices/system/cpu/possible";
-    let resolve = inside() | ResolveFlags::NO_SYMLINKS;
-    let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else {
+    let Ok(file) = open_inside(root, path, flags, ResolveFlags::NO_SYMLINKS) else {
         return 0;
     };
     let mut text = [0; 64];
@@ -313,7 +305,7 @@ fn make_dirs(root: BorrowedFd<'_>, names: &[&str], owner: Option<(Uid, Gid)>) ->
         } else {
             names.join("/")
         };
-        rustix::fs::openat2(root, path, flags, Mode::empty(), inside())
+        open_inside(root, &path, flags, ResolveFlags::empty())
     };
     let refuse = |errno: Errno, names: &[&str]| match errno {
         Errno::LOOP | Errno::XDEV | Errno::NOTDIR => SandboxError::Refused {
@@ -372,15 +364,30 @@ fn components(path: &str) -> Result<Vec<&str>> {
 /// Opens a file of `/proc` or `/sys`, which are ours; `None` if the kernel doesn't have it.
 fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = inside() | ResolveFlags::NO_SYMLINKS;
-    match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    match open_inside(root, path, flags, ResolveFlags::NO_SYMLINKS) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         other => other.setup(format!("open /{path}")).map(Some),
     }
 }
 
-fn inside() -> ResolveFlags {
-    ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS
+/// Opens a path with every link resolved inside the root. The kernel refuses a `..` with EAGAIN when anything was renamed
+/// or mounted on the whole machine meanwhile; by openat2(2) the answer is to try again.
+fn open_inside(
+    root: BorrowedFd<'_>,
+    path: &str,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    /// Each is lost only against another mount or rename within microseconds.
+    const ATTEMPTS: usize = 1000;
+    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _ in 1..ATTEMPTS {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
 fn open_path(dir: BorrowedFd<'_>, name: &str) -> std::result::Result<OwnedFd, Errno> {

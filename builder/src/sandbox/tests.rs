@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::error::Result;
 use super::overlay::Way;
-use super::{Cancel, Exit, Helper, Lower, Result, Settings, Spec, Stdio, Upper};
+use super::{Cancel, Exit, Helper, Lower, Settings, Spec, Stdio, Upper};
 
 /// Says why a test that needs root does nothing without it.
 fn skipped() -> bool {
-    let cannot = super::probe().is_err();
+    let cannot = super::launch::probe().is_err();
     if cannot {
         skip("needs root");
     }

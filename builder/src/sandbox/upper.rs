@@ -6,13 +6,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cache::layer::Meta;
-use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
 
-use super::error::{Result, Step as _};
+use super::error::{Result, SandboxError, Step as _};
 use super::mount::{self, NODEV, NOSUID, Param};
 
 /// Free space below which a tmpfs counts as full: a writer that met ENOSPC may have given a little back since.
 const NEARLY_FULL_BYTES: u64 = 1 << 20;
+
+/// The `f_type` of overlayfs. Spec: linux/magic.h.
+const OVERLAYFS: rustix::fs::FsWord = 0x794c_7630;
 
 /// The upper and work directory of one overlay. Dropping it frees a tmpfs; a directory's content is its owner's to
 /// remove.
@@ -41,8 +45,15 @@ impl Upper {
         Self::prepare(base, true)
     }
 
-    /// Returns an upper in an empty directory, which must not be on overlayfs.
+    /// Returns an upper in an empty directory, which must not be on overlayfs: that is refused.
     pub(crate) fn directory(dir: BorrowedFd<'_>) -> Result<Self> {
+        let file_system = rustix::fs::fstatfs(dir).step("ask for the scratch directory's file system")?;
+        if file_system.f_type == OVERLAYFS {
+            return Err(SandboxError::Refused {
+                reason: "the scratch directory lies on overlayfs, which can't hold a container's changes"
+                    .to_owned(),
+            });
+        }
         let base = mount::bind(dir, "", NOSUID | NODEV).step("bind the scratch directory for changes")?;
         Self::prepare(base, false)
     }
@@ -81,6 +92,20 @@ impl Upper {
     /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.
     pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.upper.as_fd()
+    }
+
+    /// Says whether `user.*` attributes can be kept: not by a tmpfs before Linux 6.6, where overlayfs drops those of a file
+    /// that is changed without a word.
+    pub(crate) fn keeps_user_attributes(&self) -> Result<bool> {
+        let step = "try an attribute on the upper directory";
+        match rustix::fs::fsetxattr(&self.upper, "user.ashlar", b"", XattrFlags::CREATE) {
+            Err(Errno::NOTSUP) => Ok(false),
+            other => {
+                other.step(step)?;
+                rustix::fs::fremovexattr(&self.upper, "user.ashlar").step(step)?;
+                Ok(true)
+            }
+        }
     }
 
     /// Says whether a tmpfs's budget is used up, so that a failed run is worth another try on disk.

@@ -308,3 +308,34 @@ fn the_root_directory_keeps_mode_owner_and_time_of_the_images() {
     let outcome = run_over(&[&lower], upper, &shell("busybox stat -c '%a %u %g' /"));
     assert_eq!(outcome.output, "755 0 0\n");
 }
+
+#[test]
+fn attributes_of_users_survive_a_change() {
+    if skipped() {
+        return;
+    }
+    let (root, scratch) = (busybox(), tempfile::tempdir_in("/var/tmp").unwrap());
+    let file = File::create(root.path().join("marked")).unwrap();
+    let flags = rustix::fs::XattrFlags::CREATE;
+    if rustix::fs::fsetxattr(&file, "user.mark", b"kept", flags).is_err() {
+        eprintln!("SKIPPED: /var/tmp keeps no user attributes");
+        return;
+    }
+    let lower = Lower::unpacked(open(root.path()).as_fd()).unwrap();
+    let memory = Upper::tmpfs(1 << 20).unwrap();
+    let disk = Upper::directory(open(scratch.path()).as_fd()).unwrap();
+    assert!(disk.keeps_user_attributes().unwrap());
+    for upper in [memory, disk] {
+        // What the answer is for: whether the attribute is in the upper, from where the layer is packed.
+        let expected = upper.keeps_user_attributes().unwrap();
+        let outcome = run_over(&[&lower], upper, &shell("busybox chmod 700 /marked"));
+        assert_eq!(
+            (outcome.code(), outcome.changed()),
+            (0, vec!["/marked".to_owned()])
+        );
+        let path = format!("{}/marked", crate::sandbox::mount::fd_path(outcome.upper.dir()));
+        let mut value = [0; 16];
+        let found = rustix::fs::getxattr(&path, "user.mark", &mut value);
+        assert_eq!(found.is_ok(), expected, "{found:?}");
+    }
+}
