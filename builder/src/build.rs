@@ -8,12 +8,12 @@ use cache::root::Root;
 use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Platform, ResolvedImage,
-    SourceText,
+    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
+use crate::clock;
 use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output};
 use crate::failure;
@@ -24,20 +24,12 @@ use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, Resolved};
 use crate::report::{self, Failure, Kind};
-
-/// Size of `/dev/shm` where `--shm-size` doesn't say, as with docker.
-const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+use crate::sandbox;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
     let outputs = parse_outputs(options)?;
-    let store = Store::open(&options.store_root).map_err(|error| failure::of_store(&error))?;
-    if let Some(aside) = store.set_aside() {
-        report::warn(&format!(
-            "the damaged index of the store is kept as {}; cached steps start anew",
-            aside.display()
-        ));
-    }
+    let store = image::open_store(&options.store_root)?;
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
@@ -121,7 +113,7 @@ impl Stops<'_> {
 
     /// Turns the AST into a graph, resolving the images that it asks for: once, or again where ONBUILD brings in more.
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<(Build, Vec<Arc<Resolved>>), Failure> {
-        let options = frontend_options(self.options)?;
+        let options = frontend_options(self.options);
         let mut known: BTreeMap<ImageRequest, ResolvedImage> = BTreeMap::new();
         let mut images = Vec::new();
         loop {
@@ -152,13 +144,18 @@ impl Stops<'_> {
     }
 
     async fn resolve(&self, request: &ImageRequest) -> Result<Resolved, Failure> {
-        let platform = request.platform.to_string();
         match &request.kind {
             ImageKind::Registry => {
-                registry::resolve(&self.store, &request.reference, &platform, self.options.pull).await
+                registry::resolve(
+                    &self.store,
+                    &request.reference,
+                    &request.platform,
+                    self.options.pull,
+                )
+                .await
             }
             ImageKind::OciLayout { path } => {
-                registry::resolve_layout(path.as_ref(), &request.reference, &platform).await
+                registry::resolve_layout(path.as_ref(), &request.reference, &request.platform).await
             }
         }
         .map_err(|error| failure::of_image(&error))
@@ -190,7 +187,7 @@ impl Stops<'_> {
             images,
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             events: events.clone(),
-            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES),
+            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
         self.progress.name_vertices(&graph);
         let graph = Arc::new(graph);
@@ -255,11 +252,7 @@ fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
 }
 
 /// Returns the part of the options that decides what the Dockerfile means.
-fn frontend_options(options: &BuildOptions) -> Result<frontend::Options, Failure> {
-    let parse = |text: &str| {
-        text.parse::<Platform>()
-            .map_err(|error| Failure::of(Kind::Usage, &error))
-    };
+fn frontend_options(options: &BuildOptions) -> frontend::Options {
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
             NamedSource::Directory(_) => NamedContext::Directory,
@@ -271,19 +264,19 @@ fn frontend_options(options: &BuildOptions) -> Result<frontend::Options, Failure
         };
         (name.clone(), context)
     };
-    Ok(frontend::Options {
+    frontend::Options {
         build_args: options.build_args.clone(),
         target: options.target.clone(),
         labels: options.labels.clone(),
-        build_platform: parse(&options::host_platform())?,
-        target_platform: parse(&options.platform)?,
+        build_platform: options::host_platform(),
+        target_platform: options.platform.clone(),
         named_contexts: options.named_contexts.iter().map(named).collect(),
         no_cache: options.no_cache,
         no_cache_filter: options.no_cache_filter.clone(),
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         allow_network_host: options.allow_host_network,
-    })
+    }
 }
 
 /// Returns what the graph selects of each local tree.
@@ -329,11 +322,11 @@ fn finish_config(
             let made = own_layers
                 .next()
                 .and_then(|layer| store.layers().made_unix(layer));
-            latest = made.map(image::rfc3339).or(latest);
+            latest = made.map(clock::rfc3339).or(latest);
         }
         entry.created = Some(match epoch {
-            Some(epoch) => image::rfc3339(epoch),
-            None => latest.clone().unwrap_or_else(|| image::rfc3339(0)),
+            Some(epoch) => clock::rfc3339(epoch),
+            None => latest.clone().unwrap_or_else(|| clock::rfc3339(0)),
         });
     }
     config.created = config

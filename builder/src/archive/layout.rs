@@ -3,13 +3,14 @@
 //! Spec: OCI image-spec, image-layout.md.
 
 use cache::Digest;
+use frontend::Platform;
 use serde::Deserialize;
 
 use super::source::Entry;
 use super::{Found, Source};
 use crate::registry::{
     Descriptor, Document, ImageError, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
-    Platform, Reference, pair, parse, select,
+    Reference, pair, parse, select,
 };
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

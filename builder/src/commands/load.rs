@@ -4,9 +4,9 @@ use std::io;
 
 use cache::Store;
 
-use super::stored::familiar;
 use crate::archive::{self, Input};
 use crate::cli::LoadArgs;
+use crate::image::familiar;
 use crate::options::host_platform;
 use crate::report::{Failure, Kind};
 

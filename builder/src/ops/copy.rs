@@ -115,12 +115,13 @@ impl Copier<'_> {
         let change = self.change(&copy.change)?;
         self.links.clear();
         for selected in &source.selected {
-            if copy.unpack && matches!(selected.node.kind, NodeKind::File { .. }) {
-                if let Some(archive) = extract::open(source.tree, &selected.node, self.scratch)? {
-                    let dest = self.dest_dir(&copy.dest, &change)?;
-                    extract::apply(&mut self.draft, &archive, &dest, &change, self.stamp)?;
-                    continue;
-                }
+            if copy.unpack
+                && matches!(selected.node.kind, NodeKind::File { .. })
+                && let Some(archive) = extract::open(source.tree, &selected.node, self.scratch)?
+            {
+                let dest = self.dest_dir(&copy.dest, &change)?;
+                extract::apply(&mut self.draft, &archive, &dest, &change, self.stamp)?;
+                continue;
             }
             match selected.node.kind {
                 NodeKind::Dir => self.copy_dir(&copy.dest, source.tree, selected, &change)?,

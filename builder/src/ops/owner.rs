@@ -6,10 +6,7 @@ use cache::layer::TreePath;
 use cache::tree::View;
 
 use super::OpError;
-use crate::sandbox::user::{self, Credentials};
-
-/// As BuildKit: a larger `/etc/passwd` is an attack, not a file of users.
-const LIMIT_BYTES: u64 = 10 << 20;
+use crate::sandbox::user::{self, Credentials, MAX_FILE_BYTES};
 
 /// A numeric owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +17,7 @@ pub(super) struct Owner {
 
 /// Returns who a `USER` is in `tree`.
 pub(crate) fn credentials(user: &str, tree: &View) -> Result<Credentials, OpError> {
-    let read = |path: &[u8]| tree.read_small(&TreePath::clean(path), LIMIT_BYTES);
+    let read = |path: &[u8]| tree.read_small(&TreePath::clean(path), MAX_FILE_BYTES);
     let (passwd, group) = (read(b"etc/passwd")?, read(b"etc/group")?);
     user::resolve(passwd.as_deref(), group.as_deref(), user).map_err(|source| OpError::User {
         user: user.to_owned(),

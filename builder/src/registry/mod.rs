@@ -18,17 +18,18 @@ use std::sync::Arc;
 
 use cache::index::ImageName;
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 
 use crate::archive::{Source, layout};
-use crate::image;
+use crate::clock;
 use client::Ask;
 
 pub(crate) use client::Session;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
-pub(crate) use manifest::{Descriptor, Platform};
 pub(crate) use manifest::{
-    Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
+    Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts,
+    parse, select,
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
@@ -68,22 +69,21 @@ pub(crate) struct Resolved {
     pub(crate) origin: Origin,
 }
 
-/// Finds the image that `request` names for `platform` (`os/arch[/variant]`): in the store, unless `pull` asks for the
+/// Finds the image that `request` names for `platform`: in the store, unless `pull` asks for the
 /// newest, else in its registry. What was found in a registry has its name in the store from then on.
 pub(crate) async fn resolve(
     store: &Store,
     request: &str,
-    platform: &str,
+    platform: &Platform,
     pull: bool,
 ) -> Result<Resolved, ImageError> {
     let reference = Reference::parse(request)?;
-    let platform = Platform::parse(platform)?;
     let is_known = !pull || reference.digest().is_some();
-    if is_known && let Some(local) = resolve_local(store, &reference, &platform)? {
+    if is_known && let Some(local) = resolve_local(store, &reference, platform)? {
         return Ok(local);
     }
     let session = Session::new(&reference)?;
-    resolve_remote(store, session, &platform).await
+    resolve_remote(store, session, platform).await
 }
 
 /// Finds an image in a directory that holds an OCI layout. `reference` is a tag or `@digest`, or empty when there is
@@ -91,11 +91,10 @@ pub(crate) async fn resolve(
 pub(crate) async fn resolve_layout(
     dir: &Path,
     reference: &str,
-    platform: &str,
+    platform: &Platform,
 ) -> Result<Resolved, ImageError> {
-    let platform = Platform::parse(platform)?;
     let source = Source::directory(dir)?;
-    let found = layout::find(&source, reference, &platform)?;
+    let found = layout::find(&source, reference, platform)?;
     assemble(
         format!("{}:{reference}", dir.display()),
         Some(found.manifest_digest),
@@ -193,7 +192,7 @@ async fn resolve_remote(
         name: resolved.reference.clone(),
         config: manifest.config.digest,
         manifest: Some(manifest_digest),
-        created_unix: image::now_unix(),
+        created_unix: clock::now_unix(),
     })?;
     Ok(resolved)
 }

@@ -26,7 +26,7 @@ fn pull(store: &Arc<Store>, host: &str) -> Result<Resolved, ImageError> {
     };
     wait(async {
         let session = Session::with_retry(&reference, retry)?;
-        let platform = Platform::parse("linux/amd64")?;
+        let platform = Platform::new("linux", "amd64", None);
         let resolved = resolve_remote(store, session, &platform).await?;
         fetch_layers(store, &resolved, |_| {}).await?;
         Ok(resolved)
@@ -333,9 +333,10 @@ fn an_image_comes_back_from_a_real_registry() {
         );
     }
     let (_dir, target) = store();
+    let platform = Platform::new("linux", "amd64", None);
     for codec in ["gzip", "zstd", "uncompressed"] {
         let name = format!("{host}/team/app:{codec}");
-        let resolved = wait(resolve(&target, &name, "linux/amd64", false)).unwrap();
+        let resolved = wait(resolve(&target, &name, &platform, false)).unwrap();
         assert!(matches!(resolved.origin, Origin::Registry(_)));
         assert_eq!(resolved.config, source.config);
         let finished = std::sync::Mutex::new(0);
@@ -355,9 +356,9 @@ fn an_image_comes_back_from_a_real_registry() {
     }
     drop(registry);
     let name = format!("{host}/team/app:gzip");
-    let again = wait(resolve(&target, &name, "linux/amd64", false)).unwrap();
+    let again = wait(resolve(&target, &name, &platform, false)).unwrap();
     assert!(matches!(again.origin, Origin::Local));
-    let error = wait(resolve(&target, &name, "linux/amd64", true)).unwrap_err();
+    let error = wait(resolve(&target, &name, &platform, true)).unwrap_err();
     assert!(matches!(error, ImageError::Unreachable { .. }), "{error}");
 
     // A base image goes out in the very blobs in which it came.

@@ -104,6 +104,7 @@ impl<'a> Cancel<'a> {
     }
 
     /// Returns a cancellation that never happens.
+    #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self(None)
     }

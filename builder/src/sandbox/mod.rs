@@ -36,10 +36,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use error::{Result, SandboxError};
+pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
-pub(crate) use launch::{Cancel, Helper, enter_private_mounts, probe, run};
+pub(crate) use launch::{Cancel, Helper, enter_private_mounts, run};
 pub(crate) use lower::{Lower, can_mount, mount_erofs, tiny_image};
-pub(crate) use network::{NetworkChoice, choose};
-pub(crate) use spec::{Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use network::choose;
+pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use upper::Upper;

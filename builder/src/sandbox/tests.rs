@@ -10,11 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::{Cancel, Exit, Helper, Lower, Result, Settings, Spec, Stdio, Upper};
+use super::error::Result;
+use super::{Cancel, Exit, Helper, Lower, Settings, Spec, Stdio, Upper};
 
 /// Says why a test that needs root does nothing without it.
 fn skipped() -> bool {
-    let skip = super::probe().is_err();
+    let skip = super::launch::probe().is_err();
     if skip {
         eprintln!("SKIPPED: needs root");
     }
