@@ -25,6 +25,8 @@ const DOCKERFILE_LIMIT_BYTES: u64 = 16 << 20;
 pub(crate) enum ContextError {
     #[error("failed to read dockerfile: {path}: {source}")]
     Dockerfile { path: PathBuf, source: io::Error },
+    #[error("failed to read dockerfile: {path}: no such file or directory")]
+    NoDockerfile { path: PathBuf },
     #[error("{path} is larger than {DOCKERFILE_LIMIT_BYTES} bytes")]
     TooLarge { path: PathBuf },
     #[error("cannot read the ignore file {path}: {source}")]
@@ -113,7 +115,7 @@ fn read_dockerfile(
                 return Ok((path.display().to_string(), text, Some(beside.into())));
             }
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                first_error.get_or_insert(wrap(source));
+                first_error.get_or_insert(ContextError::NoDockerfile { path });
             }
             Err(source) => return Err(wrap(source)),
         }
@@ -204,23 +206,24 @@ fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, Co
     let written = written?;
     let layer = LayerFile::open(written.file, written.diff_id)?;
     let tree = View::of_layers([Arc::new(layer)])?;
-    let name = match dockerfile {
-        DockerfileSource::File(file) => file.as_path(),
-        DockerfileSource::InContext => Path::new("Dockerfile"),
+    let candidates = match dockerfile {
+        DockerfileSource::File(file) => vec![file.as_path()],
+        DockerfileSource::InContext => vec![Path::new("Dockerfile"), Path::new("dockerfile")],
         DockerfileSource::Stdin => return Err(ContextError::StdinTwice),
     };
-    let inside = TreePath::clean(name.as_os_str().as_encoded_bytes());
-    let dockerfile = tree.read_small(&inside, DOCKERFILE_LIMIT_BYTES)?.ok_or_else(|| {
-        let source = io::Error::new(io::ErrorKind::NotFound, "not in the tar on stdin");
-        ContextError::Dockerfile {
-            path: name.to_owned(),
-            source,
+    for name in &candidates {
+        let inside = TreePath::clean(name.as_os_str().as_encoded_bytes());
+        if let Some(dockerfile) = tree.read_small(&inside, DOCKERFILE_LIMIT_BYTES)? {
+            let dockerfile_name = name.display().to_string();
+            return Ok(Inputs {
+                dockerfile_name,
+                dockerfile,
+                main: MainContext::Tar(tree),
+            });
         }
-    })?;
-    Ok(Inputs {
-        dockerfile_name: name.display().to_string(),
-        dockerfile,
-        main: MainContext::Tar(tree),
+    }
+    Err(ContextError::NoDockerfile {
+        path: candidates[0].to_owned(),
     })
 }
 

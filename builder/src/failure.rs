@@ -12,6 +12,7 @@ use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::ops::OpError;
 use crate::progress::Tails;
+use crate::registry::ImageError;
 use crate::report::{self, Excerpt, Failure, Kind};
 
 /// Shows what a Dockerfile could do better.
@@ -49,16 +50,24 @@ pub(crate) fn of_store(error: &cache::StoreError) -> Failure {
 pub(crate) fn of_context(error: &ContextError) -> Failure {
     match error {
         ContextError::StdinTwice => Failure::of(Kind::Usage, error),
-        ContextError::Dockerfile { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+        ContextError::NoDockerfile { .. } => {
             Failure::of(Kind::Build, error).with_help("name the Dockerfile with -f FILE")
         }
         _ => of_machine_or_build(error),
     }
 }
 
-/// An image can't be found, fetched, stored or written.
-pub(crate) fn of_image(error: &(dyn Error + 'static)) -> Failure {
-    with_disk_help(Failure::of(Kind::Machine, error), error)
+/// An image can't be found, fetched, stored or written. What was named wrongly or is broken is the build's failure,
+/// what a registry or the machine refuses is the machine's.
+pub(crate) fn of_image(error: &ImageError) -> Failure {
+    match error {
+        ImageError::Reference(_)
+        | ImageError::NoPlatform { .. }
+        | ImageError::NotAnArchive { .. }
+        | ImageError::Malformed { .. }
+        | ImageError::BadLayer { .. } => of_machine_or_build(error),
+        _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
 }
 
 /// An output can't be written.

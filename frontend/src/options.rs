@@ -133,6 +133,9 @@ pub struct Build {
     pub target: VertexId,
     /// The image's config; `created`, `rootfs.diff_ids` and the times of new history entries are still missing.
     pub config: ImageConfig,
+    /// How many entries of the config's history are the base image's, verbatim. Those after them are this build's:
+    /// their times are missing, and each that isn't empty stands for one layer.
+    pub n_base_history: usize,
     /// Local trees that the graph reads: `context` and names of directory contexts.
     pub contexts: BTreeSet<String>,
     /// What could be better, found while lowering.

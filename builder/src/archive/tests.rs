@@ -288,7 +288,7 @@ fn a_layout_answers_by_tag_by_digest_or_alone() {
     ] {
         let found = layout::find(&layout, reference, &platform).unwrap();
         assert_eq!(
-            (found.manifest_digest, &found.config),
+            (Digest::of(&found.manifest_bytes), &found.config),
             (manifest, &source.config),
             "{reference}"
         );

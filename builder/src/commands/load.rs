@@ -6,9 +6,10 @@ use cache::Store;
 
 use crate::archive::{self, Input};
 use crate::cli::LoadArgs;
+use crate::failure;
 use crate::image::familiar;
 use crate::options::host_platform;
-use crate::report::{Failure, Kind};
+use crate::report::Failure;
 
 /// Loads an archive from a file or stdin and returns docker's lines about what it held. Blocks.
 pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
@@ -21,8 +22,7 @@ pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
         }
         None => Input::Stream(&mut stdin),
     };
-    let loaded =
-        archive::load(store, input, &host_platform()).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let loaded = archive::load(store, input, &host_platform()).map_err(|error| failure::of_image(&error))?;
     let mut text = String::new();
     for image in loaded {
         for name in &image.names {

@@ -49,10 +49,6 @@ pub(crate) enum OpError {
     DirectoryOverFile { path: TreePath },
     #[error("cannot replace to directory {path} with file")]
     FileOverDirectory { path: TreePath },
-    #[error("{path} is not a directory")]
-    NotADirectory { path: TreePath },
-    #[error("too many symbolic links in {path}")]
-    LinkLoop { path: TreePath },
     #[error(
         "the archive has {path}, whose name marks a deletion in image layers; such a file can't be in an image"
     )]

@@ -59,8 +59,6 @@ pub(crate) struct LayerSource {
 pub(crate) struct Resolved {
     /// The canonical name that was resolved.
     pub(crate) reference: String,
-    /// Digest of the manifest; `None` for an image that was built here.
-    pub(crate) manifest: Option<Digest>,
     /// The config, verbatim.
     pub(crate) config: Vec<u8>,
     /// Base layer first.
@@ -97,7 +95,6 @@ pub(crate) async fn resolve_layout(
     let found = layout::find(&source, reference, platform)?;
     assemble(
         format!("{}:{reference}", dir.display()),
-        Some(found.manifest_digest),
         &found.manifest,
         found.config,
         Origin::OciLayout(dir.to_owned()),
@@ -139,7 +136,7 @@ fn resolve_local(
         Origin::Registry(Arc::new(Session::new(reference)?))
     };
     match manifest {
-        Some(manifest) => assemble(name, image.manifest, &manifest, config, origin).map(Some),
+        Some(manifest) => assemble(name, &manifest, config, origin).map(Some),
         None if is_complete => {
             let layers = facts.diff_ids.into_iter();
             let layers = layers
@@ -147,7 +144,6 @@ fn resolve_local(
                 .collect();
             Ok(Some(Resolved {
                 reference: name,
-                manifest: None,
                 config,
                 layers,
                 origin,
@@ -181,7 +177,6 @@ async fn resolve_remote(
     };
     let resolved = assemble(
         reference.to_string(),
-        Some(manifest_digest),
         &manifest,
         config,
         Origin::Registry(Arc::new(session)),
@@ -254,7 +249,6 @@ fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), I
 /// Puts a checked manifest and config together: each layer's blob beside its diff ID.
 fn assemble(
     reference: String,
-    manifest_digest: Option<Digest>,
     manifest: &Manifest,
     config: Vec<u8>,
     origin: Origin,
@@ -262,7 +256,6 @@ fn assemble(
     let layers = pair(&reference, manifest, &config)?;
     Ok(Resolved {
         reference,
-        manifest: manifest_digest,
         config,
         layers,
         origin,

@@ -2,8 +2,7 @@
 //!
 //! `writer`, `import` and `pack` make them (entries, a foreign tar, an overlay's upper directory), `file` reads
 //! them, `merge` writes one image over many. Below these: `tar` (the stream), `sink` (one pass: write and hash),
-//! `fold` and `names` (what the entries amount to), `erofs` (the mountable metadata), `index`, `head`. `unpack` is for machines that
-//! can't mount them.
+//! `fold` and `names` (what the entries amount to), `erofs` (the mountable metadata), `index`, `head`.
 
 mod entry;
 mod erofs;

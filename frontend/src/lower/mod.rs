@@ -67,6 +67,7 @@ fn lower_unsorted(
     let Some(plan) = plan else {
         return Err(diagnostics);
     };
+    plan.check_unreached(dockerfile, options, &mut diagnostics);
     if !plan.needs.is_empty() {
         if diagnostics.has_errors() {
             return Err(diagnostics);
@@ -87,6 +88,7 @@ fn lower_unsorted(
     let Some(state) = stage::lower_all(&mut lowering, &plan) else {
         return Err(lowering.diagnostics);
     };
+    let n_base_history = state.n_base_history;
     let mut config = state.config;
     for (name, value) in &options.labels {
         config.config.labels.insert(name.clone(), value.clone());
@@ -102,6 +104,7 @@ fn lower_unsorted(
         graph: lowering.graph,
         target: state.vertex,
         config,
+        n_base_history,
         contexts: lowering.contexts,
         warnings: lowering.diagnostics,
         unused_build_args: unused_build_args(dockerfile, options, &plan),

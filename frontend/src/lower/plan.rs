@@ -296,6 +296,31 @@ impl Plan {
         triggers
     }
 
+    /// Finds what is wrong with the references to stages in the stages that aren't built: a mistake there is one all
+    /// the same. In the others it is found when they are lowered.
+    pub(super) fn check_unreached(
+        &self,
+        dockerfile: &Dockerfile,
+        options: &Options,
+        diagnostics: &mut Diagnostics,
+    ) {
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            if self.stages[index].reached {
+                continue;
+            }
+            let sources = stage
+                .instructions
+                .iter()
+                .filter_map(|instruction| match &instruction.kind {
+                    Kind::Copy(copy) => copy.from.as_ref(),
+                    _ => None,
+                });
+            for error in sources.filter_map(|from| self.copy_source(from, index, dockerfile, options).err()) {
+                diagnostics.push(error);
+            }
+        }
+    }
+
     /// Settles `COPY --from`. Spec: dockerfile.md §7.4.
     pub(super) fn copy_source(
         &self,

@@ -24,6 +24,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) struct State {
     pub(super) vertex: VertexId,
     pub(super) config: ImageConfig,
+    /// How many entries of the config's history are the base image's.
+    pub(super) n_base_history: usize,
     /// What expansion and RUN see: the config's environment and arguments.
     pub(super) env: Variables,
     /// What becomes the config's environment.
@@ -219,6 +221,7 @@ fn start(
         Origin::Stage(_) => unreachable!("a stage has a state of its own"),
     };
     config.rootfs.diff_ids.clear();
+    let n_base_history = config.history.len();
     let (line, last_line) = lines(lowering, lowering.dockerfile.stages[index].span);
     let label = Label {
         name: format!("{prefix}FROM {reference}"),
@@ -253,6 +256,7 @@ fn start(
     State {
         vertex,
         config,
+        n_base_history,
         env,
         image_env,
         args: Variables::default(),

@@ -1,8 +1,11 @@
 //! Merged images: against what each stack must amount to, and against the kernel's overlay of the same layers.
 
 use super::treecmp::{Tree, assert_same, scan};
+use std::sync::Arc;
+
 use super::*;
 use crate::error::{Error, Problem};
+use crate::tree::{Node, NodeKind, View};
 
 fn merged(layers: &[&LayerFile]) -> Result<File> {
     let out = scratch();
@@ -212,27 +215,71 @@ fn the_kernels_overlay_says_the_same() {
     for seed in 1..=60 {
         let mut random = Random(seed);
         let n_layers = 2 + random.below(4);
-        let mut layers: Vec<LayerFile> = (0..n_layers)
-            .map(|at| random_layer(&mut random, at == 0))
+        let mut layers: Vec<Arc<LayerFile>> = (0..n_layers)
+            .map(|at| Arc::new(random_layer(&mut random, at == 0)))
             .collect();
         // Overlay wants two layers, and something to be in them.
-        layers.insert(0, layer(&["f always 1"]).unwrap());
+        layers.insert(0, Arc::new(layer(&["f always 1"]).unwrap()));
         let mounts: Vec<_> = layers
             .iter()
             .map(|layer| mount::erofs(layer.file(), &[]).unwrap())
             .collect();
         let overlay = mount::overlay(&mounts).unwrap();
         let expected = scan(&mount::place(&overlay));
-        let found = merged_tree(&layers.iter().collect::<Vec<_>>());
+        let parts: Vec<&LayerFile> = layers.iter().map(AsRef::as_ref).collect();
+        let found = merged_tree(&parts);
         // Overlay counts the links of the layer; the merged image those that are left.
         let without_counts =
             |tree: Tree| -> Tree { tree.into_iter().map(|(k, v)| (k, strip_links(&v))).collect() };
+        let expected = without_counts(expected);
         assert_same(
-            &format!("seed {seed}"),
-            &without_counts(expected),
+            &format!("seed {seed}, merged image"),
+            &expected,
             &without_counts(found),
         );
+        assert_same(&format!("seed {seed}, view"), &expected, &view_tree(layers));
     }
+}
+
+/// Reads the merged view of the indexes in the words of [`scan`], without counts of links.
+fn view_tree(layers: Vec<Arc<LayerFile>>) -> Tree {
+    let view = View::of_layers(layers).unwrap();
+    let nodes: Vec<(TreePath, Node<'_>)> = view.walk(&TreePath::root()).collect();
+    let mut first_names = std::collections::HashMap::new();
+    for (path, node) in &nodes {
+        let first: &mut &[u8] = first_names.entry(node.inode).or_insert(path.as_bytes());
+        *first = (*first).min(path.as_bytes());
+    }
+    let mut tree = Tree::from([(Vec::new(), "the root is not compared".to_owned())]);
+    for (path, node) in &nodes {
+        let Meta {
+            mode,
+            uid,
+            gid,
+            mtime,
+            ..
+        } = node.meta;
+        let (kind, body) = match node.kind {
+            NodeKind::Dir => (0o040_000, String::new()),
+            NodeKind::File { size_bytes } => {
+                let content = &view.content(node).unwrap().hex()[..16];
+                (0o100_000, format!("rdev 0 size {size_bytes} content {content}"))
+            }
+            NodeKind::Symlink(target) => (0o120_000, format!("rdev 0 target {}", target.escape_ascii())),
+            other => panic!("random layers have no {other:?}"),
+        };
+        let mut text = format!(
+            "mode {:o} owner {uid}:{gid} mtime {}.{:09} xattrs []",
+            kind | mode,
+            mtime.seconds,
+            mtime.nanos
+        );
+        if !node.is_dir() {
+            text += &format!(" {body} first name {}", first_names[&node.inode].escape_ascii());
+        }
+        tree.insert(path.as_bytes().to_vec(), text);
+    }
+    tree
 }
 
 fn strip_links(text: &str) -> String {

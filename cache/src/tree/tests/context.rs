@@ -305,4 +305,14 @@ fn a_hit_in_the_memo_reads_nothing() {
     memo.save(&store).unwrap();
     let warm = tree(&Arc::new(Memo::load(&store)));
     assert_eq!(warm.content(number).unwrap(), answer);
+
+    // Whatever the memo says, bytes that don't have the recorded hash never get into a layer.
+    let view = View::of_directory(Arc::new(warm)).unwrap();
+    let node = view.lookup(&path("a.txt")).unwrap();
+    let error = view
+        .read(&node)
+        .unwrap()
+        .read_to_end(&mut Vec::new())
+        .unwrap_err();
+    assert_eq!(error.to_string(), "/a.txt changed while reading");
 }
