@@ -25,6 +25,8 @@ const DOCKERFILE_LIMIT_BYTES: u64 = 16 << 20;
 pub(crate) enum ContextError {
     #[error("failed to read dockerfile: {path}: {source}")]
     Dockerfile { path: PathBuf, source: io::Error },
+    #[error("the build context {path} is not a directory")]
+    NotADirectory { path: PathBuf },
     #[error("failed to read dockerfile: {path}: no such file or directory")]
     NoDockerfile { path: PathBuf },
     #[error("{path} is larger than {DOCKERFILE_LIMIT_BYTES} bytes")]
@@ -73,6 +75,9 @@ pub(crate) fn read(
     match context {
         ContextSource::Stdin => read_stdin(dockerfile, store),
         ContextSource::Directory(dir) => {
+            if !dir.is_dir() {
+                return Err(ContextError::NotADirectory { path: dir.clone() });
+            }
             let (name, dockerfile, beside) = read_dockerfile(dir, dockerfile)?;
             let ignore = read_ignore(dir, beside.as_deref())?;
             let main = MainContext::Directory {

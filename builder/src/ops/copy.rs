@@ -211,7 +211,10 @@ impl Copier<'_> {
     ) -> Result<(), OpError> {
         let top = self.dest_dir(dest, change)?;
         let mtime = selected.node.meta.mtime;
-        self.draft.touch_dir(&top, |meta| meta.mtime = mtime);
+        // Layers of other builders have no entry for the root either.
+        if !top.is_root() {
+            self.draft.touch_dir(&top, |meta| meta.mtime = mtime);
+        }
         for (path, node) in tree.walk(&selected.source) {
             let below = path
                 .below(&selected.source)

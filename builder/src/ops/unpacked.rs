@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cache::layer::unpack::{OverlayXattr, Owners, UnpackOptions, unpack};
-use cache::layer::{LayerFile, TreePath};
+use cache::layer::{Entry, LayerFile, TreePath};
 use cache::root::Root;
+use cache::tree::View;
 use cache::{ChainId, DiffId, Store};
 
 use super::OpError;
@@ -18,10 +19,11 @@ use crate::sandbox::Lower;
 
 /// Returns the lowers for a stack of layers, top first. `layers` base first.
 pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<Lower>>, OpError> {
+    let view = View::of_layers(layers.iter().cloned())?;
     let mut chain: Vec<DiffId> = Vec::new();
     let mut below: Vec<Root> = Vec::new();
     let mut lowers = Vec::new();
-    for layer in layers {
+    for (at, layer) in layers.iter().enumerate() {
         chain.push(layer.diff_id());
         let name = match layer.stands_alone() {
             true => layer.diff_id().hex(),
@@ -32,7 +34,9 @@ pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<
         };
         let dir = store.root().join("unpacked").join(&name);
         if !dir.is_dir() {
-            make(store, layer, &below, &name, &dir)?;
+            // As they stand in the stack: below where lower layers' links lead.
+            let entries = view.layer_entries(at).expect("the view has every layer");
+            make(store, entries, &below, &name, &dir)?;
         }
         let opened = File::open(&dir).map_err(|source| OpError::Read {
             path: dir.clone(),
@@ -46,7 +50,13 @@ pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<
 }
 
 /// Unpacks a layer beside its place and moves it there whole, unless another process was faster.
-fn make(store: &Store, layer: &LayerFile, below: &[Root], name: &str, dir: &Path) -> Result<(), OpError> {
+fn make(
+    store: &Store,
+    (entries, file): (&[Entry], &File),
+    below: &[Root],
+    name: &str,
+    dir: &Path,
+) -> Result<(), OpError> {
     let _held = store.lock(&format!("unpack-{name}"))?;
     if dir.is_dir() {
         return Ok(());
@@ -68,9 +78,9 @@ fn make(store: &Store, layer: &LayerFile, below: &[Root], name: &str, dir: &Path
         owners: Owners::Keep,
         below: &find,
     };
-    unpack(layer.index()?, layer.file(), &root, &options)?;
-    let file = File::open(&path).map_err(scratch)?;
+    unpack(entries, file, &root, &options)?;
+    let made = File::open(&path).map_err(scratch)?;
     // One sync for all files: a power cut must not leave empty ones behind a finished name.
-    rustix::fs::syncfs(&file).map_err(|error| scratch(error.into()))?;
+    rustix::fs::syncfs(&made).map_err(|error| scratch(error.into()))?;
     std::fs::rename(&path, dir).map_err(scratch)
 }
