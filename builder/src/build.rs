@@ -8,7 +8,8 @@ use cache::root::Root;
 use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, ResolvedImage, SourceText,
+    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed, ResolvedImage,
+    SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
@@ -44,9 +45,9 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         progress: &progress,
     };
     let result = stops.run(&dockerfile, cancel).await;
-    let source = stops.source;
+    let Stops { source, inputs, .. } = stops;
     let tails = progress.finish();
-    result.map_err(|stop| stop.into_failure(&source, &tails))
+    result.map_err(|stop| stop.into_failure(&source, &inputs, &tails))
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
@@ -124,8 +125,10 @@ impl Stops<'_> {
                 Lowered::Ready(build) => return Ok((*build, images)),
                 Lowered::Need(needed) => needed,
             };
-            let resolving = needed.iter().map(|request| self.resolve(request));
-            for (request, resolved) in needed.iter().zip(futures_util::future::join_all(resolving).await) {
+            let resolving = needed.iter().map(|needed| self.resolve(needed));
+            for (Needed { request, .. }, resolved) in
+                needed.iter().zip(futures_util::future::join_all(resolving).await)
+            {
                 let resolved = Arc::new(resolved?);
                 let config = ImageConfig::parse(&resolved.config)
                     .map_err(|error| Failure::of(Kind::Machine, &error))?;
@@ -144,7 +147,8 @@ impl Stops<'_> {
         }
     }
 
-    async fn resolve(&self, request: &ImageRequest) -> Result<Resolved, Failure> {
+    async fn resolve(&self, needed: &Needed) -> Result<Resolved, Failure> {
+        let Needed { request, span } = needed;
         match &request.kind {
             ImageKind::Registry => {
                 registry::resolve(
@@ -159,7 +163,9 @@ impl Stops<'_> {
                 registry::resolve_layout(path.as_ref(), &request.reference, &request.platform).await
             }
         }
-        .map_err(|error| failure::of_image(&error))
+        .map_err(|error| {
+            failure::of_image(&error).with_excerpt(failure::excerpt_of_span(&self.source, *span))
+        })
     }
 
     /// Scans what is read of the context, then plans and runs; returns the layers of the target.
@@ -235,10 +241,18 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
-    fn into_failure(self, source: &SourceText, tails: &Tails) -> Failure {
+    fn into_failure(self, source: &SourceText, inputs: &Inputs, tails: &Tails) -> Failure {
         match self {
             Self::Failure(failure) => failure,
-            Self::Step { error, graph } => failure::of_solve(&error, &graph, source, tails),
+            Self::Step { error, graph } => {
+                let failure = failure::of_solve(&error, &graph, source, tails);
+                match failure::missing_source(&error, &graph).filter(|path| inputs.is_ignored(path)) {
+                    Some(path) => {
+                        failure.with_help(format!("`{path}` is there, but .dockerignore excludes it"))
+                    }
+                    None => failure,
+                }
+            }
         }
     }
 }
