@@ -145,7 +145,7 @@ impl Container {
         let helper = lowers.helper().map_err(|error| machine(&error))?;
         let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let (stdin, stdout, stderr) = (io::stdin(), report::stdout(), report::stderr());
         let raw = self.terminal.map(Terminal::connect).transpose()?;
         let spec = Spec {
             lowers: &stack,

@@ -7,6 +7,7 @@ mod auth;
 mod client;
 mod error;
 #[cfg(test)]
+#[path = "tests/fixture.rs"]
 pub(crate) mod fixture;
 mod intake;
 mod manifest;
