@@ -1,4 +1,4 @@
-//! The invariants of DESIGN §1 (ARCHITECTURE.md prints them) that sources and `cargo metadata` can show.
+//! The invariants of ARCHITECTURE.md that sources and `cargo metadata` can show.
 //!
 //! The checks look at text, not at syntax: cheap, and strict where they err.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]

@@ -19,7 +19,7 @@ use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output};
 use crate::failure;
 use crate::image;
-use crate::ops::{Lowers, OpError, Worker};
+use crate::ops::{Lowers, OpError, Views, Worker};
 use crate::options::{self, BuildOptions, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
@@ -193,6 +193,7 @@ impl Stops<'_> {
             contexts,
             images,
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            views: Views::default(),
             events: events.clone(),
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };

@@ -262,6 +262,11 @@ pub(crate) fn commit_with(
 ) -> Result<Digest, ImageError> {
     let id = store.blobs().put(config, store.incomplete())?;
     let name = |name: &str| {
+        let known = store.index().image(name)?;
+        if known.is_some_and(|known| (known.config, known.manifest) == (id, manifest)) {
+            // So that building again what is there writes nothing.
+            return Ok(());
+        }
         store.index().put_image(&ImageName {
             name: name.to_owned(),
             config: id,
@@ -274,4 +279,34 @@ pub(crate) fn commit_with(
     }
     names.iter().try_for_each(|text| name(text))?;
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_has_its_name_already_is_not_named_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let name = "docker.io/library/app:1".to_owned();
+        let named_unix = || store.index().image(&name).unwrap().unwrap().created_unix;
+        let id = commit(&store, b"{}", std::slice::from_ref(&name)).unwrap();
+        store
+            .index()
+            .put_image(&ImageName {
+                name: name.clone(),
+                config: id,
+                manifest: None,
+                created_unix: 5,
+            })
+            .unwrap();
+        commit(&store, b"{}", std::slice::from_ref(&name)).unwrap();
+        assert_eq!(named_unix(), 5, "nothing changed, nothing was written");
+        let other = commit(&store, b"{ }", std::slice::from_ref(&name)).unwrap();
+        assert!(named_unix() > 5);
+        assert_eq!(store.index().image(&name).unwrap().unwrap().config, other);
+        commit_with(&store, b"{ }", Some(id), std::slice::from_ref(&name)).unwrap();
+        assert_eq!(store.index().image(&name).unwrap().unwrap().manifest, Some(id));
+    }
 }

@@ -1,15 +1,18 @@
 //! The async runtime of a command: one thread that waits, and threads for work that blocks.
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::report::Failure;
 
-/// Starts the runtime. Only commands that run or fetch something need one.
-pub(crate) fn start() -> Result<Runtime, Failure> {
-    Builder::new_current_thread()
+/// Runs a command to its end. A thread that still waits then, for another process's lock, is not waited for.
+pub(crate) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::machine(format!("cannot start the runtime: {error}")))
+        .map_err(|error| Failure::machine(format!("cannot start the runtime: {error}")))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 /// Runs what blocks on a thread for that.

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }
-    let id = runtime::start()?.block_on(until_signal(&options))?;
+    let id = runtime::run(until_signal(&options))?;
     tell(&options, &id)
 }
 

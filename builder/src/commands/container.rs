@@ -44,7 +44,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
         terminal,
         interactive: args.interactive,
     };
-    let exit = runtime::start()?.block_on(container.until_signal())?;
+    let exit = runtime::run(container.until_signal())?;
     if let Some(why) = &exit.why {
         report::note(why);
     }
@@ -141,7 +141,7 @@ impl Container {
     fn run(self, kill: &OwnedFd, master: &Arc<OnceLock<OwnedFd>>) -> Result<Exit, Failure> {
         let lowers = Lowers::new(Arc::clone(&self.store));
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
-        let stack: Vec<_> = stack.iter().map(|lower| lower.as_fd()).collect();
+        let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
         let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use cache::DiffId;
-use cache::layer::PackOptions;
+use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
 use rustix::pipe::{PipeFlags, pipe_with};
 use solver::op::Exec;
@@ -66,18 +66,26 @@ struct Run {
 impl Run {
     fn to_layer(&self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
-        let upper = Upper::tmpfs(memory_budget_bytes())?;
+        let upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
         let exit = self.run(&settings, &upper)?;
         if exit.code != 0 && upper.is_full()? {
             drop(upper);
             self.events
                 .warn("a RUN used up the memory meant for its changes; it is run again on disk");
             let scratch = self.lowers.scratch_dir()?;
-            let upper = Upper::directory(scratch.as_fd())?;
+            let upper = self.described(Upper::directory(scratch.as_fd())?)?;
             let exit = self.run(&settings, &upper)?;
             return self.pack(&exit, &upper);
         }
         self.pack(&exit, &upper)
+    }
+
+    /// Makes the container's `/` look like the image's.
+    fn described(&self, upper: Upper) -> Result<Upper, OpError> {
+        if let Some(root) = self.view.lookup(&TreePath::root()) {
+            upper.describe_root(root.meta)?;
+        }
+        Ok(upper)
     }
 
     fn pack(&self, exit: &Exit, upper: &Upper) -> Result<DiffId, OpError> {
@@ -90,7 +98,9 @@ impl Run {
         }
         let store = self.lowers.store();
         let layer = store.layers().write(store.incomplete(), |writer| {
-            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &PackOptions::default())?)
+            let is_below = |path: &TreePath| self.view.lookup(path).is_some();
+            let options = PackOptions::default();
+            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
         })?;
         Ok(layer.diff_id())
     }
@@ -121,7 +131,7 @@ impl Run {
     /// Runs the process once, passing its output on.
     fn run(&self, settings: &Settings, upper: &Upper) -> Result<Exit, OpError> {
         let lowers = self.lowers.stack(&self.layers)?;
-        let lowers: Vec<_> = lowers.iter().map(|lower| lower.as_fd()).collect();
+        let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
         let pipe =
             || pipe_with(PipeFlags::CLOEXEC).map_err(|error| OpError::Scratch { source: error.into() });

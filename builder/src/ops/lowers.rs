@@ -138,7 +138,7 @@ impl Lowers {
         if let Some(lower) = state.layers.get(&layer.diff_id()) {
             return Ok(Arc::clone(lower));
         }
-        let lower = Arc::new(Lower::mount(layer.file())?);
+        let lower = Arc::new(Lower::mount(layer.file(), &[])?);
         state.layers.insert(layer.diff_id(), Arc::clone(&lower));
         Ok(lower)
     }
@@ -159,7 +159,7 @@ impl Lowers {
         let parts: Vec<&LayerFile> = layers.iter().map(AsRef::as_ref).collect();
         write_merged(&parts, &file)?;
         let devices: Vec<&File> = layers.iter().map(|layer| layer.file()).collect();
-        let lower = Arc::new(Lower::Mounted(sandbox::mount_erofs(&file, &devices)?));
+        let lower = Arc::new(Lower::mount(&file, &devices)?);
         // The mount keeps the file.
         let _ = std::fs::remove_file(path);
         state.merged.insert(chain, Arc::clone(&lower));

@@ -11,6 +11,7 @@ mod network_files;
 mod owner;
 mod pack;
 mod unpacked;
+mod views;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,6 +34,7 @@ use copy::CopySource;
 pub(crate) use lowers::Lowers;
 pub(crate) use network_files::{hosts, resolv_conf};
 pub(crate) use owner::credentials;
+pub(crate) use views::Views;
 
 /// Says why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,7 @@ pub(crate) struct Worker {
     /// Where the layers of base images come from when they aren't here.
     pub(crate) images: Vec<Arc<Resolved>>,
     pub(crate) lowers: Arc<Lowers>,
+    pub(crate) views: Views,
     pub(crate) events: solver::Events,
     /// Size of `/dev/shm` in containers.
     pub(crate) shm_size_bytes: u64,
@@ -103,20 +106,17 @@ impl Worker {
                 .clone()),
             Snapshot::Layers(layers) => {
                 self.ensure(layers).await?;
-                let layers = layers.iter().map(|layer| self.store.layers().get(layer));
-                Ok(View::of_layers(layers.collect::<Result<Vec<_>, _>>()?)?)
+                self.views.of(layers, &self.store)
             }
         }
     }
 
     /// Fetches what is missing of `layers` from where their image came from.
     async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
-        let missing: Vec<&DiffId> = layers
-            .iter()
-            .filter(|layer| !self.store.layers().contains(layer))
-            .collect();
+        // Layers of steps are here: they were just made, or their record was believed because they are.
         for image in &self.images {
-            if image.layers.iter().any(|layer| missing.contains(&&layer.diff_id)) {
+            let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
+            if image.layers.iter().any(|layer| is_missing(&layer.diff_id)) {
                 let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
                 crate::registry::fetch_layers(&self.store, image, tell)
                     .await

@@ -3,7 +3,7 @@
 //! The files are hostile input: they are read through the merged view, must be regular, and are capped.
 
 use cache::layer::TreePath;
-use cache::tree::View;
+use cache::tree::{Error as TreeError, View};
 
 use super::OpError;
 use crate::sandbox::user::{self, Credentials, MAX_FILE_BYTES};
@@ -15,9 +15,16 @@ pub(super) struct Owner {
     pub(super) gid: u32,
 }
 
-/// Returns who a `USER` is in `tree`.
+/// Returns who a `USER` is in `tree`. Without one it is root, whatever stands where the two files should be.
 pub(crate) fn credentials(user: &str, tree: &View) -> Result<Credentials, OpError> {
-    let read = |path: &[u8]| tree.read_small(&TreePath::clean(path), MAX_FILE_BYTES);
+    let read = |path: &[u8]| match tree.read_small(&TreePath::clean(path), MAX_FILE_BYTES) {
+        Err(TreeError::NotFile { .. } | TreeError::TooLarge { .. } | TreeError::TooManyLinks { .. })
+            if user.is_empty() =>
+        {
+            Ok(None)
+        }
+        other => other,
+    };
     let (passwd, group) = (read(b"etc/passwd")?, read(b"etc/group")?);
     user::resolve(passwd.as_deref(), group.as_deref(), user).map_err(|source| OpError::User {
         user: user.to_owned(),

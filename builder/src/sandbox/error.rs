@@ -11,6 +11,12 @@ pub(crate) enum SandboxError {
         /// Who runs.
         uid: u32,
     },
+    /// The kernel lacks something, or what this process runs in forbids it.
+    #[error("containers need {missing}, which isn't available here")]
+    Missing {
+        /// What, and since when Linux has it.
+        missing: &'static str,
+    },
     /// A system call of the builder's side failed.
     #[error("cannot {step}: {source}")]
     System {

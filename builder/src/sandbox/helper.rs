@@ -1,7 +1,7 @@
 //! The process between builder and container: one thread, no allocation games, gone with either.
 //!
-//! Reads what the builder sends, mounts the overlay (in the builder's mount namespace, attached nowhere), makes the
-//! namespaces, and waits. Everything inside the container is `init`'s.
+//! Reads what the builder sends, mounts the overlay (in the builder's mount namespace, attached nowhere) where the kernel
+//! can do that, makes the namespaces, and waits. Everything inside the container is `init`'s.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,12 +13,13 @@ use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::error::{Result, SandboxError, Step as _};
-use super::init::Init;
+use super::init::{Init, Root};
 use super::mount::errno_of;
+use super::overlay::Way;
 use super::rootfs::Provision;
 use super::spec::{Exit, Net, Settings, Spec};
-use super::wire::{self, Report, STANDARD_FDS, Start};
-use super::{init, seccomp, sys, upper};
+use super::wire::{self, Lowers, Report, STANDARD_FDS, Start};
+use super::{init, overlay, seccomp, sys};
 
 /// The helper's `argv[0]`. Not enough by itself: the socket must be there too.
 pub(super) const MARKER: &str = "ashlar-sandbox-helper";
@@ -92,8 +93,21 @@ struct Job {
     settings: Settings,
     filter: Vec<sys::Instruction>,
     streams: [OwnedFd; 3],
-    upper: Option<OwnedFd>,
-    lowers: Vec<OwnedFd>,
+    layers: Layers,
+}
+
+/// The layers and the upper.
+enum Layers {
+    /// Attached nowhere: to be mounted by the helper.
+    Detached(Vec<OwnedFd>, Option<OwnedFd>),
+    /// Attached under these names: to be mounted by the container's first process.
+    Attached(Way, Vec<u32>, Option<OwnedFd>),
+}
+
+/// What the container's first process gets of them.
+enum Material {
+    Mounted(OwnedFd),
+    Attached(Way, Vec<u32>, Option<OwnedFd>),
 }
 
 /// Makes the container and waits for its end.
@@ -102,13 +116,11 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
     // Modes given below are meant exactly.
     rustix::process::umask(Mode::empty());
     let provision = Provision::new(&job.settings)?;
-    let mut lowers: Vec<BorrowedFd<'_>> = job.lowers.iter().map(AsFd::as_fd).collect();
-    lowers.push(provision.stubs());
-    let root =
-        upper::overlay(&lowers, job.upper.as_ref().map(AsFd::as_fd)).setup("mount the root's layers")?;
-    drop(lowers);
-    // The overlay holds them now.
-    drop((job.lowers, job.upper));
+    let material = match job.layers {
+        // The overlay holds them from here on.
+        Layers::Detached(mounts, upper) => Material::Mounted(detached_root(mounts, upper, &provision)?),
+        Layers::Attached(way, names, upper) => Material::Attached(way, names, upper),
+    };
 
     let oom_kills = oom_kills();
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -120,11 +132,17 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
     match sys::clone3(namespaces).setup("make the namespaces")? {
         sys::Side::Child => {
             let [stdin, stdout, stderr] = &job.streams;
+            let root = match &material {
+                Material::Mounted(root) => Root::Mounted(root.as_fd()),
+                Material::Attached(way, names, upper) => {
+                    Root::Parts(provision.parts(*way, names, upper.as_ref().map(AsFd::as_fd)))
+                }
+            };
             let init = Init {
                 settings: &job.settings,
                 filter: &job.filter,
                 streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-                root: root.as_fd(),
+                root,
                 provision: &provision,
                 socket,
                 helper: helper.as_fd(),
@@ -136,10 +154,17 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
         }
         sys::Side::Parent(pidfd) => {
             // The descriptors that only the container needs: its end must close them for good.
-            drop((job.streams, root, provision));
+            drop((job.streams, material, provision));
             wait(socket, pidfd.as_fd(), oom_kills)
         }
     }
+}
+
+/// Mounts the overlay in the builder's mount namespace, attached nowhere.
+fn detached_root(mounts: Vec<OwnedFd>, upper: Option<OwnedFd>, provision: &Provision) -> Result<OwnedFd> {
+    let mut lowers: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+    lowers.push(provision.stubs());
+    overlay::overlay(&lowers, upper.as_ref().map(AsFd::as_fd)).setup("mount the root's layers")
 }
 
 fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
@@ -151,28 +176,37 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
     };
     let step = "hear from the builder";
     let (start, mut fds) = wire::receive::<Start>(socket).setup(step)?.ok_or_else(gone)?;
-    if start.n_lowers > Spec::MAX_LOWERS || fds.len() != STANDARD_FDS + usize::from(start.has_upper) {
+    let n_lowers = match &start.lowers {
+        Lowers::Follow(n_lowers) => *n_lowers,
+        Lowers::Attached(_, names) => names.len(),
+    };
+    if n_lowers > Spec::MAX_LOWERS || fds.len() != STANDARD_FDS + usize::from(start.has_upper) {
         return Err(odd());
     }
     let upper = if start.has_upper { fds.pop() } else { None };
     let [settings, filter, stdin, stdout, stderr] =
         <[OwnedFd; STANDARD_FDS]>::try_from(fds).map_err(|_| odd())?;
-    let mut lowers = Vec::with_capacity(start.n_lowers);
-    while lowers.len() < start.n_lowers {
-        let ((), batch) = wire::receive(socket).setup(step)?.ok_or_else(gone)?;
-        if batch.is_empty() {
-            return Err(odd());
+    let layers = match start.lowers {
+        Lowers::Attached(way, names) => Layers::Attached(way, names, upper),
+        Lowers::Follow(_) => {
+            let mut mounts = Vec::with_capacity(n_lowers);
+            while mounts.len() < n_lowers {
+                let ((), batch) = wire::receive(socket).setup(step)?.ok_or_else(gone)?;
+                if batch.is_empty() {
+                    return Err(odd());
+                }
+                mounts.extend(batch);
+            }
+            Layers::Detached(mounts, upper)
         }
-        lowers.extend(batch);
-    }
+    };
     let settings = serde_json::from_slice(&contents(settings).setup(step)?).map_err(|_| odd())?;
     let filter = seccomp::decode(&contents(filter).setup(step)?).ok_or_else(odd)?;
     Ok(Job {
         settings,
         filter,
         streams: [stdin, stdout, stderr],
-        upper,
-        lowers,
+        layers,
     })
 }
 

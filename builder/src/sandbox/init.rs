@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use rustix::termios::Winsize;
 
 use super::error::{Result, SandboxError, Step as _};
+use super::overlay::Parts;
 use super::rootfs::{self, Provision};
 use super::spec::{Exit, Net, Settings, TerminalSize};
 use super::wire::{self, Report};
@@ -29,12 +30,19 @@ pub(super) struct Init<'a> {
     pub(super) settings: &'a Settings,
     pub(super) filter: &'a [sys::Instruction],
     pub(super) streams: [BorrowedFd<'a>; 3],
-    /// The overlay, attached nowhere.
-    pub(super) root: BorrowedFd<'a>,
+    pub(super) root: Root<'a>,
     pub(super) provision: &'a Provision,
     pub(super) socket: BorrowedFd<'a>,
     /// Refers to the helper.
     pub(super) helper: BorrowedFd<'a>,
+}
+
+/// What becomes the container's root.
+pub(super) enum Root<'a> {
+    /// The overlay, attached nowhere.
+    Mounted(BorrowedFd<'a>),
+    /// To be mounted here, because overlayfs takes layers of the mounting process's own namespace only.
+    Parts(Parts<'a>),
 }
 
 /// Becomes the command. Returns only if that didn't work.
@@ -51,18 +59,26 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     die_with_helper(init.helper)?;
     rustix::process::setsid().setup("start a session")?;
     mount::make_all_private().setup("make all mounts private")?;
-    mount::attach_at(init.root, STAGING).setup("attach the root")?;
-    rootfs::furnish(init.root, init.provision, settings)?;
+    let assembled;
+    let root = match &init.root {
+        Root::Mounted(root) => *root,
+        Root::Parts(parts) => {
+            assembled = parts.assemble()?;
+            assembled.as_fd()
+        }
+    };
+    mount::attach_at(root, STAGING).setup("attach the root")?;
+    rootfs::furnish(root, init.provision, settings)?;
     rustix::system::sethostname(settings.hostname.as_bytes()).setup("set the host name")?;
     if settings.net == Net::None {
         loopback_up()?;
     }
     let terminal = settings
         .terminal
-        .map(|size| open_terminal(init, size))
+        .map(|size| open_terminal(init, root, size))
         .transpose()?;
-    let cwd = rootfs::working_directory(init.root, &settings.cwd, settings.uid, settings.gid)?;
-    enter(init.root)?;
+    let cwd = rootfs::working_directory(root, &settings.cwd, settings.uid, settings.gid)?;
+    enter(root)?;
     connect(init.streams, terminal, settings.uid)?;
     rustix::process::fchdir(&cwd).setup(format!("enter the working directory {}", settings.cwd))?;
     drop(cwd);
@@ -107,8 +123,8 @@ fn loopback_up() -> Result<()> {
 }
 
 /// Opens a terminal of the container's own devpts; the builder gets the master.
-fn open_terminal(init: &Init<'_>, size: TerminalSize) -> Result<OwnedFd> {
-    let master = rootfs::open_terminal(init.root)?;
+fn open_terminal(init: &Init<'_>, root: BorrowedFd<'_>, size: TerminalSize) -> Result<OwnedFd> {
+    let master = rootfs::open_terminal(root)?;
     rustix::pty::unlockpt(&master).setup("unlock the terminal")?;
     let peer = sys::terminal_peer(master.as_fd()).setup("open the terminal's other end")?;
     let size = Winsize {

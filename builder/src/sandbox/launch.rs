@@ -15,9 +15,10 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
 use super::error::{Result, SandboxError, Step as _};
 use super::helper::MARKER;
+use super::overlay::Way;
 use super::spec::{Exit, Spec, Stdio};
-use super::wire::{self, FDS_PER_MESSAGE, Report, Start};
-use super::{mount, profile, seccomp, sys};
+use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Start};
+use super::{mount, place, profile, seccomp, sys};
 
 /// Returns an error if this process can't run containers.
 pub(crate) fn probe() -> Result<()> {
@@ -32,7 +33,15 @@ pub(crate) fn probe() -> Result<()> {
 /// Gives this process a mount namespace of its own, which nothing leaks from. Must be called before any thread starts.
 pub(crate) fn enter_private_mounts() -> Result<()> {
     sys::unshare_mounts().step("enter a private mount namespace")?;
-    mount::make_all_private().step("make all mounts private")
+    match mount::make_all_private() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let missing = "mount_setattr(2) (Linux 5.12)";
+            return Err(SandboxError::Missing { missing });
+        }
+        other => other.step("make all mounts private")?,
+    }
+    place::is_private();
+    Ok(())
 }
 
 /// The program that becomes container after container: a sealed copy of this one, and the compiled filter.
@@ -42,12 +51,19 @@ pub(crate) fn enter_private_mounts() -> Result<()> {
 pub(crate) struct Helper {
     program: OwnedFd,
     filter: OwnedFd,
+    way: Way,
 }
 
 impl Helper {
-    /// Copies this program and compiles the filter; a few milliseconds, once per process.
+    /// Copies this program, compiles the filter and finds out how the kernel takes layers; a few milliseconds, once
+    /// per process.
     pub(crate) fn load() -> Result<Self> {
         probe()?;
+        Self::with(Way::find()?)
+    }
+
+    /// As [`Helper::load`], with a way that was found or, by a test, chosen.
+    pub(super) fn with(way: Way) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let exe = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty())
             .step("open this program's file")?;
@@ -67,7 +83,7 @@ impl Helper {
         seal(program.as_fd())?;
         let code = seccomp::compile(&profile::default_profile());
         let filter = memfd_with("ashlar-filter", &seccomp::encode(&code))?;
-        Ok(Self { program, filter })
+        Ok(Self { program, filter, way })
     }
 }
 
@@ -168,14 +184,24 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
         stdio.stderr,
     ];
     fds.extend(spec.upper.map(super::Upper::base));
+    let (lowers, following) = match helper.way {
+        Way::Detached => {
+            let mounts: Vec<_> = spec.lowers.iter().map(|lower| lower.mounted()).collect();
+            (Lowers::Follow(mounts.len()), mounts)
+        }
+        way @ (Way::Added | Way::Listed) => {
+            let names = spec.lowers.iter().map(|lower| lower.attach());
+            (Lowers::Attached(way, names.collect::<Result<_>>()?), Vec::new())
+        }
+    };
     let message = Start {
-        n_lowers: spec.lowers.len(),
+        lowers,
         has_upper: spec.upper.is_some(),
     };
     let step = "hand a container over to the helper";
     wire::send(socket, &message, &fds).step(step)?;
-    for lowers in spec.lowers.chunks(FDS_PER_MESSAGE) {
-        wire::send(socket, &(), lowers).step(step)?;
+    for mounts in following.chunks(FDS_PER_MESSAGE) {
+        wire::send(socket, &(), mounts).step(step)?;
     }
     Ok(())
 }

@@ -5,48 +5,62 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{Result, Step as _};
 use super::mount::{self, NODEV, Param, RDONLY};
+use super::place::Attached;
 use super::sys;
 
-/// One layer below a container.
+/// One layer below a container: a read-only mount, gone with this value.
 #[derive(Debug)]
-pub(crate) enum Lower {
-    /// A layer file, mounted read-only and attached nowhere; gone with the descriptor.
-    Mounted(OwnedFd),
-    /// A directory that holds the layer's tree.
-    Unpacked(OwnedFd),
+pub(crate) struct Lower {
+    /// Where it is attached, once a container needed that; before `mount`, so that it is detached first.
+    attached: Mutex<Option<Attached>>,
+    mount: OwnedFd,
 }
 
 impl Lower {
-    /// Mounts a layer file.
-    pub(crate) fn mount(file: &File) -> Result<Self> {
-        mount_erofs(file, &[]).map(Self::Mounted)
+    /// Mounts a layer file as EROFS. A merged image names its data by `extra_devices`, in slot order.
+    pub(crate) fn mount(file: &File, extra_devices: &[&File]) -> Result<Self> {
+        mount_erofs(file, extra_devices).map(Self::of)
     }
 
     /// Takes a directory with an unpacked layer. The clone makes it usable from every mount namespace.
     pub(crate) fn unpacked(dir: BorrowedFd<'_>) -> Result<Self> {
         mount::bind(dir, "", RDONLY | NODEV)
             .step("bind an unpacked layer")
-            .map(Self::Unpacked)
+            .map(Self::of)
     }
-}
 
-impl AsFd for Lower {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Mounted(fd) | Self::Unpacked(fd) => fd.as_fd(),
+    fn of(mount: OwnedFd) -> Self {
+        Self {
+            attached: Mutex::new(None),
+            mount,
         }
     }
+
+    /// The mount, attached or not.
+    pub(super) fn mounted(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+
+    /// Attaches the mount if it isn't yet, and returns its name. It stays where it is while this value lives.
+    pub(super) fn attach(&self) -> Result<u32> {
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attached) = attached.as_ref() {
+            return Ok(attached.number());
+        }
+        let new = Attached::new(self.mount.as_fd())?;
+        Ok(attached.insert(new).number())
+    }
 }
 
-/// Mounts a layer file as a detached, read-only EROFS. A merged image names its data by `extra_devices`, in slot order.
-/// Loop devices are used where the kernel or the file's file system can't serve the file itself (ENOTBLK).
-pub(crate) fn mount_erofs(file: &File, extra_devices: &[&File]) -> Result<OwnedFd> {
+/// Mounts a layer file as a detached, read-only EROFS. Loop devices are used where the kernel or the file's file system can't serve the file itself (ENOTBLK).
+pub(super) fn mount_erofs(file: &File, extra_devices: &[&File]) -> Result<OwnedFd> {
     let step = "mount a layer file";
     match erofs(
         file.as_fd(),

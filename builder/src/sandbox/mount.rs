@@ -20,6 +20,7 @@ pub(super) const NOEXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
 pub(super) const RDONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 
 /// A parameter of a file system.
+#[derive(Clone, Copy)]
 pub(super) enum Param<'a> {
     /// A flag without value.
     Flag(&'a str),

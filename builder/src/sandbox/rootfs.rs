@@ -10,11 +10,15 @@ use rustix::io::Errno;
 
 use super::error::{Result, SandboxError, Step as _};
 use super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
+use super::overlay::{Parts, Way};
 use super::profile::{DEVICE_LINKS, DEVICES, MASKED, READ_ONLY};
 use super::spec::Settings;
 
 /// A path of more components than this can't be opened anyway (PATH_MAX).
 const MAX_COMPONENTS: usize = 2048;
+
+/// The directory with the mountpoints.
+const STUBS: &str = "stubs";
 
 /// What a mount goes onto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +44,7 @@ impl Provision {
         let size = (content as u64).saturating_mul(2).saturating_add(4 << 20);
         let mount =
             mount::tmpfs(size, "0755", NOSUID).setup("mount a tmpfs for the container's own files")?;
-        for directory in ["stubs", "empty"] {
+        for directory in [STUBS, "empty"] {
             mkdir(mount.as_fd(), directory)?;
         }
         for &(name, major, minor) in DEVICES {
@@ -54,7 +58,7 @@ impl Provision {
         for (number, text) in settings.scripts.values().enumerate() {
             write(mount.as_fd(), &format!("script-{number}"), text, 0o755)?;
         }
-        let stubs = open_path(mount.as_fd(), "stubs").setup("open the mountpoints")?;
+        let stubs = open_path(mount.as_fd(), STUBS).setup("open the mountpoints")?;
         for name in ["proc", "sys", "dev"] {
             mkdir(stubs.as_fd(), name)?;
         }
@@ -70,6 +74,22 @@ impl Provision {
     /// The mountpoints, to be the bottom-most lower.
     pub(super) fn stubs(&self) -> BorrowedFd<'_> {
         self.stubs.as_fd()
+    }
+
+    /// Returns what the root is assembled from, in the ways that need the tmpfs attached for it.
+    pub(super) fn parts<'a>(
+        &'a self,
+        way: Way,
+        lowers: &'a [u32],
+        base: Option<BorrowedFd<'a>>,
+    ) -> Parts<'a> {
+        Parts {
+            way,
+            lowers,
+            base,
+            provision: self.mount.as_fd(),
+            stubs: STUBS,
+        }
     }
 
     fn bind(&self, name: &str, attr: rustix::mount::MountAttrFlags) -> Result<OwnedFd> {

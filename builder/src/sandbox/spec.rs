@@ -7,14 +7,15 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::lower::Lower;
 use super::upper::Upper;
 
 /// One container: its layers, and what runs in it.
 #[derive(Debug)]
 pub(crate) struct Spec<'a> {
-    /// The root's layers, top first: detached mounts or directories. At most [`Spec::MAX_LOWERS`].
-    pub(crate) lowers: &'a [BorrowedFd<'a>],
-    /// Where changes go; `None` makes the root read-only.
+    /// The root's layers, top first. At most [`Spec::MAX_LOWERS`].
+    pub(crate) lowers: &'a [&'a Lower],
+    /// Where changes go; `None` makes the root read-only. Good for one run.
     pub(crate) upper: Option<&'a Upper>,
     /// The process and its surroundings.
     pub(crate) settings: &'a Settings,

@@ -216,6 +216,7 @@ pub(super) fn loop_configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io
 }
 
 /// Lets the test binary be its own helper: runs before the test harness, which would take the process for its own.
+/// Tests mount, so the harness gets a mount namespace of its own, where it has the right to one.
 #[cfg(test)]
 #[used]
 // SAFETY: `.init_array` holds functions of this type, called once before main; std reads argv in an earlier one.
@@ -225,6 +226,7 @@ static HELPER_ENTRY: extern "C" fn() = {
         if let Some(code) = super::helper_entry() {
             std::process::exit(code);
         }
+        let _without_rights_they_skip = super::enter_private_mounts();
     }
     entry
 };

@@ -6,11 +6,12 @@ mod trees;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
 use super::error::Result;
+use super::overlay::Way;
 use super::{Cancel, Exit, Helper, Lower, Settings, Spec, Stdio, Upper};
 
 /// Says why a test that needs root does nothing without it.
@@ -22,9 +23,44 @@ fn skipped() -> bool {
     skip
 }
 
+/// Names the way in which a run of these tests mounts overlays; without it the kernel decides.
+const WAY: &str = "ASHLAR_TEST_WAY";
+
 fn helper() -> &'static Helper {
     static HELPER: OnceLock<Helper> = OnceLock::new();
-    HELPER.get_or_init(|| Helper::load().unwrap())
+    HELPER.get_or_init(|| {
+        match std::env::var(WAY).as_deref() {
+            Err(_) => Helper::load(),
+            Ok("Added") => Helper::with(Way::Added),
+            Ok("Listed") => Helper::with(Way::Listed),
+            Ok(other) => panic!("{other} is no way"),
+        }
+        .unwrap()
+    })
+}
+
+/// Runs all tests of this module again, each time as if the kernel couldn't do better.
+#[test]
+fn the_same_holds_in_every_way_that_older_kernels_need() {
+    if skipped() || std::env::var_os(WAY).is_some() {
+        return;
+    }
+    let found = Way::find().unwrap();
+    eprintln!("this kernel takes layers: {found:?}");
+    let ways = [Way::Added, Way::Listed];
+    for way in ways
+        .iter()
+        .skip_while(|way| found != Way::Detached && **way != found)
+    {
+        let ran = std::process::Command::new("/proc/self/exe")
+            .args(["sandbox::tests::", "--test-threads=2"])
+            .env(WAY, format!("{way:?}"))
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&ran.stdout);
+        let several = !output.contains("running 0 tests") && !output.contains("running 1 test\n");
+        assert!(ran.status.success() && several, "{way:?}: {output}");
+    }
 }
 
 /// A root with a static busybox and the links that the tests use.
@@ -88,11 +124,14 @@ impl Outcome {
 fn run_in(root: &Path, settings: &Settings) -> Outcome {
     let dir = open(root);
     let lower = Lower::unpacked(dir.as_fd()).unwrap();
-    run_on(&[lower.as_fd()], settings)
+    run_on(&[&lower], settings)
 }
 
-fn run_on(lowers: &[BorrowedFd<'_>], settings: &Settings) -> Outcome {
-    let upper = Upper::tmpfs(64 << 20).unwrap();
+fn run_on(lowers: &[&Lower], settings: &Settings) -> Outcome {
+    run_over(lowers, Upper::tmpfs(64 << 20).unwrap(), settings)
+}
+
+fn run_over(lowers: &[&Lower], upper: Upper, settings: &Settings) -> Outcome {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let reading = std::thread::spawn(move || {
         let mut output = Vec::new();

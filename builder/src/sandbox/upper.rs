@@ -3,11 +3,10 @@
 //! Two kinds: a tmpfs with a budget, and a directory on disk. What is *in* it is the packer's business. A loop-mounted
 //! ext4 image, which is faster than a directory when a tmpfs is too small, is not here.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use cache::layer::Meta;
+use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::error::{Result, Step as _};
 use super::mount::{self, NODEV, NOSUID, Param};
@@ -49,7 +48,7 @@ impl Upper {
     }
 
     fn prepare(base: OwnedFd, tmpfs: bool) -> Result<Self> {
-        // The upper's mode is what the container sees as the mode of `/`.
+        // The upper's mode is what the container sees as the mode of `/`, until `describe_root` says another.
         for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
             let mode = Mode::from_raw_mode(mode);
             rustix::fs::mkdirat(&base, name, mode).step(format!("make the {name} directory"))?;
@@ -58,6 +57,25 @@ impl Upper {
         let upper =
             rustix::fs::openat(&base, "upper", flags, Mode::empty()).step("open the upper directory")?;
         Ok(Self { base, upper, tmpfs })
+    }
+
+    /// Gives the container's `/` the mode, owner and modification time of the image's: overlayfs takes them from the
+    /// upper, whatever the lowers say. To be called before the run.
+    pub(crate) fn describe_root(&self, meta: &Meta) -> Result<()> {
+        let step = "give the upper directory the root's";
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        rustix::fs::fchown(&self.upper, Some(uid), Some(gid)).step(format!("{step} owner"))?;
+        // After the owner, whose change drops the set-id bits.
+        rustix::fs::fchmod(&self.upper, Mode::from_raw_mode(meta.mode)).step(format!("{step} mode"))?;
+        let time = Timespec {
+            tv_sec: meta.mtime.seconds,
+            tv_nsec: meta.mtime.nanos.into(),
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::futimens(&self.upper, &times).step(format!("{step} modification time"))
     }
 
     /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.
@@ -78,31 +96,4 @@ impl Upper {
     pub(super) fn base(&self) -> BorrowedFd<'_> {
         self.base.as_fd()
     }
-}
-
-/// Mounts the overlay, detached. `lowers` top first, `base` as in [`Upper`].
-pub(super) fn overlay(lowers: &[BorrowedFd<'_>], base: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    let opened = |name: &str| -> std::result::Result<Option<OwnedFd>, Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        base.map(|base| rustix::fs::openat(base, name, flags, Mode::empty()))
-            .transpose()
-    };
-    let (upper, work) = (opened("upper")?, opened("work")?);
-    let mut params = vec![Param::Text("source", "overlay")];
-    params.extend(lowers.iter().map(|fd| Param::Fd("lowerdir+", *fd)));
-    if let (Some(upper), Some(work)) = (&upper, &work) {
-        params.push(Param::Fd("upperdir", upper.as_fd()));
-        params.push(Param::Fd("workdir", work.as_fd()));
-        // An upper is used once and packed by this process, so what a crash leaves is never trusted.
-        params.push(Param::Flag("volatile"));
-    }
-    // Distributions change the defaults; redirects and metadata-only copies would make the upper unreadable alone.
-    params.extend([
-        Param::Text("metacopy", "off"),
-        Param::Text("redirect_dir", "nofollow"),
-        Param::Text("index", "off"),
-        Param::Text("xino", "on"),
-    ]);
-    // No device node of an image or of a RUN can be opened: CAP_MKNOD is part of the profile.
-    mount::create("overlay", &params, NODEV)
 }

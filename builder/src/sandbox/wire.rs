@@ -1,6 +1,6 @@
 //! What builder and helper say to each other: one seqpacket socket, JSON in it, descriptors beside it.
 //!
-//! builder → helper: one [`Start`] with [`STANDARD_FDS`], then the lowers' descriptors in batches. After that the
+//! builder → helper: one [`Start`] with [`STANDARD_FDS`], then the lowers' descriptors in batches, if it says so. After that the
 //! builder only ever closes its sending side, by will (cancel) or by dying; both mean "kill".
 //! helper → builder: at most one [`Report::Terminal`], then one report that ends the talk.
 
@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::overlay::Way;
 use super::spec::Exit;
 
 /// Descriptors that come with [`Start`]: settings, seccomp program, the three streams.
@@ -27,10 +28,19 @@ const MAX_MESSAGE_BYTES: usize = 16 << 10;
 /// The first message: what else will come.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Start {
-    /// How many lower layers follow.
-    pub(super) n_lowers: usize,
+    /// The lower layers, top first.
+    pub(super) lowers: Lowers,
     /// Whether an upper comes after [`STANDARD_FDS`].
     pub(super) has_upper: bool,
+}
+
+/// How the helper gets at the lower layers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Lowers {
+    /// This many descriptors follow, for [`Way::Detached`].
+    Follow(usize),
+    /// They are attached under these names, for the other ways.
+    Attached(Way, Vec<u32>),
 }
 
 /// What the helper's side says.

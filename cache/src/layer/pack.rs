@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::unpack::OverlayXattr;
 use super::writer::{Body, LayerWriter, Written};
 use super::{Meta, Timestamp, TreePath, Xattrs};
 use crate::error::{Error, Problem, Result};
@@ -27,11 +28,22 @@ pub struct PackOptions {
     pub omit: BTreeSet<TreePath>,
     /// Whether the layer has an entry for the root itself.
     pub root: bool,
+    /// Which marks are those of the overlay that wrote the directory. The other kind is ordinary to that overlay: it
+    /// copies them up with a directory, and a step can forge them; they say nothing and are left out.
+    pub marks: OverlayXattr,
 }
 
-/// Packs the directory `upper` into `writer` and finishes it.
-pub fn pack(upper: BorrowedFd<'_>, mut writer: LayerWriter, options: &PackOptions) -> Result<Written> {
+/// Packs the directory `upper` into `writer` and finishes it. `is_below` says whether the layers below have something
+/// at a path: the kernel marks every new directory as opaque, but only one that hides something is one in the layer.
+pub fn pack(
+    upper: BorrowedFd<'_>,
+    mut writer: LayerWriter,
+    options: &PackOptions,
+    is_below: &dyn Fn(&TreePath) -> bool,
+) -> Result<Written> {
     let mut walk = Walk {
+        marks: options.marks,
+        is_below,
         links: HashMap::new(),
         list: vec![0; MAX_XATTR_BYTES],
         value: vec![0; MAX_XATTR_BYTES],
@@ -90,7 +102,9 @@ fn leave(frames: &mut Vec<Frame>) -> Result<()> {
     Ok(())
 }
 
-struct Walk {
+struct Walk<'a> {
+    marks: OverlayXattr,
+    is_below: &'a dyn Fn(&TreePath) -> bool,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), TreePath>,
     list: Vec<u8>,
@@ -98,13 +112,14 @@ struct Walk {
     n_entries: u64,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Adds a directory and lists it.
     fn enter(&mut self, writer: &mut LayerWriter, fd: OwnedFd, path: TreePath, add: bool) -> Result<Frame> {
         let failed = |error| read_error(&path, error);
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         let (xattrs, opaque) = self.xattrs(&path, &mut FdXattrs(fd.as_fd()))?;
         if add {
+            let opaque = opaque && (self.is_below)(&path);
             self.add(writer, &path, meta(&stat, xattrs), Body::Dir { opaque })?;
         }
         let mut names = Vec::new();
@@ -237,8 +252,11 @@ impl Walk {
             .split(|&byte| byte == 0)
             .filter(|name| !name.is_empty())
         {
-            let overlay = [&b"trusted.overlay."[..], b"user.overlay."];
-            let overlay = overlay.iter().find_map(|prefix| name.strip_prefix(*prefix));
+            let prefix: &[u8] = match self.marks {
+                OverlayXattr::Trusted => b"trusted.overlay.",
+                OverlayXattr::User => b"user.overlay.",
+            };
+            let overlay = name.strip_prefix(prefix);
             let length = source.get(name, &mut self.value).map_err(failed)?;
             let value = &self.value[..length];
             match (overlay, value) {

@@ -20,7 +20,9 @@ const QUEUE: usize = 4;
 /// A layer's tar stream being written.
 pub(super) struct Sink {
     file: File,
+    /// Grows to a chunk; what lies beyond the filled part means nothing.
     chunk: Vec<u8>,
+    n_filled: usize,
     /// Bytes taken, written or not.
     taken_bytes: u64,
     max_bytes: u64,
@@ -40,9 +42,8 @@ impl Hashing {
         let (outgoing, emptied) = channel();
         let thread = std::thread::spawn(move || {
             let mut sha256 = Sha256::new();
-            for mut chunk in incoming {
+            for chunk in incoming {
                 sha256.update(&chunk);
-                chunk.clear();
                 // The writer may be gone already, then nobody needs the chunk.
                 drop(outgoing.send(chunk));
             }
@@ -59,9 +60,7 @@ impl Hashing {
         self.chunks
             .send(chunk)
             .expect("because the thread ends only after this end is closed");
-        self.emptied
-            .try_recv()
-            .unwrap_or_else(|_| Vec::with_capacity(CHUNK_BYTES))
+        self.emptied.try_recv().unwrap_or_default()
     }
 }
 
@@ -71,6 +70,7 @@ impl Sink {
         Self {
             file,
             chunk: Vec::new(),
+            n_filled: 0,
             taken_bytes: 0,
             max_bytes,
             hashing: None,
@@ -84,19 +84,38 @@ impl Sink {
 
     /// Appends `data` to the stream.
     pub(super) fn put(&mut self, mut data: &[u8]) -> Result<()> {
-        if data.len() as u64 > self.max_bytes - self.taken_bytes {
+        while !data.is_empty() {
+            let room = self.room(data.len());
+            let (now, later) = data.split_at(room.len());
+            room.copy_from_slice(now);
+            self.took(now.len())?;
+            data = later;
+        }
+        Ok(())
+    }
+
+    /// Returns where the next bytes of the stream may be read into: `wanted`, not 0, or fewer, but some. They count once
+    /// [`Sink::took`] says so.
+    pub(super) fn room(&mut self, wanted: usize) -> &mut [u8] {
+        let end = CHUNK_BYTES.min(self.n_filled.saturating_add(wanted));
+        if self.chunk.len() < end {
+            self.chunk.resize(end, 0);
+        }
+        &mut self.chunk[self.n_filled..end]
+    }
+
+    /// Appends the first `count` bytes of the room.
+    pub(super) fn took(&mut self, count: usize) -> Result<()> {
+        if count as u64 > self.max_bytes - self.taken_bytes {
             return Err(Problem::TooLarge(self.max_bytes).of(0, b""));
         }
-        while !data.is_empty() {
-            let (now, later) = data.split_at(data.len().min(CHUNK_BYTES - self.chunk.len()));
-            self.chunk.extend_from_slice(now);
-            self.taken_bytes += now.len() as u64;
-            if self.chunk.len() == CHUNK_BYTES {
-                self.write_chunk()?;
-                let hashing = self.hashing.get_or_insert_with(Hashing::start);
-                self.chunk = hashing.push(std::mem::take(&mut self.chunk));
-            }
-            data = later;
+        self.n_filled += count;
+        self.taken_bytes += count as u64;
+        if self.n_filled == CHUNK_BYTES {
+            self.write_chunk()?;
+            let hashing = self.hashing.get_or_insert_with(Hashing::start);
+            self.chunk = hashing.push(std::mem::take(&mut self.chunk));
+            self.n_filled = 0;
         }
         Ok(())
     }
@@ -108,9 +127,9 @@ impl Sink {
     }
 
     fn write_chunk(&self) -> Result<()> {
-        let start = TAR_OFFSET + self.taken_bytes - self.chunk.len() as u64;
+        let start = TAR_OFFSET + self.taken_bytes - self.n_filled as u64;
         self.file
-            .write_all_at(&self.chunk, start)
+            .write_all_at(&self.chunk[..self.n_filled], start)
             .map_err(Error::WriteLayer)
     }
 
@@ -124,7 +143,7 @@ impl Sink {
                 hashing.thread.join().expect("because hashing does not panic")
             }
         };
-        sha256.update(&self.chunk);
+        sha256.update(&self.chunk[..self.n_filled]);
         Ok((
             self.file,
             DiffId::from_bytes(sha256.finalize().into()),

@@ -49,9 +49,10 @@ pub enum Notice {
 }
 
 /// Under which name the overlay looks for its opaque marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OverlayXattr {
     /// `trusted.overlay.`: mounts made by root.
+    #[default]
     Trusted,
     /// `user.overlay.`: mounts inside a user namespace, with the `userxattr` option.
     User,

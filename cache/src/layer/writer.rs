@@ -17,7 +17,8 @@ use super::{erofs, index, tar, whiteout};
 use crate::digest::{ContentHash, DiffId};
 use crate::error::{Error, Problem, Result};
 
-const BUFFER_BYTES: usize = 128 * 1024;
+/// Read at a time: what was read is still near the processor when it is hashed.
+const READ_BYTES: usize = 128 * 1024;
 /// Readers and mmap take whole pages at the end of the metadata and of the file. On-disk format.
 const PAGE: u64 = 4096;
 
@@ -57,7 +58,6 @@ pub struct LayerWriter {
     fold: Fold,
     n_added: u64,
     header: Vec<u8>,
-    buffer: Vec<u8>,
 }
 
 /// A finished layer file: complete, not yet synced nor named.
@@ -82,7 +82,6 @@ impl LayerWriter {
             fold: Fold::new(limits),
             n_added: 0,
             header: Vec::new(),
-            buffer: Vec::new(),
         })
     }
 
@@ -158,12 +157,12 @@ impl LayerWriter {
         self.put_header(path, meta, &Kind::File(data))?;
         let offset = TAR_OFFSET + self.sink.position();
         let mut hasher = content.is_none().then(blake3::Hasher::new);
-        self.buffer.resize(BUFFER_BYTES, 0);
         let mut left = size_bytes;
         loop {
             // After the last byte one more is asked for: it must not come.
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).clamp(1, BUFFER_BYTES);
-            let count = match reader.read(&mut self.buffer[..wanted]) {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).clamp(1, READ_BYTES);
+            let room = self.sink.room(wanted);
+            let count = match reader.read(room) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(source) => {
                     return Err(Error::ReadSource {
@@ -181,9 +180,9 @@ impl LayerWriter {
                 _ => {}
             }
             if let Some(hasher) = &mut hasher {
-                hasher.update(&self.buffer[..count]);
+                hasher.update(&room[..count]);
             }
-            self.sink.put(&self.buffer[..count])?;
+            self.sink.took(count)?;
             left -= count as u64;
         }
         self.sink.pad(tar::padding(size_bytes))?;

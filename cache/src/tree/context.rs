@@ -3,9 +3,10 @@
 //! Scanning itself is in `scan.rs`; reading bytes for a copy in `read.rs`. Nothing here follows a symbolic link:
 //! the view over the context does, inside the context.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use rayon::prelude::*;
@@ -37,6 +38,20 @@ impl Notice {
     }
 }
 
+/// Files of more bytes are read again when they are copied.
+const KEEP_FILE_BYTES: u64 = 16 << 10;
+/// How much memory the contents of small files may take between hashing and copying.
+const KEEP_BYTES: usize = 16 << 20;
+/// What keeping a file costs beside its bytes, roughly.
+const KEEP_COST_BYTES: usize = 96;
+
+/// Contents of small files, kept from hashing to copying: opening a small file costs more than all else about it.
+#[derive(Default)]
+struct Kept {
+    files: HashMap<usize, Box<[u8]>>,
+    taken_bytes: usize,
+}
+
 /// The scanned part of a context directory.
 pub struct ContextTree {
     root: Root,
@@ -46,6 +61,7 @@ pub struct ContextTree {
     identities: Vec<Identity>,
     /// One for each entry.
     contents: Vec<OnceLock<ContentHash>>,
+    kept: Mutex<Kept>,
     /// Directories of which everything was scanned.
     complete: Vec<TreePath>,
     notices: Vec<Notice>,
@@ -77,6 +93,7 @@ impl ContextTree {
             entries,
             identities,
             contents,
+            kept: Mutex::default(),
             complete: found.complete,
             notices: found.notices,
             memo,
@@ -112,11 +129,28 @@ impl ContextTree {
         if let Some(content) = self.contents[number].get() {
             return Ok(*content);
         }
-        let content = self.hash(number)?;
+        let content = self.hash(number, |_| ())?;
         Ok(*self.contents[number].get_or_init(|| content))
     }
 
-    /// Hashes those of the entries that aren't known yet, in parallel.
+    /// Returns the bytes of a file if they were kept when it was hashed; a second time they must be read.
+    pub(super) fn take_kept(&self, number: usize) -> Option<Box<[u8]>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = kept.files.remove(&number)?;
+        kept.taken_bytes -= bytes.len() + KEEP_COST_BYTES;
+        Some(bytes)
+    }
+
+    fn keep(&self, number: usize, bytes: &[u8]) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let cost = bytes.len() + KEEP_COST_BYTES;
+        if kept.taken_bytes + cost <= KEEP_BYTES && kept.files.insert(number, bytes.into()).is_none() {
+            kept.taken_bytes += cost;
+        }
+    }
+
+    /// Hashes those of the entries that aren't known yet, in parallel. As a rule they are copied next, so that as many
+    /// small ones as there is room for are kept.
     pub(super) fn hash_all(&self, numbers: &[usize]) -> Result<(), Error> {
         let unknown: Vec<usize> = numbers
             .iter()
@@ -129,15 +163,19 @@ impl ContextTree {
                 .into_iter()
                 .try_for_each(|number| self.content(number).map(drop));
         }
-        unknown
-            .into_par_iter()
-            .try_for_each(|number| self.content(number).map(drop))
+        unknown.into_par_iter().try_for_each(|number| {
+            let content = self.hash(number, |bytes| self.keep(number, bytes))?;
+            self.contents[number].get_or_init(|| content);
+            Ok(())
+        })
     }
 
-    fn hash(&self, number: usize) -> Result<ContentHash, Error> {
+    /// Reads and hashes a file; hands its bytes to `keep` when they are few.
+    fn hash(&self, number: usize, keep: impl FnOnce(&[u8])) -> Result<ContentHash, Error> {
         let path = &self.entries[number].path;
         let hashed_at = SystemTime::now();
-        let mut file = self.open(number)?;
+        // Whether this is what the scan saw is checked afterwards, for this moment too.
+        let mut file = self.open_any(number)?;
         let mut hasher = blake3::Hasher::new();
         let size_bytes = self.identities[number].size_bytes;
         // One byte more shows a file that grew, and saves the read that would find its end.
@@ -148,6 +186,7 @@ impl ContextTree {
                 .min(256 * 1024)
         ];
         let mut total: u64 = 0;
+        let mut whole = None;
         loop {
             let n = match file.read(&mut buffer) {
                 Ok(0) => break,
@@ -165,9 +204,18 @@ impl ContextTree {
             if total > size_bytes {
                 return Err(Error::Changed { path: path.clone() });
             }
+            // There was room for more and it didn't come; a file that grows now has another size below.
+            if total == size_bytes && n < buffer.len() {
+                // Of a file that came in pieces the buffer has the last one only.
+                whole = (n as u64 == total && total <= KEEP_FILE_BYTES).then_some(n);
+                break;
+            }
         }
         self.check_unchanged(number, &file)?;
         let content = hasher.finalize().into();
+        if let Some(n) = whole {
+            keep(&buffer[..n]);
+        }
         // Files with capabilities stay out, so that a hit in the memo also means "no attributes".
         if self.entries[number].meta.xattrs.is_empty() {
             self.memo.remember(&self.identities[number], content, hashed_at);
@@ -177,17 +225,22 @@ impl ContextTree {
 
     /// Opens a file that must still be what the scan saw.
     pub(super) fn open(&self, number: usize) -> Result<File, Error> {
+        let file = self.open_any(number)?;
+        self.check_unchanged(number, &file)?;
+        Ok(file)
+    }
+
+    /// Opens whatever file is there now.
+    fn open_any(&self, number: usize) -> Result<File, Error> {
         let path = &self.entries[number].path;
-        let file = self.root.open_file(path).map_err(|error| {
+        self.root.open_file(path).map_err(|error| {
             let became_link = error.errno() == Some(rustix::io::Errno::LOOP);
             let became_other = matches!(error, root::Error::NotRegular { .. });
             match became_link || became_other || error.is_missing() {
                 true => Error::Changed { path: path.clone() },
                 false => Error::Root(error),
             }
-        })?;
-        self.check_unchanged(number, &file)?;
-        Ok(file)
+        })
     }
 
     pub(super) fn check_unchanged(&self, number: usize, file: &File) -> Result<(), Error> {

@@ -15,7 +15,7 @@ use crate::layer::{FileData, Kind, TreePath};
 /// Reads one file of a view, once.
 ///
 /// For a file of the context the read that reaches the recorded size fails when the bytes aren't those that were
-/// hashed; the error's source is [`Error::Changed`].
+/// hashed; the error's source is [`Error::Changed`]. A small file's bytes may be the hashed ones themselves.
 pub struct Reader<'v> {
     from: From<'v>,
     left_bytes: u64,
@@ -25,6 +25,11 @@ enum From<'v> {
     Layer {
         file: &'v File,
         offset: u64,
+    },
+    /// What was hashed.
+    Kept {
+        bytes: Box<[u8]>,
+        done: usize,
     },
     Context {
         context: &'v ContextTree,
@@ -60,6 +65,15 @@ impl Read for Reader<'_> {
                 }
                 *offset += n as u64;
                 n
+            }
+            From::Kept { bytes, done } => {
+                // As many as were recorded, or hashing had failed.
+                let next = bytes
+                    .get(*done..*done + wanted)
+                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                buffer[..wanted].copy_from_slice(next);
+                *done += wanted;
+                wanted
             }
             From::Context {
                 context,
@@ -108,12 +122,14 @@ impl View {
             Source::Context(context) => {
                 // The hash must stand before the bytes are read, or there would be nothing to compare with.
                 context.content(number)?;
-                let file = context.open(number)?;
-                From::Context {
-                    context,
-                    number,
-                    file,
-                    hasher: Box::default(),
+                match context.take_kept(number) {
+                    Some(bytes) => From::Kept { bytes, done: 0 },
+                    None => From::Context {
+                        context,
+                        number,
+                        file: context.open(number)?,
+                        hasher: Box::default(),
+                    },
                 }
             }
         };

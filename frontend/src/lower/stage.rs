@@ -235,7 +235,7 @@ fn start(
             config.history.insert(
                 0,
                 History {
-                    created_by: format!("FROM {name} (a directory)"),
+                    created_by: format!("local source for {name}"),
                     comment: "buildkit.exporter.image.v0".to_owned(),
                     ..History::default()
                 },

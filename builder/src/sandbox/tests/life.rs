@@ -88,7 +88,7 @@ fn cancelling_kills() {
     });
     let settings = shell("trap '' TERM; echo x; sleep 1000");
     let spec = Spec {
-        lowers: &[lower.as_fd()],
+        lowers: &[&lower],
         upper: Some(&upper),
         settings: &settings,
     };
@@ -140,7 +140,7 @@ fn a_terminal_is_the_containers_own() {
         on_terminal: Some(Box::new(move |fd| give.send(fd).unwrap())),
     };
     let spec = Spec {
-        lowers: &[lower.as_fd()],
+        lowers: &[&lower],
         upper: None,
         settings: &settings,
     };
@@ -161,7 +161,7 @@ fn stand_in_builder() {
     let settings = shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000");
     let (stdout, stderr) = (std::io::stdout(), File::create("/dev/null").unwrap());
     let spec = Spec {
-        lowers: &[lower.as_fd()],
+        lowers: &[&lower],
         upper: Some(&upper),
         settings: &settings,
     };

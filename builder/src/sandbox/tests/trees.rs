@@ -185,7 +185,7 @@ fn layers_are_stacked_top_first_however_many() {
         Lower::unpacked(open(top.path()).as_fd()).unwrap(),
         Lower::unpacked(open(base.path()).as_fd()).unwrap(),
     ];
-    let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
+    let lowers: Vec<&Lower> = lowers.iter().collect();
     assert_eq!(run_on(&lowers, &shell("cat /which")).output, "top");
     // 300 more empty layers: nothing is cut off.
     let empties: Vec<_> = (0..300)
@@ -195,7 +195,7 @@ fn layers_are_stacked_top_first_however_many() {
         .iter()
         .map(|dir| Lower::unpacked(open(dir.path()).as_fd()).unwrap())
         .collect();
-    let many: Vec<_> = empties.iter().map(AsFd::as_fd).chain(lowers).collect();
+    let many: Vec<_> = empties.iter().chain(lowers).collect();
     assert_eq!(run_on(&many, &shell("cat /which")).output, "top");
 }
 
@@ -222,10 +222,10 @@ fn erofs_images_are_lowers() {
         eprintln!("SKIPPED: no mkfs.erofs");
         return;
     }
-    let lower = Lower::mount(&File::open(&image).unwrap()).unwrap();
-    let tiny = Lower::mount(&File::open(&tiny).unwrap()).unwrap();
+    let lower = Lower::mount(&File::open(&image).unwrap(), &[]).unwrap();
+    let tiny = Lower::mount(&File::open(&tiny).unwrap(), &[]).unwrap();
     let outcome = run_on(
-        &[tiny.as_fd(), lower.as_fd()],
+        &[&tiny, &lower],
         &shell("echo from erofs; rm=1; echo new > /bin/new; ls /"),
     );
     assert_eq!(
@@ -251,8 +251,8 @@ fn images_that_the_kernel_cannot_serve_as_files_are_served_by_loop_devices() {
         eprintln!("SKIPPED: no loop devices");
         return;
     }
-    let mounted = crate::sandbox::mount_erofs(&reopened, &[]).unwrap();
-    let entries = std::fs::read_dir(crate::sandbox::mount::fd_path(mounted.as_fd())).unwrap();
+    let lower = Lower::mount(&reopened, &[]).unwrap();
+    let entries = std::fs::read_dir(crate::sandbox::mount::fd_path(lower.mounted())).unwrap();
     assert_eq!(entries.count(), 0);
 }
 
@@ -267,7 +267,7 @@ fn a_directory_can_be_the_upper() {
     let null = File::create("/dev/null").unwrap();
     let settings = shell("echo new > /new");
     let spec = Spec {
-        lowers: &[lower.as_fd()],
+        lowers: &[&lower],
         upper: Some(&upper),
         settings: &settings,
     };
@@ -280,4 +280,31 @@ fn a_directory_can_be_the_upper() {
     let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::never()).unwrap();
     assert_eq!((exit.code, upper.is_full().unwrap()), (0, false));
     assert_eq!(std::fs::read(scratch.path().join("upper/new")).unwrap(), b"new\n");
+}
+
+#[test]
+fn the_root_directory_keeps_mode_owner_and_time_of_the_images() {
+    if skipped() {
+        return;
+    }
+    let root = busybox();
+    let lower = Lower::unpacked(open(root.path()).as_fd()).unwrap();
+    let check = |mode: u32, owner: u32, seconds: i64, expected: &str| {
+        let upper = Upper::tmpfs(1 << 20).unwrap();
+        let meta = cache::layer::Meta {
+            mode,
+            uid: owner,
+            gid: owner + 1,
+            mtime: cache::layer::Timestamp { seconds, nanos: 0 },
+            ..Default::default()
+        };
+        upper.describe_root(&meta).unwrap();
+        let settings = shell("busybox stat -c '%a %u %g %Y' /");
+        assert_eq!(run_over(&[&lower], upper, &settings).output, expected);
+    };
+    check(0o700, 0, 1, "700 0 1 1\n");
+    check(0o7755, 12, 1_700_000_000, "7755 12 13 1700000000\n");
+    let upper = Upper::tmpfs(1 << 20).unwrap();
+    let outcome = run_over(&[&lower], upper, &shell("busybox stat -c '%a %u %g' /"));
+    assert_eq!(outcome.output, "755 0 0\n");
 }

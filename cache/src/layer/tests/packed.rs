@@ -14,6 +14,7 @@ fn packed(dir: &Path, options: &PackOptions) -> Result<LayerFile> {
         upper.as_fd(),
         LayerWriter::create(scratch()).unwrap(),
         options,
+        &|path| !path.as_bytes().starts_with(b"fresh"),
     )?))
 }
 
@@ -159,7 +160,7 @@ fn what_overlay_leaves_becomes_whiteouts() {
     let dir = tree_dir();
     shell(
         dir.path(),
-        "mkdir d d/stub o; mknod gone c 0 0; mknod d/gone c 0 0; echo 1 > o/f; echo 2 > d/stub/x",
+        "mkdir d d/stub o fresh forged; mknod gone c 0 0; mknod d/gone c 0 0; echo 1 > o/f; echo 2 > d/stub/x",
     );
     let set = |name: &str, key: &str, value: &[u8]| {
         let flags = rustix::fs::XattrFlags::empty();
@@ -167,16 +168,29 @@ fn what_overlay_leaves_becomes_whiteouts() {
     };
     set("o", "trusted.overlay.opaque", b"y");
     set("o", "trusted.overlay.origin", b"whatever");
+    // New, with nothing below; and one whose mark is not this overlay's.
+    set("fresh", "trusted.overlay.opaque", b"y");
+    set("forged", "user.overlay.opaque", b"y");
     set("d", "trusted.overlay.impure", b"y");
     let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
     let options = PackOptions {
         omit: [path("d/stub")].into(),
         root: false,
+        ..PackOptions::default()
     };
     let layer = packed(dir.path(), &options).unwrap();
     assert_eq!(
         show(&layer),
-        ["i /", "d /d", "w /d/gone", "w /gone", "o /o", "f /o/f 1\n"]
+        [
+            "i /",
+            "d /d",
+            "w /d/gone",
+            "d /forged",
+            "d /fresh",
+            "w /gone",
+            "o /o",
+            "f /o/f 1\n"
+        ]
     );
     let mut tar = Vec::new();
     layer.tar_reader().read_to_end(&mut tar).unwrap();
