@@ -13,7 +13,7 @@
 //! - Everything needs root; there is no user namespace yet, so root in the container is root, less capabilities.
 //! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
 //!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
-//! - Layers are given to overlayfs as detached mounts, which needs Linux 6.15.
+//! - Needs Linux 5.12, and 6.8 for stacks whose mounts don't fit one page of mount options.
 //! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper, and stays there.
 
 mod error;
