@@ -1,4 +1,4 @@
-//! The invariants of DESIGN §1 (ARCHITECTURE.md prints them) that sources and `cargo metadata` can show.
+//! The invariants of ARCHITECTURE.md that sources and `cargo metadata` can show.
 //!
 //! The checks look at text, not at syntax: cheap, and strict where they err.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -31,15 +31,16 @@ impl Source {
         numbered.filter(|(_, line)| !line.starts_with("//"))
     }
 
-    /// Returns the code before the first module of tests, which always stands at the end of a file.
+    /// Returns the code before the module of tests, which always stands at the end of a file.
     fn product_code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self
-            .code()
-            .find(|(_, line)| line.starts_with("#[cfg(test)]"))
-            .map(|(at, _)| at);
-        let inside = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+        let code: Vec<(usize, &str)> = self.code().collect();
+        let is_tests = |pair: &&[(usize, &str)]| {
+            pair[0].1 == "#[cfg(test)]" && pair[1].1.starts_with("mod ") && pair[1].1.ends_with('{')
+        };
+        let tests = code.windows(2).find(is_tests).map(|pair| pair[0].0);
+        let inside = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
         let end = if inside { 0 } else { tests.unwrap_or(usize::MAX) };
-        self.code().take_while(move |(at, _)| *at < end)
+        code.into_iter().take_while(move |(at, _)| *at < end)
     }
 }
 

@@ -8,12 +8,13 @@ use cache::root::Root;
 use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Platform, ResolvedImage,
+    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed, ResolvedImage,
     SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
+use crate::clock;
 use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output};
 use crate::failure;
@@ -24,20 +25,12 @@ use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, Resolved};
 use crate::report::{self, Failure, Kind};
-
-/// Size of `/dev/shm` where `--shm-size` doesn't say, as with docker.
-const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+use crate::sandbox;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
     let outputs = parse_outputs(options)?;
-    let store = Store::open(&options.store_root).map_err(|error| failure::of_store(&error))?;
-    if let Some(aside) = store.set_aside() {
-        report::warn(&format!(
-            "the damaged index of the store is kept as {}; cached steps start anew",
-            aside.display()
-        ));
-    }
+    let store = image::open_store(&options.store_root)?;
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
@@ -52,9 +45,9 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         progress: &progress,
     };
     let result = stops.run(&dockerfile, cancel).await;
-    let source = stops.source;
+    let Stops { source, inputs, .. } = stops;
     let tails = progress.finish();
-    result.map_err(|stop| stop.into_failure(&source, &tails))
+    result.map_err(|stop| stop.into_failure(&source, &inputs, &tails))
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
@@ -122,7 +115,7 @@ impl Stops<'_> {
 
     /// Turns the AST into a graph, resolving the images that it asks for: once, or again where ONBUILD brings in more.
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<(Build, Vec<Arc<Resolved>>), Failure> {
-        let options = frontend_options(self.options)?;
+        let options = frontend_options(self.options);
         let mut known: BTreeMap<ImageRequest, ResolvedImage> = BTreeMap::new();
         let mut images = Vec::new();
         loop {
@@ -132,8 +125,10 @@ impl Stops<'_> {
                 Lowered::Ready(build) => return Ok((*build, images)),
                 Lowered::Need(needed) => needed,
             };
-            let resolving = needed.iter().map(|request| self.resolve(request));
-            for (request, resolved) in needed.iter().zip(futures_util::future::join_all(resolving).await) {
+            let resolving = needed.iter().map(|needed| self.resolve(needed));
+            for (Needed { request, .. }, resolved) in
+                needed.iter().zip(futures_util::future::join_all(resolving).await)
+            {
                 let resolved = Arc::new(resolved?);
                 let config = ImageConfig::parse(&resolved.config)
                     .map_err(|error| Failure::of(Kind::Machine, &error))?;
@@ -152,17 +147,25 @@ impl Stops<'_> {
         }
     }
 
-    async fn resolve(&self, request: &ImageRequest) -> Result<Resolved, Failure> {
-        let platform = request.platform.to_string();
+    async fn resolve(&self, needed: &Needed) -> Result<Resolved, Failure> {
+        let Needed { request, span } = needed;
         match &request.kind {
             ImageKind::Registry => {
-                registry::resolve(&self.store, &request.reference, &platform, self.options.pull).await
+                registry::resolve(
+                    &self.store,
+                    &request.reference,
+                    &request.platform,
+                    self.options.pull,
+                )
+                .await
             }
             ImageKind::OciLayout { path } => {
-                registry::resolve_layout(path.as_ref(), &request.reference, &platform).await
+                registry::resolve_layout(path.as_ref(), &request.reference, &request.platform).await
             }
         }
-        .map_err(|error| failure::of_image(&error))
+        .map_err(|error| {
+            failure::of_image(&error).with_excerpt(failure::excerpt_of_span(&self.source, *span))
+        })
     }
 
     /// Scans what is read of the context, then plans and runs; returns the layers of the target.
@@ -192,7 +195,7 @@ impl Stops<'_> {
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             views: Views::default(),
             events: events.clone(),
-            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES),
+            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
         self.progress.name_vertices(&graph);
         let graph = Arc::new(graph);
@@ -239,10 +242,18 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
-    fn into_failure(self, source: &SourceText, tails: &Tails) -> Failure {
+    fn into_failure(self, source: &SourceText, inputs: &Inputs, tails: &Tails) -> Failure {
         match self {
             Self::Failure(failure) => failure,
-            Self::Step { error, graph } => failure::of_solve(&error, &graph, source, tails),
+            Self::Step { error, graph } => {
+                let failure = failure::of_solve(&error, &graph, source, tails);
+                match failure::missing_source(&error, &graph).filter(|path| inputs.is_ignored(path)) {
+                    Some(path) => {
+                        failure.with_help(format!("`{path}` is there, but .dockerignore excludes it"))
+                    }
+                    None => failure,
+                }
+            }
         }
     }
 }
@@ -257,11 +268,7 @@ fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
 }
 
 /// Returns the part of the options that decides what the Dockerfile means.
-fn frontend_options(options: &BuildOptions) -> Result<frontend::Options, Failure> {
-    let parse = |text: &str| {
-        text.parse::<Platform>()
-            .map_err(|error| Failure::of(Kind::Usage, &error))
-    };
+fn frontend_options(options: &BuildOptions) -> frontend::Options {
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
             NamedSource::Directory(_) => NamedContext::Directory,
@@ -273,19 +280,19 @@ fn frontend_options(options: &BuildOptions) -> Result<frontend::Options, Failure
         };
         (name.clone(), context)
     };
-    Ok(frontend::Options {
+    frontend::Options {
         build_args: options.build_args.clone(),
         target: options.target.clone(),
         labels: options.labels.clone(),
-        build_platform: parse(&options::host_platform())?,
-        target_platform: parse(&options.platform)?,
+        build_platform: options::host_platform(),
+        target_platform: options.platform.clone(),
         named_contexts: options.named_contexts.iter().map(named).collect(),
         no_cache: options.no_cache,
         no_cache_filter: options.no_cache_filter.clone(),
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         allow_network_host: options.allow_host_network,
-    })
+    }
 }
 
 /// Returns what the graph selects of each local tree.
@@ -322,11 +329,11 @@ fn finish_config(
             let made = own_layers
                 .next()
                 .and_then(|layer| store.layers().made_unix(layer));
-            time = made.map(image::rfc3339).or(time);
+            time = made.map(clock::rfc3339).or(time);
         }
         entry.created = match epoch {
-            Some(epoch) => Some(image::rfc3339(epoch)),
-            None => Some(time.clone().unwrap_or_else(|| image::rfc3339(0))),
+            Some(epoch) => Some(clock::rfc3339(epoch)),
+            None => Some(time.clone().unwrap_or_else(|| clock::rfc3339(0))),
         };
     }
     config.created = config

@@ -233,6 +233,15 @@ fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, Co
 }
 
 impl Inputs {
+    /// Says whether the main context has `path` and its ignore file keeps it out.
+    pub(crate) fn is_ignored(&self, path: &str) -> bool {
+        let MainContext::Directory { path: dir, ignore } = &self.main else {
+            return false;
+        };
+        let path = TreePath::clean(path.as_bytes());
+        ignore.matches(&path) && Root::open_host(dir).is_ok_and(|root| root.stat(&path).is_ok())
+    }
+
     /// Makes the trees that the graph reads, by context name: `wanted` maps each to what is selected of it.
     pub(crate) fn trees(
         &self,

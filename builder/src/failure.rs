@@ -4,8 +4,12 @@
 
 use std::error::Error;
 use std::io;
+use std::ops::Range;
 
-use frontend::{Diagnostics, Severity, SourceText};
+use cache::tree;
+use frontend::{Diagnostics, Severity, SourceText, Span};
+use solver::graph::Input;
+use solver::op::{Op, Source};
 use solver::{Graph, SolveError, Subject, VertexId};
 
 use crate::context::ContextError;
@@ -14,6 +18,9 @@ use crate::ops::OpError;
 use crate::progress::Tails;
 use crate::registry::ImageError;
 use crate::report::{self, Excerpt, Failure, Kind};
+
+/// Most lines of an instruction that an error shows.
+const MAX_EXCERPT_LINES: usize = 20;
 
 /// Shows what a Dockerfile could do better.
 pub(crate) fn show_warnings(diagnostics: &Diagnostics, source: &SourceText) {
@@ -62,10 +69,7 @@ pub(crate) fn of_context(error: &ContextError) -> Failure {
 pub(crate) fn of_image(error: &ImageError) -> Failure {
     match error {
         ImageError::Reference(_)
-        | ImageError::Platform(_)
         | ImageError::NoPlatform { .. }
-        | ImageError::NoSuchImage(_)
-        | ImageError::Ambiguous(_)
         | ImageError::NotAnArchive { .. }
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
@@ -97,18 +101,65 @@ pub(crate) fn of_solve(
             if matches!(cause, OpError::Cancelled) {
                 return Failure::cancelled(libc::SIGINT);
             }
-            let mut failure = match cause {
-                OpError::Image(image) => of_image(image.as_ref()),
-                _ => of_machine_or_build(cause),
+            let failure = of_op(cause, &instruction_name(graph, *vertex));
+            let failure = match excerpt(graph, *vertex, source, marked(cause)) {
+                Some(excerpt) => failure.with_excerpt(excerpt),
+                None => failure,
             };
-            if let Some(excerpt) = excerpt(graph, *vertex, source) {
-                failure = failure.with_excerpt(excerpt);
-            }
             failure.with_tail(tails.tail(&Subject::Vertex(*vertex)).to_vec())
         }
         SolveError::Cancelled => Failure::cancelled(libc::SIGINT),
         SolveError::Index(_) => with_disk_help(Failure::of(Kind::Machine, error), error),
         SolveError::NotLayers { .. } => Failure::of(Kind::Bug, error),
+    }
+}
+
+/// What a step came to. The progress has shown the error as it is; this says it with the instruction, and what to do.
+fn of_op(cause: &OpError, instruction: &str) -> Failure {
+    match cause {
+        OpError::Image(image) => of_image(image.as_ref()),
+        OpError::Exit { outcome, .. } => {
+            Failure::build(format!("{instruction} did not complete successfully: {outcome}"))
+        }
+        OpError::Tree(tree::Error::NotFound { pattern, candidates }) => {
+            let failure = Failure::build(format!("{instruction}: {} not found", quoted(pattern)));
+            match candidates.as_slice() {
+                [] => failure,
+                [names @ .., last] if !names.is_empty() => {
+                    let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+                    failure.with_help(format!("did you mean {} or {}?", names.join(", "), quoted(last)))
+                }
+                [name, ..] => failure.with_help(format!("did you mean {}?", quoted(name))),
+            }
+        }
+        _ => of_machine_or_build(cause),
+    }
+}
+
+/// Returns the source that a step did not find in a local tree.
+pub(crate) fn missing_source<'e>(error: &'e SolveError<OpError>, graph: &Graph) -> Option<&'e str> {
+    let SolveError::Step { vertex, source, .. } = error else {
+        return None;
+    };
+    let OpError::Tree(tree::Error::NotFound { pattern, .. }) = source else {
+        return None;
+    };
+    let is_local = |input: &Input| matches!(graph.vertex(input.vertex).op, Op::Source(Source::Local { .. }));
+    let reads_local = graph.vertex(*vertex).inputs.iter().any(is_local);
+    reads_local.then(|| pattern.trim_start_matches('/'))
+}
+
+/// Sources are paths from the root of their tree; people write them without the slash.
+fn quoted(path: &str) -> String {
+    format!("`{}`", path.trim_start_matches('/'))
+}
+
+/// Returns the part of the instruction that an error is about, as written.
+fn marked(cause: &OpError) -> Option<&str> {
+    match cause {
+        OpError::Tree(tree::Error::NotFound { pattern, .. }) => Some(pattern.trim_start_matches('/')),
+        OpError::User { user, .. } => Some(user),
+        _ => None,
     }
 }
 
@@ -152,33 +203,60 @@ fn disk_error(error: &(dyn Error + 'static)) -> Option<i32> {
     None
 }
 
-/// Returns the lines of the instruction that a vertex stands for.
-fn excerpt(graph: &Graph, vertex: VertexId, source: &SourceText) -> Option<Excerpt> {
+/// Returns the word that the step's instruction begins with: `RUN`.
+fn instruction_name(graph: &Graph, vertex: VertexId) -> String {
+    let name = &graph.vertex(vertex).label.name;
+    let text = name.split_once("] ").map_or(name.as_str(), |(_, text)| text);
+    text.split_whitespace().next().unwrap_or("step").to_owned()
+}
+
+/// Returns the lines of the instruction that a vertex stands for, with `mark` marked where it is on the first line,
+/// else the keyword.
+fn excerpt(graph: &Graph, vertex: VertexId, source: &SourceText, mark: Option<&str>) -> Option<Excerpt> {
     let label = &graph.vertex(vertex).label;
     let first = label.line? as usize;
     let last = label
         .last_line
         .map_or(first, |line| line as usize)
-        .clamp(first, first + 19);
+        .clamp(first, first + MAX_EXCERPT_LINES - 1);
+    let text = source.text().lines().nth(first - 1)?;
+    let start = text.len() - text.trim_start().len();
+    let keyword = text[start..].split_whitespace().next().unwrap_or_default();
+    let after = start + keyword.len();
+    let marked = mark.filter(|mark| !mark.is_empty()).and_then(|mark| {
+        let at = after + text[after..].find(mark)?;
+        Some(at..at + mark.len())
+    });
+    Some(excerpt_of(source, first, last, marked.unwrap_or(start..after)))
+}
+
+/// Returns the line on which a range of the Dockerfile starts, with the range marked.
+pub(crate) fn excerpt_of_span(source: &SourceText, span: Span) -> Excerpt {
+    let line = source.line_number(span.start);
+    let before = source.text().get(..span.start).unwrap_or_default();
+    let start = before.len() - before.rfind('\n').map_or(0, |at| at + 1);
+    excerpt_of(source, line, line, start..start + (span.end - span.start))
+}
+
+/// `marked` is a range of bytes of the first line.
+fn excerpt_of(source: &SourceText, first: usize, last: usize, marked: Range<usize>) -> Excerpt {
     let lines: Vec<String> = source
         .text()
         .lines()
-        .skip(first - 1)
+        .skip(first.saturating_sub(1))
         .take(last + 1 - first)
         .map(str::to_owned)
         .collect();
-    let start = lines.first()?.trim_start();
-    let column = lines[0].chars().count() - start.chars().count() + 1;
-    let width = start
-        .split_whitespace()
-        .next()
-        .map_or(0, |word| word.chars().count());
-    Some(Excerpt {
+    let n_chars = |range: Range<usize>| {
+        let text = lines.first().and_then(|line| line.get(range));
+        text.map_or(0, |text| text.chars().count())
+    };
+    Excerpt {
         file: source.name().to_owned(),
         line: first,
-        column,
-        width,
+        column: n_chars(0..marked.start) + 1,
+        width: n_chars(marked),
         label: None,
         lines,
-    })
+    }
 }

@@ -1,122 +1,250 @@
-//! Images of the local store: a config, which is the image's ID, the layers it lists, and the names it has.
+//! Images of the local store: a config, which is the image's ID, the layers it lists, and the names it has; which one a
+//! word means, and how a new one gets in.
 //!
-//! Names live in the index, configs among the blobs, layers as layer files. Nothing is deleted here but names.
+//! Names live in the index, configs among the blobs, layers as layer files. Configs are kept as JSON, because what
+//! `inspect` shows is what is stored, known fields or not. Nothing is deleted here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use cache::index::ImageName;
 use cache::{DiffId, Digest, Store};
-use frontend::ImageConfig;
+use serde_json::Value;
 
-use crate::registry::{ImageError, MAX_CONFIG_BYTES, Reference, config_facts};
+use crate::clock;
+use crate::failure;
+use crate::registry::{ImageError, MAX_CONFIG_BYTES, Reference};
+use crate::report::{self, Failure, Kind};
 
-/// Fewest digits of an ID that are taken for one.
-const MIN_ID_DIGITS: usize = 4;
+/// How many digits a shortened ID has.
+const SHORT_ID: usize = 12;
 
 /// An image of the store.
 #[derive(Debug, Clone)]
-pub(crate) struct LocalImage {
-    /// Digest of the config.
+pub(crate) struct StoredImage {
+    /// Digest of the config: what people call the image ID.
     pub(crate) id: Digest,
+    /// Every row of the index that leads to it, the one that keeps an unnamed image included.
+    pub(crate) rows: Vec<ImageName>,
     /// The config, verbatim: what `id` is the digest of.
     pub(crate) config_bytes: Vec<u8>,
     /// The config, parsed.
-    pub(crate) config: ImageConfig,
-    /// Canonical names, sorted; empty for an untagged image.
-    pub(crate) names: Vec<String>,
-    /// Digest of the manifest it was pulled or loaded with.
-    pub(crate) manifest: Option<Digest>,
-    /// Base layer first.
-    pub(crate) layers: Vec<DiffId>,
-    /// When it got its newest name, in seconds since the Unix epoch.
-    pub(crate) named_unix: i64,
+    pub(crate) config: Value,
 }
 
-impl LocalImage {
-    /// Returns the sum of the layers' uncompressed tars; `None` when a layer was never fetched.
-    pub(crate) fn size_bytes(&self, store: &Store) -> Option<u64> {
-        self.layers
+impl StoredImage {
+    /// Returns the rows that are names people gave.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &ImageName> {
+        self.rows.iter().filter(|row| !is_unnamed(&row.name))
+    }
+
+    /// Returns the names it has, complete, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.named().map(|row| row.name.as_str())
+    }
+
+    /// Returns the first digits of its ID.
+    pub(crate) fn short_id(&self) -> String {
+        self.id.hex()[..SHORT_ID].to_owned()
+    }
+
+    /// Returns a text field of the config; empty where it has none.
+    pub(crate) fn text(&self, field: &str) -> &str {
+        self.config.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Returns when it was made, in seconds since the Unix epoch, where its config says so.
+    pub(crate) fn created_unix(&self) -> Option<i64> {
+        clock::unix_seconds(self.text("created"))
+    }
+
+    /// Returns its layers, base first.
+    pub(crate) fn layers(&self) -> Result<Vec<DiffId>, Failure> {
+        let damaged = || {
+            Failure::machine(format!(
+                "the config of image {} has no valid list of layers",
+                self.id
+            ))
+        };
+        let ids = self
+            .config
+            .pointer("/rootfs/diff_ids")
+            .and_then(Value::as_array)
+            .ok_or_else(damaged)?;
+        ids.iter()
+            .map(|id| id.as_str().and_then(|id| id.parse().ok()).ok_or_else(damaged))
+            .collect()
+    }
+
+    /// Returns the size of all its layers together.
+    pub(crate) fn size_bytes(&self, store: &Store) -> Result<u64, Failure> {
+        Ok(self
+            .layers()?
             .iter()
-            .map(|layer| Some(store.layers().get(layer).ok()?.tar_bytes()))
-            .sum()
+            .map(|layer| layer_size_bytes(store, layer))
+            .sum())
+    }
+
+    /// Returns the names by which a registry knows its manifest: `alpine@sha256:…`.
+    pub(crate) fn repo_digests(&self) -> Vec<String> {
+        let mut digests: Vec<String> = self
+            .named()
+            .filter_map(|row| {
+                let reference = Reference::parse(&row.name).ok()?;
+                Some(format!("{}@{}", reference.familiar_name(), row.manifest?))
+            })
+            .collect();
+        digests.dedup();
+        digests
     }
 }
 
-/// Returns all images, in the order of their IDs. One whose config is damaged or gone is left out.
-pub(crate) fn all(store: &Store) -> Result<Vec<LocalImage>, ImageError> {
-    let mut names = store.index().images()?;
-    names.sort_by(|a, b| (a.config, &a.name).cmp(&(b.config, &b.name)));
-    let groups = names.chunk_by(|a, b| a.config == b.config);
-    Ok(groups.filter_map(|group| read(store, group).ok()).collect())
-}
-
-/// Finds an image by name, by ID, or by the first digits of its ID. A name wins.
-pub(crate) fn find(store: &Store, name_or_id: &str) -> Result<LocalImage, ImageError> {
-    let missing = || ImageError::NoSuchImage(name_or_id.to_owned());
-    let names = store.index().images()?;
-    let id = match Reference::parse(name_or_id) {
-        Ok(reference) => {
-            let name = reference.to_string();
-            names
-                .iter()
-                .find(|image| image.name == name)
-                .map(|image| image.config)
-        }
-        Err(_) => None,
-    };
-    let id = match id {
-        Some(id) => id,
-        None => by_prefix(&names, name_or_id)?.ok_or_else(missing)?,
-    };
-    let group: Vec<ImageName> = names.into_iter().filter(|image| image.config == id).collect();
-    read(store, &group)
-}
-
-fn by_prefix(names: &[ImageName], text: &str) -> Result<Option<Digest>, ImageError> {
-    let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_id =
-        digits.len() >= MIN_ID_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if !is_id {
-        return Ok(None);
+/// Opens the store, and says so where its names had to be given up.
+pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
+    let store = Store::open(root).map_err(|error| failure::of_store(&error))?;
+    if let Some(aside) = store.set_aside() {
+        report::warn(&format!(
+            "the index of the store was damaged and is kept as {}; image names and cached steps start anew",
+            aside.display()
+        ));
     }
-    let mut ids = names
-        .iter()
-        .map(|image| image.config)
-        .filter(|id| id.hex().starts_with(digits));
-    let first = ids.next();
-    if ids.any(|id| Some(id) != first) {
-        return Err(ImageError::Ambiguous(text.to_owned()));
-    }
-    Ok(first)
+    Ok(store)
 }
 
-/// Reads the image that all of `group` name.
-fn read(store: &Store, group: &[ImageName]) -> Result<LocalImage, ImageError> {
-    let newest = group
-        .iter()
-        .max_by_key(|image| image.created_unix)
-        .expect("an image is listed because it has an entry");
-    let id = newest.config;
-    let config_bytes = store.blobs().read(&id, MAX_CONFIG_BYTES)?;
-    let malformed = |why: String| ImageError::Malformed {
-        what: format!("config {id}"),
-        reference: newest.name.clone(),
-        why,
+/// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
+pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
+    store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
+}
+
+/// Says whether a row of the index only keeps an unnamed image: its name is the image's ID.
+fn is_unnamed(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+}
+
+/// Returns the short form of a complete name, as people write it: without the default registry.
+pub(crate) fn familiar(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
+/// Returns all images of the store, by ID.
+pub(crate) fn all(store: &Store) -> Result<Vec<StoredImage>, Failure> {
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let mut grouped: BTreeMap<Digest, Vec<ImageName>> = BTreeMap::new();
+    for row in rows {
+        grouped.entry(row.config).or_default().push(row);
+    }
+    grouped
+        .into_iter()
+        .map(|(id, rows)| read(store, id, rows))
+        .collect()
+}
+
+fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, Failure> {
+    let damaged = |error: &(dyn std::error::Error + 'static)| {
+        Failure::machine(format!("cannot read the config of image {id}"))
+            .caused_by(error.to_string())
+            .with_help(format!(
+                "`ashlar rmi --force {}` forgets the image",
+                &id.hex()[..SHORT_ID]
+            ))
     };
-    let config = ImageConfig::parse(&config_bytes).map_err(|error| malformed(error.to_string()))?;
-    let layers = config_facts(&config_bytes).map_err(malformed)?.diff_ids;
-    let untagged = id.to_string();
-    Ok(LocalImage {
-        names: group
-            .iter()
-            .map(|image| image.name.clone())
-            .filter(|name| *name != untagged)
-            .collect(),
-        manifest: group.iter().find_map(|image| image.manifest),
-        named_unix: newest.created_unix,
+    let config_bytes = store
+        .blobs()
+        .read(&id, MAX_CONFIG_BYTES)
+        .map_err(|error| damaged(&error))?;
+    let config = serde_json::from_slice(&config_bytes).map_err(|error| damaged(&error))?;
+    Ok(StoredImage {
         id,
+        rows,
         config_bytes,
         config,
-        layers,
     })
+}
+
+/// What a word on the command line means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The image.
+    pub(crate) id: Digest,
+    /// The complete name, where the word was one and not an ID.
+    pub(crate) name: Option<String>,
+}
+
+/// Finds the image that `word` means: a name (`latest` where it has no tag), a name with a digest, an ID, or the
+/// first digits of one. Reads the index only, so that a damaged image can still be named.
+pub(crate) fn look_up(store: &Store, word: &str) -> Result<Found, Failure> {
+    let missing = || {
+        Failure::build(format!("no such image: {word}"))
+            .with_help("`ashlar images` lists the images of the store")
+    };
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    if let Ok(reference) = Reference::parse(word) {
+        let by_name = |row: &&ImageName| match reference.digest() {
+            Some(digest) => {
+                row.manifest == Some(*digest)
+                    && Reference::parse(&row.name)
+                        .is_ok_and(|known| known.repository() == reference.repository())
+            }
+            None => {
+                row.name
+                    == format!(
+                        "{}:{}",
+                        reference.repository(),
+                        reference.tag().unwrap_or("latest")
+                    )
+            }
+        };
+        if let Some(row) = rows.iter().find(by_name) {
+            return Ok(Found {
+                id: row.config,
+                name: Some(row.name.clone()),
+            });
+        }
+    }
+    let digits = word.strip_prefix("sha256:").unwrap_or(word);
+    if digits.is_empty()
+        || digits.len() > 64
+        || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return Err(missing());
+    }
+    let mut ids: Vec<Digest> = rows
+        .iter()
+        .map(|row| row.config)
+        .filter(|id| id.hex().starts_with(digits))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    match ids.as_slice() {
+        [id] => Ok(Found { id: *id, name: None }),
+        [] => Err(missing()),
+        _ => Err(Failure::build(format!(
+            "image ID `{word}` is ambiguous: {} images start with it",
+            ids.len()
+        ))),
+    }
+}
+
+/// Finds the image that `word` means and reads it.
+pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
+    let found = look_up(store, word)?;
+    let rows = rows_of(store, &found.id)?;
+    read(store, found.id, rows)
+}
+
+/// Returns the rows of the index that lead to an image, sorted by name.
+pub(crate) fn rows_of(store: &Store, id: &Digest) -> Result<Vec<ImageName>, Failure> {
+    let rows = store
+        .index()
+        .images()
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    Ok(rows.into_iter().filter(|row| row.config == *id).collect())
 }
 
 /// Stores a config whose layers are in the store, and gives the image its names (canonical). Without names it is kept
@@ -143,7 +271,7 @@ pub(crate) fn commit_with(
             name: name.to_owned(),
             config: id,
             manifest,
-            created_unix: now_unix(),
+            created_unix: clock::now_unix(),
         })
     };
     if names.is_empty() {
@@ -151,18 +279,6 @@ pub(crate) fn commit_with(
     }
     names.iter().try_for_each(|text| name(text))?;
     Ok(id)
-}
-
-/// Writes a time as configs have it. Times that RFC 3339 can't say become the epoch.
-pub(crate) fn rfc3339(unix: i64) -> String {
-    let time = time::OffsetDateTime::from_unix_timestamp(unix).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    time.format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
-}
-
-/// Returns the wall clock in seconds since the Unix epoch.
-pub(crate) fn now_unix() -> i64 {
-    time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod archive;
 mod build;
 mod cli;
+mod clock;
 mod commands;
 mod context;
 mod export;
@@ -16,17 +17,17 @@ mod progress;
 mod records;
 mod registry;
 mod report;
+mod runtime;
 mod sandbox;
 
 use std::process::ExitCode;
 
-use cache::Store;
 use clap::Parser;
 use clap::error::ErrorKind;
 
 use cli::{Cli, Command};
 use options::Environment;
-use report::{Failure, Kind};
+use report::Failure;
 
 fn main() -> ExitCode {
     // First of all: inside the sandbox this same binary is the helper, which must not do any of the below.
@@ -70,8 +71,8 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let environment = Environment::of_process();
     let root = || options::store_root(cli.root.as_deref(), &environment);
-    let open = || open_store(&root()?);
-    let now_unix = commands::human::now_unix();
+    let open = || image::open_store(&root()?);
+    let now_unix = clock::now_unix();
     let command = match cli.command {
         Command::Image(command) => command.flatten(),
         command => command,
@@ -90,17 +91,6 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Run(args) => return commands::container::run(&args, open()?, &environment),
     }
     Ok(0)
-}
-
-fn open_store(root: &std::path::Path) -> Result<Store, Failure> {
-    let store = Store::open(root).map_err(|error| Failure::of(Kind::Machine, &error))?;
-    if let Some(aside) = store.set_aside() {
-        report::warn(&format!(
-            "the index of the store was damaged and is kept as {}; image names and cached steps start anew",
-            aside.display()
-        ));
-    }
-    Ok(store)
 }
 
 /// Prints what was removed, then what could not be; the last failure decides the exit code.

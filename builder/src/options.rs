@@ -8,6 +8,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use frontend::Platform;
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
@@ -143,8 +144,8 @@ pub(crate) struct BuildOptions {
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
     pub(crate) metadata_file: Option<PathBuf>,
-    /// `os/arch[/variant]`: the machine's own.
-    pub(crate) platform: String,
+    /// What the image is for: the machine's own.
+    pub(crate) platform: Platform,
     /// Network of RUN where the instruction doesn't say.
     pub(crate) network: Network,
     /// `--allow network.host` was given: `RUN --network=host` may have it.
@@ -400,48 +401,27 @@ fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
     }
 }
 
-/// Returns the machine's own platform, in the words of the OCI image specification.
-pub(crate) fn host_platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    };
-    format!("linux/{architecture}")
+/// Returns the machine's own platform.
+pub(crate) fn host_platform() -> Platform {
+    Platform::new("linux", std::env::consts::ARCH, None)
 }
 
-fn platform(given: &[String], environment: &Environment) -> Result<String, Failure> {
-    let from_environment = || {
-        environment
-            .var("DOCKER_DEFAULT_PLATFORM")
-            .map(str::to_owned)
-            .into_iter()
-            .collect()
-    };
-    let wanted: Vec<String> = match given {
-        [] => from_environment(),
+fn platform(given: &[String], environment: &Environment) -> Result<Platform, Failure> {
+    let wanted: Vec<&str> = match given {
+        [] => environment.var("DOCKER_DEFAULT_PLATFORM").into_iter().collect(),
         given => given
             .iter()
             .flat_map(|list| list.split(','))
-            .map(|one| one.trim().to_owned())
+            .map(str::trim)
             .collect(),
     };
     let host = host_platform();
-    let same = |one: &str| {
-        let one = one
-            .to_ascii_lowercase()
-            .replace("x86_64", "amd64")
-            .replace("aarch64", "arm64");
-        one == "local"
-            || one == host
-            || format!("linux/{one}") == host
-            || (host == "linux/arm64" && one == "linux/arm64/v8")
-    };
     match wanted.as_slice() {
-        [] => Ok(host),
-        [one] if same(one) => Ok(host),
-        [one] => Err(not_yet(&format!("building for `{one}` on {host}"))),
+        [] | ["local"] => Ok(host),
+        [one] => match Platform::parse(one, &host).map_err(|error| Failure::of(Kind::Usage, &error))? {
+            platform if platform == host => Ok(host),
+            other => Err(not_yet(&format!("building for `{other}` on {host}"))),
+        },
         _ => Err(not_yet("building for several platforms")),
     }
 }

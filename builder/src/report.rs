@@ -268,6 +268,16 @@ pub(crate) fn stderr_colour() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Returns stdout, for results that aren't text of ours: an archive, the output of a container.
+pub(crate) fn stdout() -> io::Stdout {
+    io::stdout()
+}
+
+/// Returns stderr, for a container's output.
+pub(crate) fn stderr() -> io::Stderr {
+    io::stderr()
+}
+
 /// Writes a result to stdout, whole or not at all as far as the program can tell.
 pub(crate) fn data(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

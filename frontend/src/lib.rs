@@ -26,7 +26,7 @@ pub use directive::Directives;
 pub use expand::ExpandError;
 pub use lines::Text;
 pub use lower::lower;
-pub use options::{Build, ImageKind, ImageRequest, Lowered, NamedContext, Options, ResolvedImage};
+pub use options::{Build, ImageKind, ImageRequest, Lowered, NamedContext, Needed, Options, ResolvedImage};
 pub use parse::heredoc::Heredoc;
 pub use parse::{MAX_SIZE_BYTES, parse};
 pub use platform::Platform;

@@ -9,6 +9,7 @@ use solver::op::Network;
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostics;
 use crate::platform::Platform;
+use crate::source::Span;
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -115,11 +116,20 @@ pub struct ResolvedImage {
     pub reference: String,
 }
 
+/// An image that lowering can't do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needed {
+    /// Which.
+    pub request: ImageRequest,
+    /// Where it is named first.
+    pub span: Span,
+}
+
 /// What lowering came to.
 #[derive(Debug)]
 pub enum Lowered {
     /// These images are needed first; call again with them and all earlier ones.
-    Need(Vec<ImageRequest>),
+    Need(Vec<Needed>),
     /// The graph.
     Ready(Box<Build>),
 }

@@ -33,7 +33,7 @@ impl Platform {
         let lower = architecture.to_ascii_lowercase();
         let (architecture, implied) = match lower.as_str() {
             "x86_64" | "x86-64" => ("amd64", None),
-            "i386" | "i686" => ("386", None),
+            "i386" | "i486" | "i586" | "i686" | "x86" => ("386", None),
             "aarch64" => ("arm64", None),
             "armhf" => ("arm", Some("v7")),
             "armel" => ("arm", Some("v6")),
@@ -41,7 +41,7 @@ impl Platform {
         };
         let variant = implied.or(variant.filter(|variant| !variant.is_empty()));
         let variant = match (architecture, variant) {
-            ("arm64", Some("8" | "v8")) | ("amd64", Some("v1")) => None,
+            ("arm64", Some("8" | "v8")) | ("amd64", Some("v1")) | ("386", _) => None,
             ("arm", None) => Some("v7".to_owned()),
             ("arm", Some(number)) if !number.starts_with('v') => Some(format!("v{number}")),
             (_, variant) => variant.map(str::to_ascii_lowercase),
@@ -86,6 +86,24 @@ impl Platform {
             [os, architecture, variant] => Self::new(os, architecture, Some(variant)),
             _ => return Err(error()),
         })
+    }
+}
+
+impl Platform {
+    /// Says how well an image for `other` runs here: 0 is exact, more is worse, `None` is not at all.
+    pub fn distance(&self, other: &Self) -> Option<u32> {
+        if self.os != other.os || self.architecture != other.architecture {
+            return None;
+        }
+        let level = |variant: &Option<String>| -> Option<u32> {
+            let digits = variant.as_deref().unwrap_or("v1").strip_prefix('v')?;
+            digits.split('.').next()?.parse().ok()
+        };
+        if self.variant == other.variant {
+            return Some(0);
+        }
+        // A processor runs what was made for its predecessors.
+        level(&self.variant)?.checked_sub(level(&other.variant)?)
     }
 }
 

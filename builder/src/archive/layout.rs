@@ -3,13 +3,14 @@
 //! Spec: OCI image-spec, image-layout.md.
 
 use cache::Digest;
+use frontend::Platform;
 use serde::Deserialize;
 
 use super::source::Entry;
 use super::{Found, Source};
 use crate::registry::{
     Descriptor, Document, ImageError, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
-    Platform, Reference, pair, parse, select,
+    Reference, pair, parse, select,
 };
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -17,8 +18,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// One image of a layout, for one platform.
 pub(crate) struct Image {
-    pub(crate) manifest_digest: Digest,
-    manifest_bytes: Vec<u8>,
+    pub(super) manifest_bytes: Vec<u8>,
     pub(crate) manifest: Manifest,
     pub(crate) config: Vec<u8>,
 }
@@ -165,7 +165,6 @@ fn descend(source: &Source, mut entry: Descriptor, platform: &Platform) -> Resul
             Document::Manifest(manifest) => {
                 let config = checked(source, &manifest.config.digest, MAX_CONFIG_BYTES)?;
                 return Ok(Image {
-                    manifest_digest: entry.digest,
                     manifest_bytes: bytes,
                     manifest,
                     config,

@@ -12,9 +12,10 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use cache::{Digest, Store, compress};
+use frontend::Platform;
 
 use crate::image;
-use crate::registry::{ImageError, LayerSource, Platform, Reference, take_in};
+use crate::registry::{ImageError, LayerSource, Reference, take_in};
 pub(crate) use source::Source;
 
 /// Largest archive, uncompressed, that is spooled to disk: a limit for bombs, not for images.
@@ -49,8 +50,7 @@ pub(crate) struct Found {
 
 /// Takes in all images of an archive and names them as it says. Of an image for several platforms the one for
 /// `platform` is taken. Blocks.
-pub(crate) fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Vec<Loaded>, ImageError> {
-    let platform = Platform::parse(platform)?;
+pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Result<Vec<Loaded>, ImageError> {
     let source = match input {
         Input::Path(path) => open(store, path)?,
         Input::Stream(stream) => {
@@ -61,7 +61,7 @@ pub(crate) fn load(store: &Store, input: Input<'_>, platform: &str) -> Result<Ve
     let found = if source.contains("manifest.json") {
         docker::images(&source)?
     } else if source.contains("index.json") {
-        layout::images(&source, &platform)?
+        layout::images(&source, platform)?
     } else {
         return Err(source.refuse("it has neither manifest.json nor index.json"));
     };

@@ -10,12 +10,14 @@ use super::*;
 use crate::export::{ExportImage, Output, export};
 use crate::registry::fixture::{config_of, has_tool, image, run, store, tar_of};
 
-const PLATFORM: &str = "linux/amd64";
+fn platform() -> Platform {
+    Platform::new("linux", "amd64", None)
+}
 
 /// Loads and checks that the very image is there.
 fn check(input: Input<'_>, source: &ExportImage, title: &str) {
     let (_dir, store) = store();
-    let loaded = load(&store, input, PLATFORM).unwrap_or_else(|error| panic!("{title}: {error}"));
+    let loaded = load(&store, input, &platform()).unwrap_or_else(|error| panic!("{title}: {error}"));
     let expected = Loaded {
         names: source.names.clone(),
         id: Digest::of(&source.config),
@@ -23,13 +25,14 @@ fn check(input: Input<'_>, source: &ExportImage, title: &str) {
     assert_eq!(loaded, [expected], "{title}");
     for name in &source.names {
         let found = image::find(&store, name).unwrap();
+        let layers = found.layers().unwrap();
         assert_eq!(
-            (found.config_bytes, &found.layers),
-            (source.config.clone(), &source.layers),
+            (&found.config_bytes, &layers),
+            (&source.config, &source.layers),
             "{title}"
         );
         assert!(
-            found.layers.iter().all(|layer| store.layers().contains(layer)),
+            layers.iter().all(|layer| store.layers().contains(layer)),
             "{title}"
         );
     }
@@ -132,7 +135,7 @@ fn layers_that_are_links_inside_an_old_docker_archive_are_found() {
         link(builder, "m/layer.tar", "../l/layer.tar")
     });
     let (_dir, store) = store();
-    let loaded = load(&store, Input::Stream(&mut Cursor::new(archive)), PLATFORM).unwrap();
+    let loaded = load(&store, Input::Stream(&mut Cursor::new(archive)), &platform()).unwrap();
     assert_eq!(loaded[0].names, ["docker.io/library/app:1"]);
 }
 
@@ -212,7 +215,7 @@ fn hostile_archives_are_refused_and_name_nothing() {
         ),
     ] {
         let (_dir, store) = store();
-        let error = match load(&store, Input::Stream(&mut Cursor::new(archive)), PLATFORM) {
+        let error = match load(&store, Input::Stream(&mut Cursor::new(archive)), &platform()) {
             Ok(loaded) => panic!("{title}: {loaded:?}"),
             Err(error) => error.to_string(),
         };
@@ -234,7 +237,7 @@ fn a_layout_directory_is_never_left() {
     File::create(&outside).unwrap().write_all(&kept).unwrap();
     let load_again = || {
         let (_dir, store) = store();
-        load(&store, Input::Path(&layout), PLATFORM)
+        load(&store, Input::Path(&layout), &platform())
             .map(|_| ())
             .unwrap_err()
             .to_string()
@@ -275,7 +278,7 @@ fn a_layout_answers_by_tag_by_digest_or_alone() {
         .unwrap()
         .digest;
     let layout = Source::directory(&path).unwrap();
-    let platform = Platform::parse(PLATFORM).unwrap();
+    let platform = platform();
     for reference in [
         "",
         "1",
@@ -285,7 +288,7 @@ fn a_layout_answers_by_tag_by_digest_or_alone() {
     ] {
         let found = layout::find(&layout, reference, &platform).unwrap();
         assert_eq!(
-            (found.manifest_digest, &found.config),
+            (Digest::of(&found.manifest_bytes), &found.config),
             (manifest, &source.config),
             "{reference}"
         );

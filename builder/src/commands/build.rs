@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::build;
 use crate::options::{self, BuildOptions, Environment};
 use crate::report::{self, Failure, Kind};
-use crate::{cli::BuildArgs, sandbox};
+use crate::{cli::BuildArgs, runtime, sandbox};
 
 /// Builds, and tells the image's ID.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
@@ -28,14 +28,7 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::machine(format!("cannot start the runtime: {error}")))?;
-    let id = runtime.block_on(until_signal(&options));
-    // A thread that still waits, for another process's lock, is not waited for.
-    runtime.shutdown_background();
-    let id = id?;
+    let id = runtime::run(until_signal(&options))?;
     tell(&options, &id)
 }
 

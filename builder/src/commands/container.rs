@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, OnceLock};
 
 use cache::tree::View;
@@ -16,23 +15,21 @@ use solver::op::Network;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::{self, Process};
-use super::stored;
 use super::terminal::Terminal;
 use crate::cli::RunArgs;
+use crate::image;
 use crate::ops::{self, Lowers};
 use crate::options::Environment;
 use crate::report::{self, Failure, Kind};
+use crate::runtime::{self, blocking};
 use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, Upper};
-
-/// As docker.
-const SHM_BYTES: u64 = 64 << 20;
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
     // While there is one thread only.
     sandbox::enter_private_mounts().map_err(|error| machine(&error))?;
     let store = Arc::new(store);
-    let image = stored::find(&store, &args.image)?;
+    let image = image::find(&store, &args.image)?;
     let process = run::process(args, &image, environment)?;
     let terminal = args
         .tty
@@ -47,11 +44,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
         terminal,
         interactive: args.interactive,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::machine(format!("cannot start the runtime: {error}")))?;
-    let exit = runtime.block_on(container.until_signal())?;
+    let exit = runtime::run(container.until_signal())?;
     if let Some(why) = &exit.why {
         report::note(why);
     }
@@ -88,7 +81,7 @@ fn settings(
         hostname: process.hostname,
         net: network.net,
         scripts: Default::default(),
-        shm_size_bytes: SHM_BYTES,
+        shm_size_bytes: sandbox::DEFAULT_SHM_BYTES,
         terminal: terminal.map(Terminal::size),
     })
 }
@@ -116,15 +109,14 @@ impl Container {
         let master = Arc::new(OnceLock::new());
         let work = {
             let master = Arc::clone(&master);
-            tokio::task::spawn_blocking(move || self.run(&kill, &master))
+            blocking(move || self.run(&kill, &master))
         };
         tokio::pin!(work);
         let mut alive = Some(alive);
         let mut received = None;
         loop {
             let number = tokio::select! {
-                ended = &mut work => {
-                    let result = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                result = &mut work => {
                     return match received {
                         Some(number) => Err(Failure::cancelled(number)),
                         None => result,
@@ -151,9 +143,9 @@ impl Container {
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
         let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
-        let scratch = scratch_dir(&self.store).map_err(|error| machine(&error))?;
+        let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let (stdin, stdout, stderr) = (io::stdin(), report::stdout(), report::stderr());
         let raw = self.terminal.map(Terminal::connect).transpose()?;
         let spec = Spec {
             lowers: &stack,
@@ -180,11 +172,4 @@ impl Container {
             Ok(exit) => Ok(exit),
         }
     }
-}
-
-/// Makes an empty directory in the scratch space, which goes with this process.
-fn scratch_dir(store: &Store) -> io::Result<std::fs::File> {
-    let path = store.incomplete().path()?;
-    std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-    std::fs::File::open(path)
 }

@@ -4,9 +4,10 @@ use cache::Store;
 use serde_json::{Map, Value};
 
 use super::human;
-use super::stored::{self, StoredImage};
 use super::table::{self, Format};
 use crate::cli::HistoryArgs;
+use crate::clock;
+use crate::image::{self, StoredImage};
 use crate::report::Failure;
 
 /// Longest command of the table.
@@ -23,7 +24,7 @@ const HEADINGS: [(&str, &str); 6] = [
 /// Returns how an image was made, newest step first.
 pub(crate) fn history(args: &HistoryArgs, store: &Store, now_unix: i64) -> Result<String, Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let image = stored::find(store, &args.image)?;
+    let image = image::find(store, &args.image)?;
     let rows = rows(args, store, &image, now_unix)?;
     if args.quiet {
         return Ok(rows
@@ -64,9 +65,9 @@ fn rows(
         let text = |field: &str| step.get(field).and_then(Value::as_str).unwrap_or_default();
         let empty = step.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
         let layer = if empty { None } else { layers.next() };
-        let size_bytes = layer.map_or(0, |layer| stored::layer_size_bytes(store, &layer));
+        let size_bytes = layer.map_or(0, |layer| image::layer_size_bytes(store, &layer));
         let created_by = text("created_by").replace('\t', " ");
-        let since = human::unix_seconds(text("created"))
+        let since = clock::unix_seconds(text("created"))
             .map_or_else(|| "N/A".to_owned(), |then| human::ago(then, now_unix));
         let fields = [
             ("ID", "<missing>".to_owned()),

@@ -1,8 +1,5 @@
 //! Sizes and durations for people, with docker's words and roundings, because scripts read them too.
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
 /// Returns a size with a decimal unit and three significant digits: `0B`, `7.8MB`, `1.23GB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
@@ -47,26 +44,6 @@ pub(crate) fn ago(then_unix: i64, now_unix: i64) -> String {
         () => format!("{} years", hours / 24 / 365),
     };
     format!("{text} ago")
-}
-
-/// Reads a date of an image config. `None` when there is none, or nothing that RFC 3339 knows.
-pub(crate) fn unix_seconds(date: &str) -> Option<i64> {
-    OffsetDateTime::parse(date, &Rfc3339)
-        .ok()
-        .map(OffsetDateTime::unix_timestamp)
-}
-
-/// Returns a time as RFC 3339 in UTC.
-pub(crate) fn date(unix: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(unix)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
-}
-
-/// Returns the time now, in seconds since the Unix epoch.
-pub(crate) fn now_unix() -> i64 {
-    OffsetDateTime::now_utc().unix_timestamp()
 }
 
 #[cfg(test)]
@@ -118,13 +95,5 @@ mod tests {
                 "{seconds}"
             );
         }
-    }
-
-    #[test]
-    fn dates_are_read_and_written() {
-        assert_eq!(unix_seconds("1970-01-01T00:00:07Z"), Some(7));
-        assert_eq!(unix_seconds("1970-01-01T01:00:07.5+01:00"), Some(7));
-        assert_eq!(unix_seconds(""), None);
-        assert_eq!(date(7), "1970-01-01T00:00:07Z");
     }
 }

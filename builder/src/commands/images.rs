@@ -4,9 +4,9 @@ use cache::Store;
 use serde_json::{Map, Value};
 
 use super::human;
-use super::stored::{self, StoredImage};
 use super::table::Format;
 use crate::cli::ImagesArgs;
+use crate::image::{self, StoredImage};
 use crate::registry::Reference;
 use crate::report::Failure;
 
@@ -29,7 +29,7 @@ pub(crate) fn images(args: &ImagesArgs, store: &Store, now_unix: i64) -> Result<
         .iter()
         .map(|text| Filter::parse(text))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut images = stored::all(store)?;
+    let mut images = image::all(store)?;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_unix()));
     let mut rows = Vec::new();
     for image in &images {

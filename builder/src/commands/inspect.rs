@@ -4,10 +4,10 @@ use cache::Store;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::human;
-use super::stored::{self, StoredImage};
 use super::template::Template;
 use crate::cli::InspectArgs;
+use crate::clock;
+use crate::image::{self, StoredImage};
 use crate::report::Failure;
 
 /// Fields that docker's JSON always has in `Config`, with what they are when the image doesn't say.
@@ -31,7 +31,7 @@ pub(crate) fn inspect(args: &InspectArgs, store: &Store) -> Result<String, Failu
     };
     let mut facts = Vec::new();
     for word in &args.images {
-        facts.push(of_image(store, &stored::find(store, word)?)?);
+        facts.push(of_image(store, &image::find(store, word)?)?);
     }
     match (template, args.format.as_deref()) {
         (Some(template), _) => facts
@@ -44,7 +44,7 @@ pub(crate) fn inspect(args: &InspectArgs, store: &Store) -> Result<String, Failu
 }
 
 fn of_image(store: &Store, image: &StoredImage) -> Result<Value, Failure> {
-    let tags: Vec<String> = image.names().map(stored::familiar).collect();
+    let tags: Vec<String> = image.names().map(image::familiar).collect();
     let tagged_unix = image.rows.iter().map(|row| row.created_unix).max().unwrap_or(0);
     let mut facts = json!({
         "Id": image.id,
@@ -59,7 +59,7 @@ fn of_image(store: &Store, image: &StoredImage) -> Result<Value, Failure> {
         "Size": image.size_bytes(store)?,
         "Config": config(image),
         "RootFS": { "Type": "layers", "Layers": image.layers()? },
-        "Metadata": { "LastTagTime": human::date(tagged_unix) },
+        "Metadata": { "LastTagTime": clock::rfc3339(tagged_unix) },
     });
     if image.text("variant").is_empty()
         && let Some(facts) = facts.as_object_mut()

@@ -4,10 +4,10 @@ use std::io;
 
 use cache::Store;
 
-use super::stored::familiar;
 use crate::archive::{self, Input};
 use crate::cli::LoadArgs;
 use crate::failure;
+use crate::image::familiar;
 use crate::options::host_platform;
 use crate::report::Failure;
 

@@ -1,5 +1,5 @@
 //! One file per command. A command takes its arguments and an open store and returns what belongs on stdout as text;
-//! it prints nothing itself. Shared looks (tables, sizes, templates) and the lookup of images are files of their own.
+//! it prints nothing itself. Shared looks (tables, sizes, templates) are files of their own.
 
 pub(crate) mod build;
 pub(crate) mod container;
@@ -11,7 +11,6 @@ pub(crate) mod load;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
-pub(crate) mod stored;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;

@@ -6,8 +6,8 @@
 use cache::Store;
 use cache::index::ImageName;
 
-use super::stored::{self, familiar};
 use crate::cli::RmiArgs;
+use crate::image::{self, familiar};
 use crate::report::{Failure, Kind};
 
 /// What came of removing several images: each is tried, whatever happens to the others.
@@ -32,11 +32,11 @@ pub(crate) fn rmi(args: &RmiArgs, store: &Store) -> Outcome {
 }
 
 fn remove(store: &Store, word: &str, args: &RmiArgs) -> Result<String, Failure> {
-    let found = match stored::look_up(store, word) {
+    let found = match image::look_up(store, word) {
         Err(failure) if args.force && failure.kind() == Kind::Build => return Ok(String::new()),
         other => other?,
     };
-    let rows = stored::rows_of(store, &found.id)?;
+    let rows = image::rows_of(store, &found.id)?;
     let named = rows.iter().filter(|row| row.name != found.id.to_string()).count();
     if found.name.is_none() && named > 1 && !args.force {
         return Err(Failure::build(format!("image {word} has {named} names"))

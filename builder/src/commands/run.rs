@@ -5,8 +5,8 @@
 use serde_json::Value;
 use solver::op::Network;
 
-use super::stored::StoredImage;
 use crate::cli::RunArgs;
+use crate::image::StoredImage;
 use crate::options::Environment;
 use crate::report::Failure;
 

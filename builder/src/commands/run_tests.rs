@@ -13,6 +13,7 @@ fn settle(argv: &str, config: Value) -> Result<Process, Failure> {
         panic!("not a run: {argv}");
     };
     let image = StoredImage {
+        config_bytes: Vec::new(),
         id: Digest::from_bytes([0xab; 32]),
         rows: Vec::new(),
         config: json!({ "config": config }),

@@ -3,7 +3,7 @@
 use cache::Store;
 
 use crate::cli::SaveArgs;
-use crate::export::{self, Destination};
+use crate::export::{self, Destination, ExportImage};
 use crate::image;
 use crate::report::{Failure, Kind};
 
@@ -11,7 +11,7 @@ use crate::report::{Failure, Kind};
 pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<(), Failure> {
     let mut images = Vec::new();
     for word in &args.images {
-        images.push(image::find(store, word).map_err(|error| Failure::of(Kind::Build, &error))?);
+        images.push(ExportImage::from_stored(image::find(store, word)?)?);
     }
     let dest = match args.output.clone().filter(|path| path.as_os_str() != "-") {
         Some(path) => Destination::File(path),

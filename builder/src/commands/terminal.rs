@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
-use crate::report::Failure;
+use crate::report::{self, Failure};
 use crate::sandbox::TerminalSize;
 
 /// What a container sees where there is no terminal to take the size of.
@@ -67,10 +67,14 @@ impl Terminal {
 }
 
 fn window() -> Option<Winsize> {
-    [io::stdout().as_fd(), io::stdin().as_fd(), io::stderr().as_fd()]
-        .into_iter()
-        .find_map(|fd| tcgetwinsize(fd).ok())
-        .filter(|size| size.ws_row > 0 && size.ws_col > 0)
+    [
+        report::stdout().as_fd(),
+        io::stdin().as_fd(),
+        report::stderr().as_fd(),
+    ]
+    .into_iter()
+    .find_map(|fd| tcgetwinsize(fd).ok())
+    .filter(|size| size.ws_row > 0 && size.ws_col > 0)
 }
 
 fn make_raw() -> rustix::io::Result<Termios> {
@@ -99,7 +103,7 @@ impl Connection {
         // Set once per container.
         let _ = master.set(fd);
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(std::thread::spawn(move || pass_on(from, io::stdout())));
+            Some(std::thread::spawn(move || pass_on(from, report::stdout())));
         if self.interactive {
             // Never joined: it waits for a key, and ends with the process.
             std::thread::spawn(move || pass_on(io::stdin(), to));

@@ -22,8 +22,9 @@ use cache::layers::LayersError;
 use cache::store::StoreError;
 use cache::{DiffId, Digest, Store};
 
-use crate::image::{self, LocalImage};
+use crate::image::{self, StoredImage};
 use crate::registry::{Descriptor, ImageError};
+use crate::report::Failure;
 pub(crate) use spec::{Compression, Destination, ImageOptions, Output};
 
 /// Says why an output could not be written.
@@ -107,13 +108,14 @@ pub(crate) struct ExportImage {
     pub(crate) names: Vec<String>,
 }
 
-impl From<&LocalImage> for ExportImage {
-    fn from(image: &LocalImage) -> Self {
-        Self {
-            config: image.config_bytes.clone(),
-            layers: image.layers.clone(),
-            names: image.names.clone(),
-        }
+impl ExportImage {
+    /// Takes an image of the store as it is.
+    pub(crate) fn from_stored(image: StoredImage) -> Result<Self, Failure> {
+        Ok(Self {
+            layers: image.layers()?,
+            names: image.names().map(str::to_owned).collect(),
+            config: image.config_bytes,
+        })
     }
 }
 
@@ -186,8 +188,7 @@ pub(crate) fn check(output: &Output) -> Result<(), ExportError> {
 }
 
 /// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once. Blocks.
-pub(crate) fn save(store: &Store, dest: &Destination, images: &[LocalImage]) -> Result<(), ExportError> {
-    let images: Vec<ExportImage> = images.iter().map(ExportImage::from).collect();
+pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) -> Result<(), ExportError> {
     let options = ImageOptions {
         names: Vec::new(),
         compression: Compression {
@@ -197,7 +198,7 @@ pub(crate) fn save(store: &Store, dest: &Destination, images: &[LocalImage]) -> 
         },
         oci_types: true,
     };
-    docker::archive(store, dest, &images, &options, None).map(|_| ())
+    docker::archive(store, dest, images, &options, None).map(|_| ())
 }
 
 #[cfg(test)]

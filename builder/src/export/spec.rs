@@ -141,11 +141,6 @@ impl Output {
         )
     }
 
-    /// Says whether this output is an image, so that the result's config matters.
-    pub(crate) fn is_image(&self) -> bool {
-        !matches!(self, Self::CacheOnly | Self::Tar { .. } | Self::Local { .. })
-    }
-
     /// Parses one `-o` value.
     pub(crate) fn parse(text: &str) -> Result<Self, SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());

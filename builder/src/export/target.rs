@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::report;
+
 use super::ExportError;
 use super::spec::Destination;
 
@@ -83,10 +85,10 @@ impl Drop for Target {
 
 fn stdout() -> Result<Target, ExportError> {
     let title = PathBuf::from("standard output");
-    if io::stdout().is_terminal() {
+    if report::stdout().is_terminal() {
         return Err(ExportError::Terminal);
     }
-    let fd = io::stdout()
+    let fd = report::stdout()
         .as_fd()
         .try_clone_to_owned()
         .map_err(|source| ExportError::destination(&title, source))?;

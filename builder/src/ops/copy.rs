@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 
 use cache::layer::{Meta, Timestamp, TreePath};
+use cache::tree::links::Step;
 use cache::tree::{Inode, Node, NodeKind, Selected, View};
 use solver::mode::ModeChange;
 use solver::op::{Copy, FileAction, FileOp, MetaChange};
 
-use super::draft::{Body, Draft, Found, Pending};
+use super::draft::{Body, Draft, Pending};
 use super::owner::{self, Owner};
 use super::{OpError, extract};
 
@@ -115,12 +116,13 @@ impl Copier<'_> {
         let change = self.change(&copy.change)?;
         self.links.clear();
         for selected in &source.selected {
-            if copy.unpack && matches!(selected.node.kind, NodeKind::File { .. }) {
-                if let Some(archive) = extract::open(source.tree, &selected.node, self.scratch)? {
-                    let dest = self.dest_dir(&copy.dest, &change)?;
-                    extract::apply(&mut self.draft, &archive, &dest, &change, self.stamp)?;
-                    continue;
-                }
+            if copy.unpack
+                && matches!(selected.node.kind, NodeKind::File { .. })
+                && let Some(archive) = extract::open(source.tree, &selected.node, self.scratch)?
+            {
+                let dest = self.dest_dir(&copy.dest, &change)?;
+                extract::apply(&mut self.draft, &archive, &dest, &change, self.stamp)?;
+                continue;
             }
             match selected.node.kind {
                 NodeKind::Dir => self.copy_dir(&copy.dest, source.tree, selected, &change)?,
@@ -136,7 +138,7 @@ impl Copier<'_> {
     fn write(&mut self, dest: &str, name: &str, data: &[u8], change: &MetaChange) -> Result<(), OpError> {
         let change = self.change(change)?;
         let target = self.file_target(dest, name.as_bytes(), &change)?;
-        if self.draft.find(&target) == Found::Dir {
+        if self.draft.find(&target) == Step::Dir {
             return Err(OpError::FileOverDirectory { path: target });
         }
         let owner = change.owner.unwrap_or_default();
@@ -163,7 +165,7 @@ impl Copier<'_> {
 
     fn make_dir(&mut self, path: &str, user: &str) -> Result<(), OpError> {
         let target = self.draft.resolve(&TreePath::clean(path.as_bytes()))?;
-        if self.draft.find(&target) == Found::Dir || target.is_root() {
+        if self.draft.find(&target) == Step::Dir || target.is_root() {
             return Ok(());
         }
         let owner = owner::of_user(user, self.draft.base())?;
@@ -180,7 +182,7 @@ impl Copier<'_> {
     /// Returns where a file called `name` goes, and makes what is missing above it.
     fn file_target(&mut self, dest: &str, name: &[u8], change: &Change) -> Result<TreePath, OpError> {
         let resolved = self.draft.resolve(&TreePath::clean(dest.as_bytes()))?;
-        let into = dest.ends_with('/') || resolved.is_root() || self.draft.find(&resolved) == Found::Dir;
+        let into = dest.ends_with('/') || resolved.is_root() || self.draft.find(&resolved) == Step::Dir;
         let target = if into { resolved.join(name) } else { resolved };
         let parent = target.parent().unwrap_or_default();
         self.draft.make_dirs(&parent, &change.made_dir(self.stamp))?;
@@ -191,10 +193,10 @@ impl Copier<'_> {
     fn dest_dir(&mut self, dest: &str, change: &Change) -> Result<TreePath, OpError> {
         let target = self.draft.resolve(&TreePath::clean(dest.as_bytes()))?;
         match self.draft.find(&target) {
-            Found::Dir => {}
+            Step::Dir => {}
             _ if target.is_root() => {}
-            Found::Missing => self.draft.make_dirs(&target, &change.made_dir(self.stamp))?,
-            Found::Symlink(_) | Found::Other => return Err(OpError::DirectoryOverFile { path: target }),
+            Step::Missing => self.draft.make_dirs(&target, &change.made_dir(self.stamp))?,
+            Step::Link(_) | Step::Other => return Err(OpError::DirectoryOverFile { path: target }),
         }
         Ok(target)
     }
@@ -235,11 +237,11 @@ impl Copier<'_> {
         change.apply(&mut meta, node.kind);
         if matches!(node.kind, NodeKind::Dir) {
             return match found {
-                Found::Dir => {
+                Step::Dir => {
                     self.draft.touch_dir(&target, |old| *old = meta);
                     Ok(())
                 }
-                Found::Missing => {
+                Step::Missing => {
                     self.draft.put(
                         target,
                         Pending {
@@ -249,10 +251,10 @@ impl Copier<'_> {
                     );
                     Ok(())
                 }
-                Found::Symlink(_) | Found::Other => Err(OpError::DirectoryOverFile { path: target }),
+                Step::Link(_) | Step::Other => Err(OpError::DirectoryOverFile { path: target }),
             };
         }
-        if found == Found::Dir {
+        if found == Step::Dir {
             return Err(OpError::FileOverDirectory { path: target });
         }
         let body = match self.links.get(&node.inode) {

@@ -6,12 +6,10 @@
 use std::collections::BTreeMap;
 
 use cache::layer::{Meta, TreePath};
+use cache::tree::links::{self, Step};
 use cache::tree::{Inode, NodeKind, View};
 
 use super::OpError;
-
-/// Symbolic links followed in one path before giving up, as in Linux (path_resolution(7)).
-const MAX_LINKS: usize = 40;
 
 /// One path that the layer will have.
 #[derive(Debug, Clone)]
@@ -55,15 +53,6 @@ pub(super) enum Body {
     Fifo,
 }
 
-/// What a path holds now: the base with the pending changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
-    Missing,
-    Dir,
-    Symlink(Vec<u8>),
-    Other,
-}
-
 /// The changes of one op.
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -85,22 +74,22 @@ impl Draft {
     }
 
     /// Says what is at `path`, following no link.
-    pub(super) fn find(&self, path: &TreePath) -> Found {
+    pub(super) fn find(&self, path: &TreePath) -> Step {
         if let Some(pending) = self.changes.get(path) {
             return match &pending.body {
-                Body::Dir { .. } => Found::Dir,
-                Body::Symlink(target) => Found::Symlink(target.clone()),
-                _ => Found::Other,
+                Body::Dir { .. } => Step::Dir,
+                Body::Symlink(target) => Step::Link(target.clone()),
+                _ => Step::Other,
             };
         }
         if self.is_hidden(path) {
-            return Found::Missing;
+            return Step::Missing;
         }
         match self.base.lookup(path).map(|node| node.kind) {
-            None => Found::Missing,
-            Some(NodeKind::Dir) => Found::Dir,
-            Some(NodeKind::Symlink(target)) => Found::Symlink(target.to_owned()),
-            Some(_) => Found::Other,
+            None => Step::Missing,
+            Some(NodeKind::Dir) => Step::Dir,
+            Some(NodeKind::Symlink(target)) => Step::Link(target.to_owned()),
+            Some(_) => Step::Other,
         }
     }
 
@@ -115,33 +104,7 @@ impl Draft {
 
     /// Follows every symbolic link of `path`, also the last and also dangling ones, inside the tree.
     pub(super) fn resolve(&self, path: &TreePath) -> Result<TreePath, OpError> {
-        let mut done = TreePath::root();
-        let mut rest: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut n_links = 0;
-        while let Some(name) = rest.pop() {
-            match &name[..] {
-                b"" | b"." => continue,
-                b".." => {
-                    done = done.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let next = done.join(&name);
-            let Found::Symlink(target) = self.find(&next) else {
-                done = next;
-                continue;
-            };
-            n_links += 1;
-            if n_links > MAX_LINKS {
-                return Err(OpError::LinkLoop { path: path.clone() });
-            }
-            if target.starts_with(b"/") {
-                done = TreePath::root();
-            }
-            rest.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
-        }
-        Ok(done)
+        Ok(links::follow(path, |path| self.find(path))?)
     }
 
     /// Makes the directory at the resolved `path` and its missing parents, with `meta`. Leaves existing ones alone.
@@ -150,9 +113,11 @@ impl Draft {
         let mut at = Some(path.clone());
         while let Some(dir) = at.filter(|dir| !dir.is_root()) {
             match self.find(&dir) {
-                Found::Dir => break,
-                Found::Missing => {}
-                Found::Symlink(_) | Found::Other => return Err(OpError::NotADirectory { path: dir }),
+                Step::Dir => break,
+                Step::Missing => {}
+                Step::Link(_) | Step::Other => {
+                    return Err(cache::tree::Error::NotDirectory { path: dir }.into());
+                }
             }
             at = dir.parent();
             above.push(dir);

@@ -12,7 +12,8 @@ use solver::op::Exec;
 use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
-use super::{OpError, Worker, blocking, owner, stacked};
+use super::{OpError, Worker, owner, stacked};
+use crate::runtime::blocking;
 use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, Upper};
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.

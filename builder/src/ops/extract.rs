@@ -7,11 +7,12 @@ use std::io::{Cursor, Read};
 
 use cache::incomplete::Incomplete;
 use cache::layer::{Entry, Kind, LayerFile, Limits, Meta, Timestamp, TreePath};
+use cache::tree::links::Step;
 use cache::tree::{Node, View};
 
 use super::OpError;
 use super::copy::{Change, body_of};
-use super::draft::{Body, Draft, Found, Pending};
+use super::draft::{Body, Draft, Pending};
 
 /// Size of a tar header: what decides whether a file is an archive.
 const HEADER_BYTES: usize = 512;
@@ -79,7 +80,7 @@ pub(super) fn apply(
             continue;
         };
         let target = place(draft, dest, target, &made)?;
-        if draft.find(&target) == Found::Missing {
+        if draft.find(&target) == Step::Missing {
             return Err(OpError::DanglingLink {
                 path: entry.path.clone(),
                 target,
@@ -109,12 +110,12 @@ fn put(
     if matches!(entry.kind, Kind::Dir { .. }) {
         let path = place(draft, dest, &entry.path, made)?;
         return match draft.find(&path) {
-            Found::Dir => {
+            Step::Dir => {
                 draft.touch_dir(&path, |old| *old = meta);
                 Ok(())
             }
             // A link to a directory stays what it is, as with tar: base images have `/lib -> usr/lib`.
-            Found::Symlink(_) if draft.find(&draft.resolve(&path)?) == Found::Dir => Ok(()),
+            Step::Link(_) if draft.find(&draft.resolve(&path)?) == Step::Dir => Ok(()),
             _ => {
                 draft.put(
                     path,

@@ -71,8 +71,8 @@ impl Lowers {
         choice.net
     }
 
-    /// Makes an empty directory in the scratch space.
-    pub(super) fn scratch_dir(&self) -> Result<File, OpError> {
+    /// Makes an empty directory in the scratch space, which goes with this process.
+    pub(crate) fn scratch_dir(&self) -> Result<File, OpError> {
         let make = || {
             let path = self.store.incomplete().path()?;
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;

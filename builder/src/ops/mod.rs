@@ -18,13 +18,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cache::layer::{Timestamp, TreePath};
+use cache::layer::TreePath;
 use cache::tree::{Selection, View};
 use cache::{DiffId, Store, TreeHash};
 use solver::op::{FileOp, Op, Source};
 use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
+use crate::clock;
 use crate::registry::{ImageError, Resolved, Transfer};
+use crate::runtime::blocking;
 use crate::sandbox::SandboxError;
 use crate::sandbox::user::UserError;
 use copy::CopySource;
@@ -49,10 +51,6 @@ pub(crate) enum OpError {
     DirectoryOverFile { path: TreePath },
     #[error("cannot replace to directory {path} with file")]
     FileOverDirectory { path: TreePath },
-    #[error("{path} is not a directory")]
-    NotADirectory { path: TreePath },
-    #[error("too many symbolic links in {path}")]
-    LinkLoop { path: TreePath },
     #[error(
         "the archive has {path}, whose name marks a deletion in image layers; such a file can't be in an image"
     )]
@@ -63,8 +61,6 @@ pub(crate) enum OpError {
     User { user: String, source: UserError },
     #[error("cannot write scratch space: {source}")]
     Scratch { source: io::Error },
-    #[error("{path} changed while it was read; build again when nothing writes to the context")]
-    Changed { path: TreePath },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -150,7 +146,7 @@ impl Worker {
                     InputView::Whole => None,
                 });
             }
-            let draft = copy::apply(&op, base, &sources, now(), store.incomplete())?;
+            let draft = copy::apply(&op, base, &sources, clock::now(), store.incomplete())?;
             pack::write(draft, &store)
         })
         .await?;
@@ -174,26 +170,6 @@ fn progress_of(reference: &str, transfer: Transfer) -> Event {
         current_bytes: transfer.done_bytes,
         total_bytes: Some(transfer.total_bytes),
         done: transfer.is_finished,
-    }
-}
-
-fn now() -> Timestamp {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-        nanos: now.subsec_nanos(),
-    }
-}
-
-/// Runs `work` on a blocking thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
-) -> Result<T, OpError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

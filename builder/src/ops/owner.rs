@@ -6,10 +6,7 @@ use cache::layer::TreePath;
 use cache::tree::{Error as TreeError, View};
 
 use super::OpError;
-use crate::sandbox::user::{self, Credentials};
-
-/// As BuildKit: a larger `/etc/passwd` is an attack, not a file of users.
-const LIMIT_BYTES: u64 = 10 << 20;
+use crate::sandbox::user::{self, Credentials, MAX_FILE_BYTES};
 
 /// A numeric owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +17,7 @@ pub(super) struct Owner {
 
 /// Returns who a `USER` is in `tree`. Without one it is root, whatever stands where the two files should be.
 pub(crate) fn credentials(user: &str, tree: &View) -> Result<Credentials, OpError> {
-    let read = |path: &[u8]| match tree.read_small(&TreePath::clean(path), LIMIT_BYTES) {
+    let read = |path: &[u8]| match tree.read_small(&TreePath::clean(path), MAX_FILE_BYTES) {
         Err(TreeError::NotFile { .. } | TreeError::TooLarge { .. } | TreeError::TooManyLinks { .. })
             if user.is_empty() =>
         {

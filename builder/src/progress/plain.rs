@@ -29,6 +29,8 @@ pub(crate) struct Plain<W> {
     /// Lines of steps that wait for their turn, oldest first.
     held: Vec<(usize, String)>,
     anything: bool,
+    /// Told at the end: in the middle they would interrupt a step, and be overlooked.
+    warnings: Vec<String>,
     part_told: Duration,
 }
 
@@ -41,6 +43,7 @@ impl<W: Write> Plain<W> {
             last_line: Duration::ZERO,
             held: Vec::new(),
             anything: false,
+            warnings: Vec::new(),
             part_told: Duration::ZERO,
         }
     }
@@ -148,7 +151,7 @@ impl<W: Write> Display for Plain<W> {
                 }
             }
             Update::Ended(place) => self.end(*place, steps, now),
-            Update::Warning(text) => self.write(&format!("WARN: {text}\n")),
+            Update::Warning(text) => self.warnings.push(format!("warning: {text}\n")),
         }
     }
 
@@ -162,6 +165,13 @@ impl<W: Write> Display for Plain<W> {
         while !self.held.is_empty() {
             self.next_turn(steps, now);
         }
+        let has_failed = |step: &Step| matches!(step.state, State::Failed(_) | State::Cancelled);
+        let more_follows = !self.warnings.is_empty() || steps.all().iter().any(has_failed);
+        if self.anything && more_follows {
+            self.warnings.insert(0, "\n".to_owned());
+        }
+        let warnings = std::mem::take(&mut self.warnings).concat();
+        self.write(&warnings);
     }
 }
 

@@ -167,12 +167,13 @@ fn the_log_format_is_buildkits() {
 
     #4 [3/3] COPY . .
     #4 0.430 a file
-    WARN: careful now
     #4 ERROR: exit code 2
 
     #5 RUN later
     #5 why: its cached result was removed
     #5 CANCELED
+
+    warning: careful now
     "##);
 }
 

@@ -96,6 +96,10 @@ impl<W: Write, S: Fn() -> Size> Tty<W, S> {
         if up > 0 {
             out.push_str(&format!("\r\u{1b}[{up}A"));
         }
+        if last {
+            // Warnings are printed whole, and wrap: what is below must be gone before, not after.
+            out.push_str("\u{1b}[J");
+        }
         out.push_str(&body);
         out.push_str("\u{1b}[J");
         self.drawn = lines.iter().map(|line| width(&line.text)).collect();
@@ -141,7 +145,7 @@ impl<W: Write, S: Fn() -> Size> Display for Tty<W, S> {
         let mut lines = last_frame(steps, now, size.columns);
         for warning in &self.warnings {
             lines.push(Line {
-                text: format!("WARN: {warning}"),
+                text: format!("warning: {warning}"),
                 tone: Tone::Cancelled,
             });
         }

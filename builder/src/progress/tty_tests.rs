@@ -202,7 +202,7 @@ fn the_picture_is_redrawn_in_place_and_survives_a_narrower_window() {
      => CACHED [3/9] RUN step number 3 with a rather long comma 0.0s
      => [4/9] RUN step number 4 with a rather long command line 1.4s
      => ERROR [5/9] RUN step number 5 with a rather long comman 1.5s
-    WARN: careful
+    warning: careful
     "##);
 }
 

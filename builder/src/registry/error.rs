@@ -16,9 +16,6 @@ pub(crate) enum ImageError {
     /// The name.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// The platform's name.
-    #[error("invalid platform `{0}`: expected os/arch or os/arch/variant")]
-    Platform(String),
     /// The registry knows no such image.
     #[error("{reference}: not found in its registry")]
     NotFound {
@@ -109,12 +106,6 @@ pub(crate) enum ImageError {
         /// What is wrong with it.
         source: Box<LayersError>,
     },
-    /// The local image does not exist.
-    #[error("no such image: {0}")]
-    NoSuchImage(String),
-    /// Several images begin with these digits.
-    #[error("image ID `{0}` is ambiguous: give more digits")]
-    Ambiguous(String),
     /// The file or directory is not an image archive.
     #[error("{path} is not an image archive: {why}")]
     NotAnArchive {

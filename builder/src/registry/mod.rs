@@ -7,6 +7,7 @@ mod auth;
 mod client;
 mod error;
 #[cfg(test)]
+#[path = "tests/fixture.rs"]
 pub(crate) mod fixture;
 mod intake;
 mod manifest;
@@ -18,17 +19,18 @@ use std::sync::Arc;
 
 use cache::index::ImageName;
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 
 use crate::archive::{Source, layout};
-use crate::image;
+use crate::clock;
 use client::Ask;
 
 pub(crate) use client::Session;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
-pub(crate) use manifest::{Descriptor, Platform};
 pub(crate) use manifest::{
-    Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
+    Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts,
+    parse, select,
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
@@ -58,8 +60,6 @@ pub(crate) struct LayerSource {
 pub(crate) struct Resolved {
     /// The canonical name that was resolved.
     pub(crate) reference: String,
-    /// Digest of the manifest; `None` for an image that was built here.
-    pub(crate) manifest: Option<Digest>,
     /// The config, verbatim.
     pub(crate) config: Vec<u8>,
     /// Base layer first.
@@ -68,22 +68,21 @@ pub(crate) struct Resolved {
     pub(crate) origin: Origin,
 }
 
-/// Finds the image that `request` names for `platform` (`os/arch[/variant]`): in the store, unless `pull` asks for the
+/// Finds the image that `request` names for `platform`: in the store, unless `pull` asks for the
 /// newest, else in its registry. What was found in a registry has its name in the store from then on.
 pub(crate) async fn resolve(
     store: &Store,
     request: &str,
-    platform: &str,
+    platform: &Platform,
     pull: bool,
 ) -> Result<Resolved, ImageError> {
     let reference = Reference::parse(request)?;
-    let platform = Platform::parse(platform)?;
     let is_known = !pull || reference.digest().is_some();
-    if is_known && let Some(local) = resolve_local(store, &reference, &platform)? {
+    if is_known && let Some(local) = resolve_local(store, &reference, platform)? {
         return Ok(local);
     }
     let session = Session::new(&reference)?;
-    resolve_remote(store, session, &platform).await
+    resolve_remote(store, session, platform).await
 }
 
 /// Finds an image in a directory that holds an OCI layout. `reference` is a tag or `@digest`, or empty when there is
@@ -91,14 +90,12 @@ pub(crate) async fn resolve(
 pub(crate) async fn resolve_layout(
     dir: &Path,
     reference: &str,
-    platform: &str,
+    platform: &Platform,
 ) -> Result<Resolved, ImageError> {
-    let platform = Platform::parse(platform)?;
     let source = Source::directory(dir)?;
-    let found = layout::find(&source, reference, &platform)?;
+    let found = layout::find(&source, reference, platform)?;
     assemble(
         format!("{}:{reference}", dir.display()),
-        Some(found.manifest_digest),
         &found.manifest,
         found.config,
         Origin::OciLayout(dir.to_owned()),
@@ -140,7 +137,7 @@ fn resolve_local(
         Origin::Registry(Arc::new(Session::new(reference)?))
     };
     match manifest {
-        Some(manifest) => assemble(name, image.manifest, &manifest, config, origin).map(Some),
+        Some(manifest) => assemble(name, &manifest, config, origin).map(Some),
         None if is_complete => {
             let layers = facts.diff_ids.into_iter();
             let layers = layers
@@ -148,7 +145,6 @@ fn resolve_local(
                 .collect();
             Ok(Some(Resolved {
                 reference: name,
-                manifest: None,
                 config,
                 layers,
                 origin,
@@ -182,7 +178,6 @@ async fn resolve_remote(
     };
     let resolved = assemble(
         reference.to_string(),
-        Some(manifest_digest),
         &manifest,
         config,
         Origin::Registry(Arc::new(session)),
@@ -193,7 +188,7 @@ async fn resolve_remote(
         name: resolved.reference.clone(),
         config: manifest.config.digest,
         manifest: Some(manifest_digest),
-        created_unix: image::now_unix(),
+        created_unix: clock::now_unix(),
     })?;
     Ok(resolved)
 }
@@ -255,7 +250,6 @@ fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), I
 /// Puts a checked manifest and config together: each layer's blob beside its diff ID.
 fn assemble(
     reference: String,
-    manifest_digest: Option<Digest>,
     manifest: &Manifest,
     config: Vec<u8>,
     origin: Origin,
@@ -263,7 +257,6 @@ fn assemble(
     let layers = pair(&reference, manifest, &config)?;
     Ok(Resolved {
         reference,
-        manifest: manifest_digest,
         config,
         layers,
         origin,

@@ -15,6 +15,7 @@ use super::error::ImageError;
 use super::intake::take_in;
 use super::{Descriptor, LayerSource, Origin, Resolved};
 use crate::archive::{Source, layout};
+use crate::runtime::blocking;
 
 /// Layers in flight. More would not be faster: two saturate what decompression can take.
 const N_PARALLEL: usize = 4;
@@ -66,7 +67,7 @@ async fn fetch(
     };
     let lock = {
         let (store, name) = (Arc::clone(store), format!("layer{}", layer.diff_id.hex()));
-        blocking(move || Ok(store.lock(&name)?)).await?
+        blocking(move || store.lock(&name)).await?
     };
     if !store.layers().contains(&layer.diff_id) {
         match &resolved.origin {
@@ -97,19 +98,6 @@ fn missing(resolved: &Resolved, layer: DiffId) -> ImageError {
     ImageError::MissingLayer {
         reference: resolved.reference.clone(),
         layer,
-    }
-}
-
-/// Runs what blocks on tokio's threads for that.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(ImageError::Setup(error.to_string())),
-        },
     }
 }
 

@@ -54,5 +54,5 @@ pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, enter_private_mounts, run};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::choose;
-pub(crate) use spec::{Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use upper::Upper;

@@ -68,6 +68,9 @@ pub(crate) struct Settings {
     pub(crate) terminal: Option<TerminalSize>,
 }
 
+/// Size of `/dev/shm` where nobody says, as with docker.
+pub(crate) const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+
 /// Size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TerminalSize {
@@ -94,7 +97,7 @@ impl Default for Settings {
             resolv_conf: String::new(),
             net: Net::None,
             scripts: BTreeMap::new(),
-            shm_size_bytes: 64 << 20,
+            shm_size_bytes: DEFAULT_SHM_BYTES,
             terminal: None,
         }
     }

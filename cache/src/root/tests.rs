@@ -1,3 +1,5 @@
+//! The operations on a host tree, and what must not lead out of it.
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 

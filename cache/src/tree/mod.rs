@@ -4,6 +4,7 @@ mod context;
 mod error;
 mod hash;
 mod ignore;
+pub mod links;
 mod memo;
 mod node;
 mod pattern;

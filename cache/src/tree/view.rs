@@ -9,12 +9,10 @@ use std::sync::Arc;
 
 use super::context::ContextTree;
 use super::error::Error;
+use super::links::{self, Step};
 use super::node::{Inode, Node, NodeKind, kind_of};
 use super::settle;
 use crate::layer::{Entry, Kind, LayerFile, Meta, Timestamp, TreePath};
-
-/// The kernel's limit (MAXSYMLINKS).
-pub(super) const MAX_LINKS: usize = 40;
 
 /// A layer as a view needs it.
 pub trait Part: Send + Sync + 'static {
@@ -187,7 +185,7 @@ impl View {
     fn link_target(&self, part: u32, entries: &[Entry], target: &TreePath) -> Option<Inode> {
         let mut target = target;
         // A link to a link is legal in tars; a chain longer than this is a loop.
-        for _ in 0..MAX_LINKS {
+        for _ in 0..links::MAX_LINKS {
             match position(entries, target.as_bytes()) {
                 Some(number) => match &entries[number].kind {
                     Kind::Hardlink(next) if next != target => target = next,
@@ -244,43 +242,17 @@ impl View {
     /// Fails at more than 40 links, and where the path leads through something that isn't a directory. A missing
     /// rest is no failure: it stays as written.
     pub fn resolve(&self, path: &TreePath) -> Result<Resolved<'_>, Error> {
-        let mut pending: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut at = TreePath::root();
-        let mut node = self.lookup(&at);
-        let mut n_links = 0;
-        while let Some(name) = pending.pop() {
-            if node.is_some_and(|node| !node.is_dir()) {
-                return Err(Error::NotDirectory { path: at });
-            }
-            if name == b".." {
-                at = at.parent().unwrap_or_default();
-                node = self.lookup(&at);
-                continue;
-            }
-            let next = at.join(&name);
-            node = self.lookup(&next);
-            let Some(Node {
-                kind: NodeKind::Symlink(target),
-                ..
-            }) = node
-            else {
-                at = next;
-                continue;
-            };
-            n_links += 1;
-            if n_links > MAX_LINKS {
-                return Err(Error::TooManyLinks { path: path.clone() });
-            }
-            if target.first() == Some(&b'/') {
-                at = TreePath::root();
-            }
-            node = self.lookup(&at);
-            let parts = target
-                .split(|&byte| byte == b'/')
-                .filter(|part| !part.is_empty() && *part != b".");
-            pending.extend(parts.rev().map(<[u8]>::to_vec));
-        }
-        Ok(Resolved { path: at, node })
+        let look = |path: &TreePath| match self.lookup(path).map(|node| node.kind) {
+            None => Step::Missing,
+            Some(NodeKind::Dir) => Step::Dir,
+            Some(NodeKind::Symlink(target)) => Step::Link(target.to_owned()),
+            Some(_) => Step::Other,
+        };
+        let path = links::follow(path, look)?;
+        Ok(Resolved {
+            node: self.lookup(&path),
+            path,
+        })
     }
 
     /// Returns the names in a directory with what they stand for, sorted; empty when there is no such directory.

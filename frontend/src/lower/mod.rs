@@ -22,7 +22,7 @@ use solver::graph::Graph;
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::options::{Build, ImageRequest, Lowered, Options, ResolvedImage};
+use crate::options::{Build, ImageRequest, Lowered, Needed, Options, ResolvedImage};
 
 /// Variables that the builder itself looks at, so that giving them is never a mistake.
 const PROXIES: [&str; 10] = [
@@ -72,7 +72,8 @@ fn lower_unsorted(
         if diagnostics.has_errors() {
             return Err(diagnostics);
         }
-        return Ok(Lowered::Need(plan.needs.into_iter().collect()));
+        let needed = |(request, span)| Needed { request, span };
+        return Ok(Lowered::Need(plan.needs.into_iter().map(needed).collect()));
     }
     let mut lowering = Lowering {
         dockerfile,

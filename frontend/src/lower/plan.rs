@@ -3,7 +3,7 @@
 //!
 //! A stage can only use stages before it, so the order of the file is an order to build in, and there are no cycles.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::ast::{Copy, Dockerfile, Instruction, Kind, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -12,6 +12,7 @@ use crate::lines::Text;
 use crate::options::{ImageKind, ImageRequest, NamedContext, Options, ResolvedImage};
 use crate::parse;
 use crate::platform::Platform;
+use crate::source::Span;
 
 /// Most triggers of one build: each stage runs those of its base again.
 const MAX_TRIGGERS: usize = 100_000;
@@ -48,7 +49,7 @@ pub(super) struct Plan {
     pub(super) stages: Vec<PlannedStage>,
     pub(super) target: usize,
     /// Images that have to be known before anything can be lowered.
-    pub(super) needs: BTreeSet<ImageRequest>,
+    pub(super) needs: BTreeMap<ImageRequest, Span>,
     /// Indexes of the stages of each name, in order.
     names: HashMap<String, Vec<usize>>,
 }
@@ -65,7 +66,7 @@ impl Plan {
         let mut plan = Self {
             stages: Vec::new(),
             target: 0,
-            needs: BTreeSet::new(),
+            needs: BTreeMap::new(),
             names: HashMap::new(),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
@@ -199,7 +200,8 @@ impl Plan {
                 .warnings
                 .drain(..)
                 .for_each(|warning| diagnostics.push(warning));
-            self.visit(&self.stages[index].base.clone(), &mut work, images);
+            let from = dockerfile.stages[index].base.span;
+            self.visit(&self.stages[index].base.clone(), from, &mut work, images);
             if matches!(self.stages[index].base, Origin::Stage(_)) {
                 self.stages[index].trigger_escape = dockerfile.directives.escape;
             }
@@ -219,26 +221,27 @@ impl Plan {
                     continue;
                 };
                 match self.copy_source(from, index, dockerfile, options) {
-                    Ok(origin) => origins.push(origin),
+                    Ok(origin) => origins.push((origin, from.span)),
                     Err(error) => diagnostics.push(error),
                 }
             }
             origins
                 .iter()
-                .for_each(|origin| self.visit(origin, &mut work, images));
+                .for_each(|(origin, span)| self.visit(origin, *span, &mut work, images));
         }
     }
 
     fn visit(
         &mut self,
         origin: &Origin,
+        span: Span,
         work: &mut Vec<usize>,
         images: &BTreeMap<ImageRequest, ResolvedImage>,
     ) {
         match origin {
             Origin::Stage(index) => work.push(*index),
             Origin::Image(request) if !images.contains_key(request) => {
-                self.needs.insert(request.clone());
+                self.needs.entry(request.clone()).or_insert(span);
             }
             _ => {}
         }

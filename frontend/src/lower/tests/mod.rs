@@ -15,7 +15,7 @@ use cache::DiffId;
 use solver::graph::InputView;
 use solver::op::{Exec, FileAction, FileOp, Network, Op, Source};
 
-use crate::options::{Build, ImageRequest, Lowered, NamedContext, Options, ResolvedImage};
+use crate::options::{Build, ImageRequest, Lowered, NamedContext, Needed, Options, ResolvedImage};
 use crate::{Diagnostics, ImageConfig, Platform, SourceText, lower, parse, render};
 
 fn options() -> Options {
@@ -69,7 +69,7 @@ fn lowered(text: &str, options: &Options) -> (Result<Box<Build>, Diagnostics>, V
             Ok(Lowered::Ready(build)) => return (Ok(build), asked),
             Ok(Lowered::Need(requests)) => {
                 assert!(!requests.is_empty());
-                for request in requests {
+                for Needed { request, .. } in requests {
                     asked.push(format!(
                         "{} {:?} {}",
                         request.reference, request.kind, request.platform
