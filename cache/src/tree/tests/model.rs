@@ -85,7 +85,7 @@ fn build(wishes: &[Wish], below: &State, next_mode: &mut u32) -> BTreeMap<TreePa
                 .is_some_and(|inode| !matches!(inode.kind, Kind::Dir { .. }));
             // Another name for a link could become a parent.
             let to_symlink = target.name() == Some(b"l");
-            if to_symlink || target == &wish.path || !own.unwrap_or(lower) {
+            if to_symlink || leads_to(&layer, target, &wish.path) || !own.unwrap_or(lower) {
                 continue;
             }
         }
@@ -123,6 +123,15 @@ fn build(wishes: &[Wish], below: &State, next_mode: &mut u32) -> BTreeMap<TreePa
         );
     }
     layer
+}
+
+/// Says whether `from`, followed through the hard links of a layer, ends at `to`: a link there would close a loop.
+fn leads_to(layer: &BTreeMap<TreePath, Entry>, from: &TreePath, to: &TreePath) -> bool {
+    let mut at = from;
+    while let Some(Kind::Hardlink(next)) = layer.get(at).map(|entry| &entry.kind) {
+        at = next;
+    }
+    at == to
 }
 
 /// Applies a layer the slow way.
