@@ -8,8 +8,8 @@ use cache::root::Root;
 use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed, ResolvedImage,
-    SourceText,
+    Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed, Request,
+    ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
@@ -116,7 +116,7 @@ impl Stops<'_> {
     /// Turns the AST into a graph, resolving the images that it asks for: once, or again where ONBUILD brings in more.
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<(Build, Vec<Arc<Resolved>>), Failure> {
         let options = frontend_options(self.options);
-        let mut known: BTreeMap<ImageRequest, ResolvedImage> = BTreeMap::new();
+        let mut known = Answers::default();
         let mut images = Vec::new();
         loop {
             let lowered = frontend::lower(dockerfile, &options, &known)
@@ -126,15 +126,14 @@ impl Stops<'_> {
                 Lowered::Need(needed) => needed,
             };
             let resolving = needed.iter().map(|needed| self.resolve(needed));
-            for (Needed { request, .. }, resolved) in
-                needed.iter().zip(futures_util::future::join_all(resolving).await)
-            {
+            let resolved = futures_util::future::join_all(resolving).await;
+            for (request, resolved) in images_of(&needed).zip(resolved) {
                 let resolved = Arc::new(resolved?);
                 let config = ImageConfig::parse(&resolved.config)
                     .map_err(|error| Failure::of(Kind::Machine, &error))?;
                 let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
                 let reference = resolved.reference.clone();
-                known.insert(
+                known.images.insert(
                     request.clone(),
                     ResolvedImage {
                         config,
@@ -149,6 +148,9 @@ impl Stops<'_> {
 
     async fn resolve(&self, needed: &Needed) -> Result<Resolved, Failure> {
         let Needed { request, span } = needed;
+        let Request::Image(request) = request else {
+            unreachable!("lowering asks for images only")
+        };
         match &request.kind {
             ImageKind::Registry => {
                 registry::resolve(
@@ -258,6 +260,14 @@ impl Stop {
     }
 }
 
+/// Returns the images among what is needed.
+fn images_of(needed: &[Needed]) -> impl Iterator<Item = &ImageRequest> {
+    needed.iter().filter_map(|needed| match &needed.request {
+        Request::Image(request) => Some(request),
+        _ => None,
+    })
+}
+
 /// Returns the directories among the named contexts.
 fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
     let directory = |(name, source): &(String, NamedSource)| match source {
@@ -301,9 +311,7 @@ fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
     for input in graph.ids().flat_map(|id| &graph.vertex(id).inputs) {
         if let Op::Source(Source::Local { name }) = &graph.vertex(input.vertex).op {
             wanted.entry(name.clone()).or_default().push(match &input.view {
-                InputView::Whole => Selection {
-                    patterns: vec!["/".to_owned()],
-                },
+                InputView::Whole => Selection::everything(),
                 InputView::Paths(selection) => selection.clone(),
             });
         }

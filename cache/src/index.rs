@@ -461,9 +461,7 @@ mod tests {
         let (old, new) = (record(1, "RUN", 10), record(2, "RUN", 20));
         index.put_record(&old).unwrap();
         index.put_record(&new).unwrap();
-        let selection = Selection {
-            patterns: vec!["src/*.rs".to_owned()],
-        };
+        let selection = Selection::of(vec!["src/*.rs".to_owned()]);
         index
             .put_tree_hash(&old.key, &selection, &TreeHash::from_bytes([7; 32]))
             .unwrap();

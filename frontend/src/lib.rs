@@ -26,7 +26,10 @@ pub use directive::Directives;
 pub use expand::ExpandError;
 pub use lines::Text;
 pub use lower::lower;
-pub use options::{Build, ImageKind, ImageRequest, Lowered, NamedContext, Needed, Options, ResolvedImage};
+pub use options::{
+    Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext, Needed, Options,
+    Request, ResolvedGit, ResolvedHttp, ResolvedImage,
+};
 pub use parse::heredoc::Heredoc;
 pub use parse::{MAX_SIZE_BYTES, parse};
 pub use platform::Platform;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cache::DiffId;
+use cache::{DiffId, Digest};
 use solver::graph::{Graph, VertexId};
 use solver::op::Network;
 
@@ -116,11 +116,73 @@ pub struct ResolvedImage {
     pub reference: String,
 }
 
-/// An image that lowering can't do without.
+/// A reference of a git repository that has to be known as a commit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GitRequest {
+    /// The repository's address.
+    pub remote: String,
+    /// Branch, tag, full reference or commit id as written; empty for the default branch.
+    pub reference: String,
+    /// The commit id, whole or its beginning, that it must turn out to be.
+    pub checksum: Option<String>,
+}
+
+/// The answer to a [`GitRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedGit {
+    /// The whole commit id, in lower-case hex.
+    pub commit: String,
+    /// The full reference that led there (`refs/heads/main`); empty for a commit id.
+    pub reference: String,
+    /// When the commit was made, in seconds since the epoch; known only where the commit was fetched to find out.
+    pub time: Option<i64>,
+}
+
+/// A file that has to be known by its content.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HttpRequest {
+    /// Its address.
+    pub url: String,
+    /// The digest that its content must have; with it, content that is stored needs no request.
+    pub checksum: Option<Digest>,
+}
+
+/// The answer to an [`HttpRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedHttp {
+    /// Digest of the content, which is a blob of the store now.
+    pub digest: Digest,
+    /// `Last-Modified`, in seconds since the epoch.
+    pub last_modified: Option<i64>,
+}
+
+/// Something outside that has to be known before the graph can be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Request {
+    /// An image's config and layers.
+    Image(ImageRequest),
+    /// A commit.
+    Git(GitRequest),
+    /// A file's digest.
+    Http(HttpRequest),
+}
+
+/// What is known of the outside: the answers to all requests so far.
+#[derive(Debug, Clone, Default)]
+pub struct Answers {
+    /// Images.
+    pub images: BTreeMap<ImageRequest, ResolvedImage>,
+    /// Commits.
+    pub git: BTreeMap<GitRequest, ResolvedGit>,
+    /// Files.
+    pub http: BTreeMap<HttpRequest, ResolvedHttp>,
+}
+
+/// Something that lowering can't do without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needed {
-    /// Which.
-    pub request: ImageRequest,
+    /// What.
+    pub request: Request,
     /// Where it is named first.
     pub span: Span,
 }
@@ -128,7 +190,7 @@ pub struct Needed {
 /// What lowering came to.
 #[derive(Debug)]
 pub enum Lowered {
-    /// These images are needed first; call again with them and all earlier ones.
+    /// These answers are needed first; call again with them and all earlier ones.
     Need(Vec<Needed>),
     /// The graph.
     Ready(Box<Build>),

@@ -54,7 +54,7 @@ impl Job {
 
 /// Does the work of vertices.
 ///
-/// It is asked for images (to make sure that their layers are here), for execs and for file ops; never for what needs
+/// It is asked for images (to make sure that their layers are here), remote sources, execs and file ops; never for what needs
 /// no work: scratch, local directories, merges.
 pub trait Executor: Send + Sync + 'static {
     /// Why a job failed.

@@ -205,9 +205,7 @@ mod tests {
         assert!(graph.vertex(a).label.ignore_cache);
 
         let on_a = graph.add(file(1), vec![whole(a)], Label::default());
-        let paths = InputView::Paths(Selection {
-            patterns: vec!["x".into()],
-        });
+        let paths = InputView::Paths(Selection::of(vec!["x".into()]));
         let of_a = graph.add(
             file(1),
             vec![Input {

@@ -9,7 +9,14 @@
 //! | `Source::Scratch`   | that it is scratch                                |                                  |
 //! | `Source::Image`     | layers                                            | reference                        |
 //! | `Source::Local`     | has no key, only hashes of what is selected of it | its name                         |
-//! | `Exec`              | args, env in order, cwd, user, network, hostname, extra hosts, scripts | `env_unkeyed` (proxies) |
+//! | `Source::Git`       | commit, subdir, keep_git_dir, submodules, mtime   | remote, reference                |
+//! | `Source::Http`      | digest, name, mtime                               | url                              |
+//! | `Exec`              | args, env in order, cwd, user, network, hostname, extra hosts, scripts, security, devices | `env_unkeyed` (proxies) |
+//! | `Mount::Bind`       | target, input, source, readonly                   |                                  |
+//! | `Mount::Cache`      | target, namespace, id, sharing, readonly, from, owner | content                      |
+//! | `Mount::Tmpfs`      | target, size, readonly                            |                                  |
+//! | `Mount::Secret`     | id, target, env, required, owner                  | value                            |
+//! | `Mount::Ssh`        | id, target, required, owner                       | what the agent holds             |
 //! | `FileOp`            | epoch, actions in order                           |                                  |
 //! | `FileAction::Copy`  | input, dest, owner, mode, unpack                  | patterns: see the input's view   |
 //! | `FileAction::Write` | dest, name, data, owner, mode                     |                                  |
@@ -28,10 +35,13 @@ use cache::{Component, Key, TreeHash};
 
 use crate::graph::{Graph, InputView, VertexId};
 use crate::mode::ModeChange;
-use crate::op::{Copy, Exec, FileAction, FileOp, MetaChange, Network, Op, Source};
+use crate::op::{
+    CacheMount, Copy, Device, Exec, FileAction, FileOp, FileOwner, Git, Http, MetaChange, Mount, Network, Op,
+    Security, Sharing, Source,
+};
 
 /// Changing it makes every record of older versions unreachable.
-const VERSION: &str = "ashlar key 1";
+const VERSION: &str = "ashlar key 2";
 
 /// Values longer than this are kept as a hash in components.
 const SHOWN_BYTES: usize = 160;
@@ -136,6 +146,8 @@ fn parts(graph: &Graph, id: VertexId, seen: &[Seen]) -> Option<Parts> {
                     .collect::<Vec<u8>>(),
             );
         }
+        Op::Source(Source::Git(git)) => git_parts(git, &mut parts),
+        Op::Source(Source::Http(http)) => http_parts(http, &mut parts),
         Op::Exec(exec) => exec_parts(exec, &mut parts),
         Op::File(file) => file_parts(file, &mut parts),
         Op::Merge => parts.add("op", "merge"),
@@ -162,6 +174,39 @@ fn input_name(graph: &Graph, place: usize, input: VertexId, view: &InputView) ->
     format!("input {place} {sort}")
 }
 
+fn git_parts(git: &Git, parts: &mut Parts) {
+    let Git {
+        remote: _,
+        reference: _,
+        commit,
+        subdir,
+        keep_git_dir,
+        submodules,
+        mtime,
+    } = git;
+    parts.add("op", "git");
+    parts.add("commit", commit);
+    parts.add("subdir", subdir);
+    parts.add("keep git dir", keep_git_dir.to_string());
+    parts.add("submodules", submodules.to_string());
+    if let Some(mtime) = mtime {
+        parts.add("mtime", mtime.to_string());
+    }
+}
+
+fn http_parts(http: &Http, parts: &mut Parts) {
+    let Http {
+        url: _,
+        digest,
+        name,
+        mtime,
+    } = http;
+    parts.add("op", "http");
+    parts.add("digest", digest.to_string());
+    parts.add("name", name);
+    parts.add("mtime", mtime.to_string());
+}
+
 fn exec_parts(exec: &Exec, parts: &mut Parts) {
     let Exec {
         args,
@@ -173,6 +218,9 @@ fn exec_parts(exec: &Exec, parts: &mut Parts) {
         hostname,
         extra_hosts,
         scripts,
+        mounts,
+        security,
+        devices,
     } = exec;
     parts.add("op", "exec");
     parts.add_list("args", args);
@@ -195,6 +243,111 @@ fn exec_parts(exec: &Exec, parts: &mut Parts) {
     for (path, content) in scripts {
         parts.add(format!("script {path}"), content);
     }
+    let security = match security {
+        Security::Sandbox => "sandbox",
+        Security::Insecure => "insecure",
+    };
+    parts.add("security", security);
+    for Device { name, required } in devices {
+        parts.add(format!("device {name}"), required.to_string());
+    }
+    for (place, mount) in mounts.iter().enumerate() {
+        mount_parts(mount, &|field| format!("mount {place} {field}"), parts);
+    }
+}
+
+fn mount_parts(mount: &Mount, name: &dyn Fn(&str) -> String, parts: &mut Parts) {
+    match mount {
+        Mount::Bind {
+            target,
+            input,
+            source,
+            readonly,
+        } => {
+            parts.add(name("type"), "bind");
+            parts.add(name("target"), target);
+            parts.add(name("input"), input.to_string());
+            parts.add(name("source"), source);
+            parts.add(name("readonly"), readonly.to_string());
+        }
+        Mount::Cache(cache) => cache_mount_parts(cache, name, parts),
+        Mount::Tmpfs {
+            target,
+            size_bytes,
+            readonly,
+        } => {
+            parts.add(name("type"), "tmpfs");
+            parts.add(name("target"), target);
+            if let Some(size_bytes) = size_bytes {
+                parts.add(name("size"), size_bytes.to_string());
+            }
+            parts.add(name("readonly"), readonly.to_string());
+        }
+        Mount::Secret {
+            id,
+            target,
+            env,
+            required,
+            owner,
+        } => {
+            parts.add(name("type"), "secret");
+            parts.add(name("id"), id);
+            if let Some(target) = target {
+                parts.add(name("target"), target);
+            }
+            if let Some(env) = env {
+                parts.add(name("env"), env);
+            }
+            parts.add(name("required"), required.to_string());
+            owner_parts(owner, name, parts);
+        }
+        Mount::Ssh {
+            id,
+            target,
+            required,
+            owner,
+        } => {
+            parts.add(name("type"), "ssh");
+            parts.add(name("id"), id);
+            parts.add(name("target"), target);
+            parts.add(name("required"), required.to_string());
+            owner_parts(owner, name, parts);
+        }
+    }
+}
+
+fn cache_mount_parts(cache: &CacheMount, name: &dyn Fn(&str) -> String, parts: &mut Parts) {
+    let CacheMount {
+        target,
+        id,
+        namespace,
+        sharing,
+        readonly,
+        from,
+        owner,
+    } = cache;
+    parts.add(name("type"), "cache");
+    parts.add(name("target"), target);
+    parts.add(name("namespace"), namespace);
+    parts.add(name("id"), id);
+    let sharing = match sharing {
+        Sharing::Shared => "shared",
+        Sharing::Private => "private",
+        Sharing::Locked => "locked",
+    };
+    parts.add(name("sharing"), sharing);
+    parts.add(name("readonly"), readonly.to_string());
+    if let Some((input, source)) = from {
+        parts.add(name("from"), input.to_string());
+        parts.add(name("source"), source);
+    }
+    owner_parts(owner, name, parts);
+}
+
+fn owner_parts(owner: &FileOwner, name: &dyn Fn(&str) -> String, parts: &mut Parts) {
+    let FileOwner { mode, uid, gid } = owner;
+    parts.add(name("mode"), format!("{mode:04o}"));
+    parts.add(name("owner"), format!("{uid}:{gid}"));
 }
 
 fn file_parts(file: &FileOp, parts: &mut Parts) {

@@ -79,13 +79,6 @@ pub(crate) fn is_given(op: &Op) -> bool {
     matches!(op, Op::Source(Source::Scratch | Source::Local { .. }))
 }
 
-/// Returns the selection that stands for everything.
-pub(crate) fn everything() -> Selection {
-    Selection {
-        patterns: vec!["/".to_owned()],
-    }
-}
-
 /// Returns which vertices the targets depend on, themselves included.
 pub(crate) fn reachable(graph: &Graph, targets: &[VertexId]) -> Vec<bool> {
     let mut reachable = vec![false; graph.len()];
@@ -120,7 +113,7 @@ pub fn local_selections(graph: &Graph, targets: &[VertexId]) -> Vec<(VertexId, S
 /// Returns what an input selects of a tree that has no key.
 pub(crate) fn selection(input: &Input) -> Selection {
     match &input.view {
-        InputView::Whole => everything(),
+        InputView::Whole => Selection::everything(),
         InputView::Paths(selection) => selection.clone(),
     }
 }

@@ -96,7 +96,9 @@ pub(crate) fn trivial(graph: &Graph, id: VertexId, inputs: &[JobInput]) -> Optio
                 .collect();
             Some(Snapshot::Layers(stacks?.concat().into()))
         }
-        Op::Source(Source::Image { .. }) | Op::Exec(_) | Op::File(_) => None,
+        Op::Source(Source::Image { .. } | Source::Git(_) | Source::Http(_)) | Op::Exec(_) | Op::File(_) => {
+            None
+        }
     }
 }
 

@@ -184,6 +184,9 @@ impl Executor for Worker {
             }
             Op::File(op) => self.file(op, &job).await,
             Op::Exec(op) => exec::execute(self, op, &job).await,
+            Op::Source(Source::Git(_) | Source::Http(_)) => {
+                unreachable!("lowering asks for no remote source")
+            }
             Op::Source(Source::Scratch | Source::Local { .. }) | Op::Merge => {
                 unreachable!("the solver answers what needs no work itself")
             }

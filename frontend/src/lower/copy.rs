@@ -69,7 +69,7 @@ pub(super) fn lower(
         let patterns = sources.iter().map(|source| clean(source)).collect();
         inputs.push(Input {
             vertex,
-            view: InputView::Paths(Selection { patterns }),
+            view: InputView::Paths(Selection::of(patterns)),
         });
         let unpack = copy.unpack.unwrap_or(flavour == Flavour::Add);
         let (dest, change) = (dest.clone(), change.clone());

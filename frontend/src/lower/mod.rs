@@ -15,14 +15,14 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use solver::graph::Graph;
 
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::options::{Build, ImageRequest, Lowered, Needed, Options, ResolvedImage};
+use crate::options::{Answers, Build, Lowered, Needed, Options};
 
 /// Variables that the builder itself looks at, so that giving them is never a mistake.
 const PROXIES: [&str; 10] = [
@@ -38,16 +38,12 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
-/// Turns a Dockerfile into a graph, or says which images have to be known for that.
+/// Turns a Dockerfile into a graph, or says what has to be known for that.
 ///
-/// `images` must hold the answers to all earlier requests; normally one round is enough, triggers of base images
+/// `answers` must hold the answers to all earlier requests; normally one round is enough, triggers of base images
 /// may ask for another. Errors come with the warnings found before them.
-pub fn lower(
-    dockerfile: &Dockerfile,
-    options: &Options,
-    images: &BTreeMap<ImageRequest, ResolvedImage>,
-) -> Result<Lowered, Diagnostics> {
-    lower_unsorted(dockerfile, options, images).map_err(|mut diagnostics| {
+pub fn lower(dockerfile: &Dockerfile, options: &Options, answers: &Answers) -> Result<Lowered, Diagnostics> {
+    lower_unsorted(dockerfile, options, answers).map_err(|mut diagnostics| {
         diagnostics.sort();
         diagnostics
     })
@@ -56,14 +52,14 @@ pub fn lower(
 fn lower_unsorted(
     dockerfile: &Dockerfile,
     options: &Options,
-    images: &BTreeMap<ImageRequest, ResolvedImage>,
+    answers: &Answers,
 ) -> Result<Lowered, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let check = effective_check(dockerfile, options, &mut diagnostics);
     refuse_foreign_syntax(dockerfile, options, &mut diagnostics);
     let globals = globals::evaluate(dockerfile, options, &mut diagnostics);
     let epoch = globals::epoch(dockerfile, options, &globals, &mut diagnostics);
-    let plan = plan::Plan::new(dockerfile, options, &globals, images, &mut diagnostics);
+    let plan = plan::Plan::new(dockerfile, options, &globals, answers, &mut diagnostics);
     let Some(plan) = plan else {
         return Err(diagnostics);
     };
@@ -78,7 +74,7 @@ fn lower_unsorted(
     let mut lowering = Lowering {
         dockerfile,
         options,
-        images,
+        answers,
         globals,
         epoch,
         graph: Graph::new(),
@@ -117,7 +113,7 @@ fn lower_unsorted(
 struct Lowering<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a Options,
-    images: &'a BTreeMap<ImageRequest, ResolvedImage>,
+    answers: &'a Answers,
     globals: crate::expand::Variables,
     epoch: Option<i64>,
     graph: Graph,

@@ -9,7 +9,7 @@ use crate::ast::{Copy, Dockerfile, Instruction, Kind, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
 use crate::lines::Text;
-use crate::options::{ImageKind, ImageRequest, NamedContext, Options, ResolvedImage};
+use crate::options::{Answers, ImageKind, ImageRequest, NamedContext, Options, Request};
 use crate::parse;
 use crate::platform::Platform;
 use crate::source::Span;
@@ -48,8 +48,8 @@ pub(super) struct PlannedStage {
 pub(super) struct Plan {
     pub(super) stages: Vec<PlannedStage>,
     pub(super) target: usize,
-    /// Images that have to be known before anything can be lowered.
-    pub(super) needs: BTreeMap<ImageRequest, Span>,
+    /// What has to be known before anything can be lowered.
+    pub(super) needs: BTreeMap<Request, Span>,
     /// Indexes of the stages of each name, in order.
     names: HashMap<String, Vec<usize>>,
 }
@@ -60,7 +60,7 @@ impl Plan {
         dockerfile: &Dockerfile,
         options: &Options,
         globals: &Variables,
-        images: &BTreeMap<ImageRequest, ResolvedImage>,
+        answers: &Answers,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
         let mut plan = Self {
@@ -88,7 +88,7 @@ impl Plan {
                 return None;
             }
         };
-        plan.reach(dockerfile, options, images, diagnostics);
+        plan.reach(dockerfile, options, answers, diagnostics);
         Some(plan)
     }
 
@@ -187,7 +187,7 @@ impl Plan {
         &mut self,
         dockerfile: &Dockerfile,
         options: &Options,
-        images: &BTreeMap<ImageRequest, ResolvedImage>,
+        answers: &Answers,
         diagnostics: &mut Diagnostics,
     ) {
         let mut work = vec![self.target];
@@ -201,11 +201,11 @@ impl Plan {
                 .drain(..)
                 .for_each(|warning| diagnostics.push(warning));
             let from = dockerfile.stages[index].base.span;
-            self.visit(&self.stages[index].base.clone(), from, &mut work, images);
+            self.visit(&self.stages[index].base.clone(), from, &mut work, answers);
             if matches!(self.stages[index].base, Origin::Stage(_)) {
                 self.stages[index].trigger_escape = dockerfile.directives.escape;
             }
-            let triggers = self.find_triggers(index, dockerfile, images, diagnostics);
+            let triggers = self.find_triggers(index, dockerfile, answers, diagnostics);
             n_triggers += triggers.len();
             if n_triggers > MAX_TRIGGERS {
                 let message = format!("more than {MAX_TRIGGERS} ONBUILD triggers would run");
@@ -227,21 +227,15 @@ impl Plan {
             }
             origins
                 .iter()
-                .for_each(|(origin, span)| self.visit(origin, *span, &mut work, images));
+                .for_each(|(origin, span)| self.visit(origin, *span, &mut work, answers));
         }
     }
 
-    fn visit(
-        &mut self,
-        origin: &Origin,
-        span: Span,
-        work: &mut Vec<usize>,
-        images: &BTreeMap<ImageRequest, ResolvedImage>,
-    ) {
+    fn visit(&mut self, origin: &Origin, span: Span, work: &mut Vec<usize>, answers: &Answers) {
         match origin {
             Origin::Stage(index) => work.push(*index),
-            Origin::Image(request) if !images.contains_key(request) => {
-                self.needs.entry(request.clone()).or_insert(span);
+            Origin::Image(request) if !answers.images.contains_key(request) => {
+                self.needs.entry(Request::Image(request.clone())).or_insert(span);
             }
             _ => {}
         }
@@ -266,13 +260,13 @@ impl Plan {
         &self,
         index: usize,
         dockerfile: &Dockerfile,
-        images: &BTreeMap<ImageRequest, ResolvedImage>,
+        answers: &Answers,
         diagnostics: &mut Diagnostics,
     ) -> Vec<Instruction> {
         let span = dockerfile.stages[index].span;
         let texts: Vec<&str> = match &self.stages[index].base {
             Origin::Image(request) => {
-                let image = images.get(request);
+                let image = answers.images.get(request);
                 let texts =
                     image.map(|image| image.config.config.on_build.iter().map(String::as_str).collect());
                 texts.unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use solver::op::{Exec, Network, Op};
+use solver::op::{Exec, Network, Op, Security};
 
 use super::PROXIES;
 use super::history;
@@ -67,6 +67,9 @@ pub(super) fn lower(
             .to_owned(),
         extra_hosts: options.extra_hosts.clone(),
         scripts,
+        mounts: Vec::new(),
+        security: Security::Sandbox,
+        devices: Vec::new(),
     };
     let label = current.label(instruction, &name);
     current.step(Op::Exec(exec), Vec::new(), label);

@@ -207,7 +207,7 @@ fn start(
 ) -> State {
     let (mut config, reference) = match origin {
         Origin::Image(request) => {
-            let image = &lowering.images[request];
+            let image = &lowering.answers.images[request];
             (
                 ImageConfig {
                     created: None,
@@ -269,9 +269,6 @@ fn start(
 fn directory_base(lowering: &mut Lowering<'_>, origin: &Origin, label: Label) -> VertexId {
     let files = source(lowering, origin, Label::default());
     let scratch = source(lowering, &Origin::Scratch, Label::default());
-    let everything = Selection {
-        patterns: vec!["/".to_owned()],
-    };
     let copy = op::Copy {
         input: 1,
         dest: "/".to_owned(),
@@ -289,7 +286,7 @@ fn directory_base(lowering: &mut Lowering<'_>, origin: &Origin, label: Label) ->
         },
         Input {
             vertex: files,
-            view: InputView::Paths(everything),
+            view: InputView::Paths(Selection::everything()),
         },
     ];
     lowering.graph.add(op, inputs, label)
@@ -300,7 +297,7 @@ fn source(lowering: &mut Lowering<'_>, origin: &Origin, label: Label) -> VertexI
     let (source, label) = match origin {
         Origin::Scratch => (Source::Scratch, label),
         Origin::Image(request) => {
-            let image = &lowering.images[request];
+            let image = &lowering.answers.images[request];
             (
                 Source::Image {
                     layers: image.layers.clone(),
@@ -368,7 +365,7 @@ impl Current<'_, '_> {
     /// Adds a tree from outside that isn't the stage's base.
     pub(super) fn source(&mut self, origin: &Origin) -> VertexId {
         let name = match origin {
-            Origin::Image(request) => format!("FROM {}", self.lowering.images[request].reference),
+            Origin::Image(request) => format!("FROM {}", self.lowering.answers.images[request].reference),
             _ => "scratch".to_owned(),
         };
         let label = Label {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use cache::tree::Selection;
 use cache::{DiffId, Key, Record, TreeHash};
-use solver::op::{Copy, Exec, FileAction, FileOp, MetaChange, Network, Op, Source};
+use solver::op::{Copy, Exec, FileAction, FileOp, MetaChange, Network, Op, Security, Source};
 use solver::{
     Cancel, Events, Executor, Graph, Index, IndexError, Input, InputView, Job, Label, Options, Outcome,
     Snapshot, SolveError, VertexId,
@@ -266,7 +266,7 @@ pub(crate) fn paths(vertex: VertexId, patterns: &[&str]) -> Input {
     let patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
     Input {
         vertex,
-        view: InputView::Paths(Selection { patterns }),
+        view: InputView::Paths(Selection::of(patterns)),
     }
 }
 
@@ -289,6 +289,9 @@ pub(crate) fn exec_op(args: &[&str]) -> Op {
         hostname: String::new(),
         extra_hosts: vec![],
         scripts: BTreeMap::new(),
+        mounts: Vec::new(),
+        security: Security::Sandbox,
+        devices: Vec::new(),
     })
 }
 

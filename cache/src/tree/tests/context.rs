@@ -25,9 +25,7 @@ fn put(dir: &Path, name: &str, content: &str) {
 }
 
 fn selection(patterns: &[&str]) -> Selection {
-    Selection {
-        patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
-    }
+    Selection::of(patterns.iter().map(|&pattern| pattern.to_owned()).collect())
 }
 
 fn scan(dir: &Path, ignore: &[&str], wanted: &[&str]) -> Arc<ContextTree> {

@@ -21,9 +21,7 @@ const TREE: &str = "
 ";
 
 fn selection(patterns: &[&str]) -> Selection {
-    Selection {
-        patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
-    }
+    Selection::of(patterns.iter().map(|&pattern| pattern.to_owned()).collect())
 }
 
 fn names(view: &View, patterns: &[&str]) -> Vec<String> {

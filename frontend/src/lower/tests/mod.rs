@@ -15,7 +15,9 @@ use cache::DiffId;
 use solver::graph::InputView;
 use solver::op::{Exec, FileAction, FileOp, Network, Op, Source};
 
-use crate::options::{Build, ImageRequest, Lowered, NamedContext, Needed, Options, ResolvedImage};
+use crate::options::{
+    Answers, Build, ImageRequest, Lowered, NamedContext, Needed, Options, Request, ResolvedImage,
+};
 use crate::{Diagnostics, ImageConfig, Platform, SourceText, lower, parse, render};
 
 fn options() -> Options {
@@ -61,21 +63,27 @@ fn lowered(text: &str, options: &Options) -> (Result<Box<Build>, Diagnostics>, V
     let Some(dockerfile) = dockerfile else {
         return (Err(diagnostics), Vec::new());
     };
-    let mut images = BTreeMap::new();
+    let mut answers = Answers::default();
     let mut asked = Vec::new();
     for _ in 0..10 {
-        match lower(&dockerfile, options, &images) {
+        match lower(&dockerfile, options, &answers) {
             Err(diagnostics) => return (Err(diagnostics), asked),
             Ok(Lowered::Ready(build)) => return (Ok(build), asked),
             Ok(Lowered::Need(requests)) => {
                 assert!(!requests.is_empty());
                 for Needed { request, .. } in requests {
+                    let Request::Image(request) = request else {
+                        panic!("not an image: {request:?}")
+                    };
                     asked.push(format!(
                         "{} {:?} {}",
                         request.reference, request.kind, request.platform
                     ));
                     assert!(
-                        images.insert(request.clone(), resolve(&request)).is_none(),
+                        answers
+                            .images
+                            .insert(request.clone(), resolve(&request))
+                            .is_none(),
                         "asked again: {request:?}"
                     );
                 }
