@@ -271,6 +271,7 @@ pub(crate) fn commit_with(
             name: name.to_owned(),
             config: id,
             manifest,
+            variants: Vec::new(),
             created_unix: clock::now_unix(),
         })
     };
@@ -298,6 +299,7 @@ mod tests {
                 name: name.clone(),
                 config: id,
                 manifest: None,
+                variants: Vec::new(),
                 created_unix: 5,
             })
             .unwrap();

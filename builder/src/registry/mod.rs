@@ -188,6 +188,7 @@ async fn resolve_remote(
         name: resolved.reference.clone(),
         config: manifest.config.digest,
         manifest: Some(manifest_digest),
+        variants: Vec::new(),
         created_unix: clock::now_unix(),
     })?;
     Ok(resolved)
