@@ -156,8 +156,15 @@ fn several_images_are_saved_in_one_archive_with_shared_layers_once() {
     let mut other = source.clone();
     other.layers.pop();
     other.config = crate::registry::fixture::config_of(&other.layers);
-    crate::image::commit(&store, &source.config, &source.names).unwrap();
-    crate::image::commit(&store, &other.config, &["docker.io/library/b:1".to_owned()]).unwrap();
+    source.commit(&store).unwrap();
+    crate::image::commit(
+        &store,
+        &other.config,
+        None,
+        &[],
+        &["docker.io/library/b:1".to_owned()],
+    )
+    .unwrap();
     let stored = ["a:1", "b:1"].map(|name| crate::image::find(&store, name).unwrap());
     let ids = stored.each_ref().map(|image| image.id);
     let images = stored.map(|image| ExportImage::from_stored(image).unwrap());
