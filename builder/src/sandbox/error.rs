@@ -40,11 +40,8 @@ pub(crate) enum SandboxError {
         reason: String,
     },
     /// The helper ended without a report.
-    #[error("the sandbox helper ended without a report ({status})")]
-    HelperDied {
-        /// How it ended.
-        status: String,
-    },
+    #[error("the sandbox helper was killed")]
+    HelperDied,
     /// The run was cancelled.
     #[error("the container was stopped because the build was cancelled")]
     Cancelled,

@@ -31,9 +31,45 @@ const REFUSED: i32 = 125;
 pub(crate) fn helper_entry() -> Option<i32> {
     let name = std::env::args_os().next()?;
     (name == MARKER).then(|| match control_socket() {
-        Some(socket) => serve(socket.as_fd()),
+        Some(socket) => fork_for_each(socket),
         None => REFUSED,
     })
+}
+
+/// Forks a process for each container that the builder asks for, until it is gone. Executing a program and linking it
+/// takes longer than all the rest, so it is done once per build.
+fn fork_for_each(socket: OwnedFd) -> i32 {
+    // Nobody may look into this process or trace it, nor into those that it forks. What the terminal sends is the
+    // builder's to hear. Nobody waits for what is forked: it reports.
+    let prepared = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| rustix::process::setsid())
+        .is_ok();
+    if !prepared {
+        return REFUSED;
+    }
+    sys::reap_children();
+    let Ok(own) = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else {
+        return REFUSED;
+    };
+    while let Ok(Some(((), mut fds))) = wire::receive::<()>(socket.as_fd()) {
+        let Some(job) = fds.pop() else { continue };
+        match sys::clone3(0) {
+            Ok(sys::Side::Child) => {
+                drop(socket);
+                sys::default_signal(libc::SIGCHLD);
+                return serve(job.as_fd(), own.as_fd());
+            }
+            Ok(sys::Side::Parent(_)) => {}
+            Err(error) => {
+                let report = Report::Failed {
+                    step: "fork the sandbox helper".to_owned(),
+                    os_error: errno_of(&error),
+                };
+                let _gone = wire::send(job.as_fd(), &report, &[]);
+            }
+        }
+    }
+    0
 }
 
 /// Takes the control socket from standard input: a connected seqpacket socket made by this process's own parent.
@@ -51,12 +87,9 @@ fn control_socket() -> Option<OwnedFd> {
     Some(socket)
 }
 
-fn serve(socket: BorrowedFd<'_>) -> i32 {
-    // Before anything of the container exists: nobody may look into this process or trace it.
-    let report = match rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .setup("become untraceable")
-        .and_then(|()| contain(socket))
-    {
+/// Makes one container and reports how it went. Dies with the process that it was forked from.
+fn serve(socket: BorrowedFd<'_>, parent: BorrowedFd<'_>) -> i32 {
+    let report = match init::die_with(parent).and_then(|()| contain(socket)) {
         Ok(exit) => Report::Ended(exit),
         Err(error) => report_of(error),
     };

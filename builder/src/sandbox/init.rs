@@ -56,7 +56,7 @@ pub(super) fn become_command(init: &Init<'_>) -> Report {
 fn prepare(init: &Init<'_>) -> Result<Command> {
     let settings = init.settings;
     let command = Command::new(settings)?;
-    die_with_helper(init.helper)?;
+    die_with(init.helper)?;
     rustix::process::setsid().setup("start a session")?;
     mount::make_all_private().setup("make all mounts private")?;
     let assembled;
@@ -99,10 +99,10 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     Ok(command)
 }
 
-/// Arms the death signal, and looks whether it came too late.
-fn die_with_helper(helper: BorrowedFd<'_>) -> Result<()> {
+/// Arms the death signal, and looks whether it came too late. `parent` refers to the process that forked this one.
+pub(super) fn die_with(parent: BorrowedFd<'_>) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).setup("set the death signal")?;
-    let mut fds = [PollFd::from_borrowed_fd(helper, PollFlags::IN)];
+    let mut fds = [PollFd::from_borrowed_fd(parent, PollFlags::IN)];
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,

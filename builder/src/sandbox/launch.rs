@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
 use super::error::{Result, SandboxError, Step as _};
 use super::helper::MARKER;
+use super::mount::{NODEV, NOSUID, RDONLY};
 use super::overlay::Way;
 use super::spec::{Exit, Spec, Stdio};
 use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Start};
@@ -44,19 +45,21 @@ pub(crate) fn enter_private_mounts() -> Result<()> {
     Ok(())
 }
 
-/// The program that becomes container after container: a sealed copy of this one, and the compiled filter.
+/// The process that containers are forked from, and the compiled filter.
 ///
-/// The copy, not the file, is what a container could reach as `/proc/self/exe`.
+/// Its program is this one, seen through a read-only mount of that one file which is attached nowhere: what a container
+/// could reach as `/proc/self/exe` can't be written. Where the file can't be had so, it is a sealed copy in memory.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    program: OwnedFd,
+    process: Child,
+    /// Taken when this value goes, which ends the process.
+    socket: Option<OwnedFd>,
     filter: OwnedFd,
     way: Way,
 }
 
 impl Helper {
-    /// Copies this program, compiles the filter and finds out how the kernel takes layers; a few milliseconds, once
-    /// per process.
+    /// Starts the helper, compiles the filter and finds out how the kernel takes layers; once per process.
     pub(crate) fn load() -> Result<Self> {
         probe()?;
         Self::with(Way::find()?)
@@ -64,27 +67,92 @@ impl Helper {
 
     /// As [`Helper::load`], with a way that was found or, by a test, chosen.
     pub(super) fn with(way: Way) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let exe = rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty())
-            .step("open this program's file")?;
-        let program = memfd("ashlar-helper", MemfdFlags::EXEC)?;
-        let size = rustix::fs::fstat(&exe)
-            .step("ask for this program's size")?
-            .st_size
-            .cast_unsigned();
-        let mut copied = 0;
-        while copied < size {
-            let left = usize::try_from(size - copied).unwrap_or(usize::MAX);
-            match rustix::fs::sendfile(&program, &exe, None, left).step("copy this program")? {
-                0 => break,
-                n => copied += n as u64,
-            }
-        }
-        seal(program.as_fd())?;
+        let program = match mounted_program() {
+            Some(program) => program,
+            None => copied_program()?,
+        };
+        let (ours, theirs) = socket_pair()?;
+        let process = spawn(program.as_fd(), theirs)?;
         let code = seccomp::compile(&profile::default_profile());
         let filter = memfd_with("ashlar-filter", &seccomp::encode(&code))?;
-        Ok(Self { program, filter, way })
+        Ok(Self {
+            process,
+            socket: Some(ours),
+            filter,
+            way,
+        })
     }
+
+    /// Returns a socket to a new process that makes one container.
+    fn fork(&self) -> Result<OwnedFd> {
+        let (ours, theirs) = socket_pair()?;
+        let socket = self
+            .socket
+            .as_ref()
+            .expect("because it is taken when this value goes");
+        wire::send(socket.as_fd(), &(), &[theirs.as_fd()]).step("reach the sandbox helper")?;
+        Ok(ours)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        // It ends when its socket does; what it could still say is of no use.
+        let _ended = self.process.wait();
+    }
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .step("make a socket pair")
+}
+
+/// Returns this program's file on a read-only mount of its own; `None` where that can't be had: the file was replaced or
+/// removed, or lies outside of what this mount namespace shows.
+fn mounted_program() -> Option<OwnedFd> {
+    // The link leads to a mount of the namespace that this process was started in, which may be another one by now.
+    let path = rustix::fs::readlinkat(CWD, "/proc/self/exe", Vec::new()).ok()?;
+    let file = rustix::fs::openat(
+        CWD,
+        &path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let running = rustix::fs::stat("/proc/self/exe").ok()?;
+    let found = rustix::fs::fstat(&file).ok()?;
+    if (found.st_dev, found.st_ino) != (running.st_dev, running.st_ino) {
+        return None;
+    }
+    mount::bind(file.as_fd(), "", RDONLY | NOSUID | NODEV).ok()
+}
+
+/// Copies this program into a sealed memfd, page by page: milliseconds.
+fn copied_program() -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let exe =
+        rustix::fs::openat(CWD, "/proc/self/exe", flags, Mode::empty()).step("open this program's file")?;
+    let program = memfd("ashlar-helper", MemfdFlags::EXEC)?;
+    let size = rustix::fs::fstat(&exe)
+        .step("ask for this program's size")?
+        .st_size
+        .cast_unsigned();
+    let mut copied = 0;
+    while copied < size {
+        let left = usize::try_from(size - copied).unwrap_or(usize::MAX);
+        match rustix::fs::sendfile(&program, &exe, None, left).step("copy this program")? {
+            0 => break,
+            n => copied += n as u64,
+        }
+    }
+    seal(program.as_fd())?;
+    Ok(program)
 }
 
 /// Makes a sealable memfd; kernels before 6.3 don't know the flag that says whether it may be executed.
@@ -142,27 +210,16 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
         );
         return Err(SandboxError::Refused { reason });
     }
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .step("make a socket pair")?;
-    let mut child = spawn(helper, theirs)?;
-    let outcome =
-        start(helper, spec, &stdio, ours.as_fd()).and_then(|()| follow(ours.as_fd(), stdio, cancel));
-    // However it went: closing the socket makes a helper that is still there kill its container and end.
-    drop(ours);
-    let status = child.wait().step("wait for the sandbox helper")?;
-    outcome?.ok_or_else(|| SandboxError::HelperDied {
-        status: status.to_string(),
-    })
+    let socket = helper.fork()?;
+    // However it goes: closing the socket makes a process that is still there kill its container and end.
+    start(helper, spec, &stdio, socket.as_fd())
+        .and_then(|()| follow(socket.as_fd(), stdio, cancel))?
+        .ok_or(SandboxError::HelperDied)
 }
 
 /// The socket becomes the helper's standard input, so nothing has to be inheritable: no other child can get it.
-fn spawn(helper: &Helper, socket: OwnedFd) -> Result<Child> {
-    Command::new(mount::fd_path(helper.program.as_fd()))
+fn spawn(program: BorrowedFd<'_>, socket: OwnedFd) -> Result<Child> {
+    Command::new(mount::fd_path(program))
         .arg0(MARKER)
         .env_clear()
         .stdin(socket)
@@ -252,5 +309,25 @@ fn follow(socket: BorrowedFd<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Resul
                 return Err(SandboxError::Setup { step, source });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// hardening T02: what a container could reach of this program can't be written, in either way.
+    #[test]
+    fn the_program_that_containers_see_cannot_be_written() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP the_program_that_containers_see_cannot_be_written: needs root");
+            return;
+        }
+        let mounted = mounted_program().expect("the file is where it was");
+        let flags = rustix::fs::fstatvfs(&mounted).unwrap().f_flag;
+        assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
+        let copied = copied_program().unwrap();
+        let error = rustix::io::write(&copied, b"x").unwrap_err();
+        assert_eq!(error, Errno::PERM);
     }
 }

@@ -1,10 +1,11 @@
 //! Containers: one process in its own namespaces, on an overlay of layers, with Docker's default profile.
 //!
-//! A run has three processes. The *builder* sends settings and descriptors over a socket (`launch`). The *helper*, this
-//! same binary from a sealed memfd, mounts the overlay, makes the namespaces and waits (`helper`); it is there because
-//! only a process with one thread may go on after a fork. *Init*, process 1 of the container, mounts the rest, drops
-//! its rights and becomes the command (`init`, `rootfs`, `identity`). Whichever of the first two dies takes the rest
-//! along: the helper sees its socket close, init has a death signal, and process 1's end ends its pid namespace.
+//! A run has three processes. The *builder* sends settings and descriptors over a socket (`launch`). The *helper* mounts
+//! the overlay, makes the namespaces and waits (`helper`); it is forked from one process per build, which is this same
+//! binary again, seen through a read-only mount: only a process with one thread may go on after a fork. *Init*, process 1
+//! of the container, mounts the rest, drops its rights and becomes the command (`init`, `rootfs`, `identity`). Whichever
+//! of the first two dies takes the rest along: the helper sees its socket close, init has a death signal, and process 1's
+//! end ends its pid namespace.
 //! Nothing is mounted where another process could see it, so nothing has to be cleaned up.
 //!
 //! Needs Linux 5.12 (mount_setattr; everything else is older), overlayfs and root. What newer kernels do better is found

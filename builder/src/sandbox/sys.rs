@@ -166,6 +166,12 @@ pub(super) fn default_signal(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// Has the kernel reap children: nobody waits for them.
+pub(super) fn reap_children() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 /// Unblocks all signals.
 pub(super) fn unblock_signals() -> io::Result<()> {
     // SAFETY: an all-zero sigset_t is the empty set on Linux.
