@@ -316,11 +316,6 @@ fn build_args(given: &[String], environment: &Environment) -> Result<Vec<(String
             }
         }
     }
-    // The others of these arguments say how, and this one what is made.
-    let multi_platform = settled.iter().find(|(name, _)| name == "BUILDKIT_MULTI_PLATFORM");
-    if multi_platform.is_some_and(|(_, value)| !matches!(value.as_str(), "" | "0" | "false")) {
-        return Err(not_yet("an index of one platform (BUILDKIT_MULTI_PLATFORM)"));
-    }
     const EPOCH: &str = "SOURCE_DATE_EPOCH";
     if let Some(epoch) = environment.var(EPOCH)
         && !settled.iter().any(|(name, _)| name == EPOCH)
