@@ -38,6 +38,33 @@ pub struct Options {
     pub extra_hosts: Vec<(String, String)>,
     /// `--allow network.host`
     pub allow_network_host: bool,
+    /// `--allow security.insecure`
+    pub allow_security_insecure: bool,
+    /// `--allow device`, `--allow device=NAME`
+    pub allow_device: AllowedDevices,
+}
+
+/// Which devices `RUN --device` may ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AllowedDevices {
+    /// None.
+    #[default]
+    None,
+    /// Those with these names, compared as written.
+    Named(BTreeSet<String>),
+    /// All.
+    All,
+}
+
+impl AllowedDevices {
+    /// Says whether a device may be asked for by this name.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Named(names) => names.contains(name),
+            Self::All => true,
+        }
+    }
 }
 
 impl Options {
@@ -56,6 +83,8 @@ impl Options {
             network: Network::Default,
             extra_hosts: Vec::new(),
             allow_network_host: false,
+            allow_security_insecure: false,
+            allow_device: AllowedDevices::None,
         }
     }
 
