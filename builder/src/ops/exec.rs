@@ -149,6 +149,7 @@ impl Run {
             let spec = Spec {
                 lowers: &lowers,
                 upper: Some(upper),
+                mounts: &[],
                 settings,
             };
             let stdio = Stdio {
