@@ -6,7 +6,7 @@ use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Plan, PlannedStage};
+use super::plan::{Origin, Plan, PlannedStage, Reference};
 use super::{Lowering, config, copy, run};
 use crate::ast::{Instruction, Kind};
 use crate::config::{History, ImageConfig};
@@ -139,11 +139,7 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
     for (at, instruction) in plan.instructions(index, dockerfile).enumerate() {
         current.is_trigger = at < triggers.len();
         if let Err(error) = current.instruction(instruction) {
-            let span = if current.is_trigger {
-                Some(span)
-            } else {
-                error.span.or(Some(instruction.span))
-            };
+            let span = error.span.or(Some(instruction.span));
             current.report(Diagnostic { span, ..error });
         }
         if current.lowering.is_exhausted() {
@@ -359,10 +355,13 @@ impl Current<'_, '_> {
     }
 
     /// Returns the tree that `--from` means.
-    pub(super) fn origin(&mut self, from: &Text) -> Result<VertexId, Diagnostic> {
-        let origin =
-            self.plan
-                .copy_source(from, self.index, self.lowering.dockerfile, self.lowering.options)?;
+    pub(super) fn origin(&mut self, reference: &Reference<'_>) -> Result<VertexId, Diagnostic> {
+        let origin = self.plan.resolve(
+            reference,
+            self.index,
+            self.lowering.dockerfile,
+            self.lowering.options,
+        )?;
         match origin {
             Origin::Stage(index) => {
                 let stage = self.stages[index].as_ref();
@@ -423,8 +422,11 @@ impl Current<'_, '_> {
         Ok(expansion)
     }
 
-    /// Adds an error, unless planning found it already.
-    fn report(&mut self, error: Diagnostic) {
+    /// Adds an error, unless planning found it already. One in a trigger is reported at the FROM line.
+    pub(super) fn report(&mut self, mut error: Diagnostic) {
+        if self.is_trigger {
+            error.span = Some(self.lowering.dockerfile.stages[self.index].span);
+        }
         if !self.lowering.diagnostics.contains(&error) {
             self.lowering.diagnostics.push(error);
         }
