@@ -344,6 +344,8 @@ fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Op
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         allow_network_host: options.allow_host_network,
+        allow_security_insecure: false,
+        allow_device: frontend::AllowedDevices::None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::registry::fixture::{has_tool, image, run, store};
 
 fn write(store: &Store, image: &ExportImage, spec: &str, dest: &Path) -> Exported {
     let output = Output::parse(&format!("{spec},dest={}", dest.display())).unwrap();
-    check(&output).unwrap();
+    check(&output, 1).unwrap();
     export(store, &output, image, None).unwrap()
 }
 
@@ -143,7 +143,7 @@ fn a_failed_output_leaves_no_file() {
         dir.path().join("no/x.tar").display()
     ))
     .unwrap();
-    assert!(matches!(check(&missing), Err(ExportError::Destination { .. })));
+    assert!(matches!(check(&missing, 1), Err(ExportError::Destination { .. })));
     let full = Output::parse("type=docker,dest=/dev/full").unwrap();
     let error = export(&store, &full, &image(&store, &[]), None).unwrap_err();
     assert!(matches!(error, ExportError::Write { .. }), "{error}");

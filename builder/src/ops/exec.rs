@@ -151,6 +151,7 @@ impl Run {
             let spec = Spec {
                 lowers: &lowers,
                 upper: Some(upper),
+                mounts: &[],
                 settings,
             };
             let stdio = Stdio {
