@@ -6,7 +6,7 @@ use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Plan, PlannedStage};
+use super::plan::{Origin, Plan, PlannedStage, Reference};
 use super::{Lowering, config, copy, run};
 use crate::ast::{Dockerfile, Instruction, Kind};
 use crate::config::{History, ImageConfig};
@@ -136,7 +136,7 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
         lowering,
     };
     current.state.config.config.on_build.clear();
-    current.run(dockerfile, triggers.len(), span);
+    current.run(dockerfile, triggers.len());
     current.state
 }
 
@@ -349,8 +349,8 @@ fn lines(lowering: &Lowering<'_>, span: Span) -> (u32, u32) {
 }
 
 impl Current<'_, '_> {
-    /// Lowers the stage's instructions, the triggers first. `from` is the FROM line.
-    fn run(&mut self, dockerfile: &Dockerfile, n_triggers: usize, from: Span) {
+    /// Lowers the stage's instructions, the triggers first.
+    fn run(&mut self, dockerfile: &Dockerfile, n_triggers: usize) {
         let plan = self.plan;
         let until = stop_after(self.lowering, self.plan, self.index, self.n_steps);
         for (at, instruction) in plan.instructions(self.index, dockerfile).enumerate() {
@@ -359,11 +359,7 @@ impl Current<'_, '_> {
             }
             self.is_trigger = at < n_triggers;
             if let Err(error) = self.instruction(instruction) {
-                let span = if self.is_trigger {
-                    Some(from)
-                } else {
-                    error.span.or(Some(instruction.span))
-                };
+                let span = error.span.or(Some(instruction.span));
                 self.report(Diagnostic { span, ..error });
             }
             if self.lowering.is_exhausted() {
@@ -383,10 +379,13 @@ impl Current<'_, '_> {
     }
 
     /// Returns the tree that `--from` means.
-    pub(super) fn origin(&mut self, from: &Text) -> Result<VertexId, Diagnostic> {
-        let origin =
-            self.plan
-                .copy_source(from, self.index, self.lowering.dockerfile, self.lowering.options)?;
+    pub(super) fn origin(&mut self, reference: &Reference<'_>) -> Result<VertexId, Diagnostic> {
+        let origin = self.plan.resolve(
+            reference,
+            self.index,
+            self.lowering.dockerfile,
+            self.lowering.options,
+        )?;
         match origin {
             Origin::Stage(index) => {
                 let stage = self.stages[index].as_ref();
@@ -447,8 +446,11 @@ impl Current<'_, '_> {
         Ok(expansion)
     }
 
-    /// Adds an error, unless planning found it already.
-    fn report(&mut self, error: Diagnostic) {
+    /// Adds an error, unless planning found it already. One in a trigger is reported at the FROM line.
+    pub(super) fn report(&mut self, mut error: Diagnostic) {
+        if self.is_trigger {
+            error.span = Some(self.lowering.dockerfile.stages[self.index].span);
+        }
         if !self.lowering.diagnostics.contains(&error) {
             self.lowering.diagnostics.push(error);
         }
