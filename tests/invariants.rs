@@ -3,6 +3,9 @@
 //! The checks look at text, not at syntax: cheap, and strict where they err.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "invariants/cases.rs"]
+mod cases;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;

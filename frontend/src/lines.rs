@@ -35,6 +35,16 @@ pub(crate) struct LogicalLine {
 }
 
 impl LogicalLine {
+    /// Says whether the text was joined from several lines.
+    pub(crate) fn is_continued(&self) -> bool {
+        self.origins.len() > 1
+    }
+
+    /// Returns where the text stands: all of its lines, without heredoc bodies.
+    pub(crate) fn joined_span(&self) -> Span {
+        self.span_of(0, self.text.len())
+    }
+
     /// Returns `part`, which must be a slice of `self.text`, with its place.
     pub(crate) fn text_of(&self, part: &str) -> Text {
         let start = self.offset_of(part);

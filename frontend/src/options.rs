@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::{DiffId, Digest};
-use solver::graph::{Graph, VertexId};
+use solver::graph::VertexId;
 use solver::op::Network;
 
 use crate::config::ImageConfig;
@@ -24,6 +24,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// `--platform`
     pub target_platform: Platform,
+    /// The target platform is one of several, so that step names must tell it.
+    pub is_multi_platform: bool,
     /// `--build-context`, by name; a name may end in `::os/arch`.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// `--no-cache`
@@ -47,6 +49,7 @@ impl Options {
             labels: Vec::new(),
             build_platform: platform.clone(),
             target_platform: platform,
+            is_multi_platform: false,
             named_contexts: BTreeMap::new(),
             no_cache: false,
             no_cache_filter: Vec::new(),
@@ -192,15 +195,13 @@ pub struct Needed {
 pub enum Lowered {
     /// These answers are needed first; call again with them and all earlier ones.
     Need(Vec<Needed>),
-    /// The graph.
+    /// The graph has what the build needs.
     Ready(Box<Build>),
 }
 
-/// A build that can be planned and run.
+/// What the steps that were added to the graph make.
 #[derive(Debug)]
 pub struct Build {
-    /// What is to be done.
-    pub graph: Graph,
     /// The tree of the image.
     pub target: VertexId,
     /// The image's config; `created`, `rootfs.diff_ids` and the times of new history entries are still missing.

@@ -49,7 +49,7 @@ pub(crate) enum ImageError {
         answer: String,
     },
     /// The image exists, but not for this platform.
-    #[error("{reference} has no image for {wanted}; it has {available}")]
+    #[error("no match for platform in manifest: {reference} has no image for {wanted}; it has {available}")]
     NoPlatform {
         /// What was asked for.
         reference: String,

@@ -200,8 +200,15 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// An error about the instruction as a whole: all of its lines, if it has several.
     fn error(&self, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::error(message).at(self.keyword.span)
+        let keyword = self.keyword.span;
+        let span = if self.line.is_continued() {
+            keyword.to(self.line.joined_span())
+        } else {
+            keyword
+        };
+        Diagnostic::error(message).at(span)
     }
 
     fn at_least_one(&self) -> Result<(), Diagnostic> {
