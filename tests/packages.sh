@@ -79,3 +79,24 @@ install_erofs() {
     done
     "$tools/bin/fsck.erofs" -V >/dev/null
 }
+
+# fetch_arm64_busybox DIR: unpacks Debian's static busybox for arm64 into DIR/root, for tests of foreign platforms.
+fetch_arm64_busybox() {
+    [ ! -e "$1/root/bin/sh" ] || return 0
+    if ! has apt-get; then
+        echo "Only apt-get is known here; tests of foreign platforms are skipped." >&2
+        return 0
+    fi
+    echo "Fetching busybox for arm64 into $1"
+    mkdir -p "$1/apt/lists/partial" "$1/apt/archives/partial" "$1/unpacked" && dir=$(cd "$1" && pwd) || return 1
+    apt="-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$dir/apt/lists
+        -o Dir::Cache=$dir/apt -o APT::Sandbox::User=root"
+    # shellcheck disable=SC2086 # words on purpose
+    apt-get $apt update -q >/dev/null && (cd "$dir/apt/archives" && apt-get $apt download -q busybox-static >/dev/null) || return 1
+    for package in "$dir"/apt/archives/*.deb; do
+        dpkg-deb -x "$package" "$dir/unpacked" || return 1
+    done
+    mkdir -p "$dir/root/bin" && cp "$dir/unpacked/bin/busybox" "$dir/root/bin/busybox" &&
+        ln -f "$dir/root/bin/busybox" "$dir/root/bin/uname" && ln -f "$dir/root/bin/busybox" "$dir/root/bin/sh" || return 1
+    rm -rf "$dir/apt" "$dir/unpacked"
+}

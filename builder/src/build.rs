@@ -8,15 +8,15 @@ use cache::root::Root;
 use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed, Request,
-    ResolvedImage, SourceText,
+    Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed,
+    Platform, Request, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
 use crate::context::{self, Inputs};
-use crate::export::{self, ExportImage, Output};
+use crate::export::{self, ExportImage, Output, PlatformImage};
 use crate::failure;
 use crate::image;
 use crate::ops::{Lowers, OpError, Views, Worker};
@@ -55,7 +55,7 @@ fn parse_outputs(options: &BuildOptions) -> Result<Vec<Output>, Failure> {
     let mut outputs = Vec::new();
     for text in &options.outputs {
         let output = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
-        export::check(&output).map_err(|error| failure::of_export(&error))?;
+        export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
         outputs.push(output);
     }
     Ok(outputs)
@@ -85,65 +85,99 @@ struct Stops<'a> {
 
 impl Stops<'_> {
     async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
-        let (build, images) = self.lower(dockerfile).await?;
-        failure::show_warnings(&build.warnings, &self.source);
-        for name in &build.unused_build_args {
-            report::warn(&format!("build argument {name} is not declared by any ARG"));
-        }
-        let Build {
+        let Work {
             graph,
-            target,
-            config,
-            n_base_history,
-            epoch,
-            ..
-        } = build;
-        let layers = self.solve(graph, target, images, cancel).await?;
-        let config = finish_config(config, n_base_history, &layers, epoch, &self.store).to_json();
-        let id = image::commit(&self.store, &config, &self.options.tags)
+            builds,
+            images,
+        } = self.lower(dockerfile).await?;
+        // What can be said of the file was said for the first platform.
+        if let Some(build) = builds.first() {
+            failure::show_warnings(&build.warnings, &self.source);
+            for name in &build.unused_build_args {
+                report::warn(&format!("build argument {name} is not declared by any ARG"));
+            }
+        }
+        let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
+        let results = self.solve(graph, &targets, images, cancel).await?;
+        let epoch = builds.first().and_then(|build| build.epoch);
+        let mut platforms = Vec::with_capacity(builds.len());
+        for (build, layers) in builds.into_iter().zip(results) {
+            let Build {
+                config,
+                n_base_history,
+                epoch,
+                ..
+            } = build;
+            let config = finish_config(config, n_base_history, &layers, epoch, &self.store).to_json();
+            platforms.push(PlatformImage {
+                config,
+                layers: layers.to_vec(),
+            });
+        }
+        let image = ExportImage::of_platforms(platforms, &self.options.tags, self.wants_index());
+        let id = image
+            .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
-        let image = ExportImage {
-            config,
-            layers: layers.to_vec(),
-            names: self.options.tags.clone(),
-        };
         for output in &self.outputs {
             export::export(&self.store, output, &image, epoch).map_err(|error| failure::of_export(&error))?;
         }
         Ok(id)
     }
 
-    /// Turns the AST into a graph, resolving the images that it asks for: once, or again where ONBUILD brings in more.
-    async fn lower(&self, dockerfile: &Dockerfile) -> Result<(Build, Vec<Arc<Resolved>>), Failure> {
-        let options = frontend_options(self.options);
+    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
+    fn wants_index(&self) -> bool {
+        let args = self.options.build_args.iter();
+        args.rev()
+            .find(|(name, _)| name == "BUILDKIT_MULTI_PLATFORM")
+            .is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
+    }
+
+    /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
+    /// ONBUILD brings in more.
+    async fn lower(&self, dockerfile: &Dockerfile) -> Result<Work, Failure> {
         let mut known = Answers::default();
-        let mut images = Vec::new();
-        loop {
-            let lowered = frontend::lower(dockerfile, &options, &known)
-                .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
-            let needed = match lowered {
-                Lowered::Ready(build) => return Ok((*build, images)),
-                Lowered::Need(needed) => needed,
+        let mut work = Work::default();
+        for platform in &self.options.platforms {
+            let options = frontend_options(self.options, platform);
+            let build = loop {
+                let lowered = frontend::lower(dockerfile, &options, &known, &mut work.graph)
+                    .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
+                match lowered {
+                    Lowered::Ready(build) => break *build,
+                    Lowered::Need(needed) => self.answer(&needed, &mut known, &mut work.images).await?,
+                }
             };
-            let resolving = needed.iter().map(|needed| self.resolve(needed));
-            let resolved = futures_util::future::join_all(resolving).await;
-            for (request, resolved) in images_of(&needed).zip(resolved) {
-                let resolved = Arc::new(resolved?);
-                let config = ImageConfig::parse(&resolved.config)
-                    .map_err(|error| Failure::of(Kind::Machine, &error))?;
-                let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
-                let reference = resolved.reference.clone();
-                known.images.insert(
-                    request.clone(),
-                    ResolvedImage {
-                        config,
-                        layers,
-                        reference,
-                    },
-                );
-                images.push(resolved);
-            }
+            work.builds.push(build);
         }
+        Ok(work)
+    }
+
+    /// Resolves what lowering needs, all at once.
+    async fn answer(
+        &self,
+        needed: &[Needed],
+        known: &mut Answers,
+        images: &mut Vec<Arc<Resolved>>,
+    ) -> Result<(), Failure> {
+        let resolving = needed.iter().map(|needed| self.resolve(needed));
+        let resolved = futures_util::future::join_all(resolving).await;
+        for (request, resolved) in images_of(needed).zip(resolved) {
+            let resolved = Arc::new(resolved?);
+            let config =
+                ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?;
+            let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
+            let reference = resolved.reference.clone();
+            known.images.insert(
+                request.clone(),
+                ResolvedImage {
+                    config,
+                    layers,
+                    reference,
+                },
+            );
+            images.push(resolved);
+        }
+        Ok(())
     }
 
     async fn resolve(&self, needed: &Needed) -> Result<Resolved, Failure> {
@@ -170,14 +204,14 @@ impl Stops<'_> {
         })
     }
 
-    /// Scans what is read of the context, then plans and runs; returns the layers of the target.
+    /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
     async fn solve(
         &self,
         graph: Graph,
-        target: VertexId,
+        targets: &[VertexId],
         images: Vec<Arc<Resolved>>,
         cancel: &Cancel,
-    ) -> Result<Arc<[DiffId]>, Stop> {
+    ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
         let contexts = self
@@ -205,7 +239,7 @@ impl Stops<'_> {
         let options = solver::Options::default();
         let solved = solver::solve(
             Arc::clone(&graph),
-            &[target],
+            targets,
             records,
             Arc::new(worker),
             events,
@@ -215,16 +249,23 @@ impl Stops<'_> {
         .await;
         // Losing what was learnt about files costs time only.
         let _ = memo.save(&root);
-        match solved
-            .map_err(|error| Stop::Step { error, graph })?
-            .snapshots
-            .into_iter()
-            .next()
-        {
-            Some(Snapshot::Layers(layers)) => Ok(layers),
-            other => unreachable!("lowering makes layers of the target, not {other:?}"),
-        }
+        let snapshots = solved.map_err(|error| Stop::Step { error, graph })?.snapshots;
+        let layers = snapshots.into_iter().map(|snapshot| match snapshot {
+            Snapshot::Layers(layers) => layers,
+            other => unreachable!("lowering makes layers of a target, not {other:?}"),
+        });
+        Ok(layers.collect())
     }
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Work {
+    graph: Graph,
+    /// One for each platform, in order.
+    builds: Vec<Build>,
+    /// The images that it stands on.
+    images: Vec<Arc<Resolved>>,
 }
 
 /// Why the stops after the Dockerfile was read came to an end. What a failed step said last is known only when the
@@ -278,7 +319,7 @@ fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
 }
 
 /// Returns the part of the options that decides what the Dockerfile means.
-fn frontend_options(options: &BuildOptions) -> frontend::Options {
+fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Options {
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
             NamedSource::Directory(_) => NamedContext::Directory,
@@ -295,13 +336,16 @@ fn frontend_options(options: &BuildOptions) -> frontend::Options {
         target: options.target.clone(),
         labels: options.labels.clone(),
         build_platform: options::host_platform(),
-        target_platform: options.platform.clone(),
+        target_platform: platform.clone(),
+        is_multi_platform: options.platforms.len() > 1,
         named_contexts: options.named_contexts.iter().map(named).collect(),
         no_cache: options.no_cache,
         no_cache_filter: options.no_cache_filter.clone(),
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         allow_network_host: options.allow_host_network,
+        allow_security_insecure: false,
+        allow_device: frontend::AllowedDevices::None,
     }
 }
 

@@ -136,7 +136,7 @@ pub(crate) struct BuildArgs {
     /// Write facts about the result to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// Platform to build for: the machine's own
+    /// Platforms to build for, comma-separated or repeated [default: the machine's own]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Vec<String>,
     /// Network of RUN: default, none, or host (with --allow network.host)

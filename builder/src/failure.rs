@@ -81,6 +81,9 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
         ExportError::Terminal => Failure::of(Kind::Usage, error),
+        ExportError::SeveralPlatforms { .. } => {
+            Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
+        }
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }
@@ -118,8 +121,16 @@ pub(crate) fn of_solve(
 fn of_op(cause: &OpError, instruction: &str) -> Failure {
     match cause {
         OpError::Image(image) => of_image(image.as_ref()),
-        OpError::Exit { outcome, .. } => {
-            Failure::build(format!("{instruction} did not complete successfully: {outcome}"))
+        OpError::Exit { outcome, foreign, .. } => {
+            let failure = Failure::build(format!("{instruction} did not complete successfully: {outcome}"));
+            match foreign {
+                Some(platform) => failure.with_help(format!(
+                    "the step runs programs for {platform}, and this machine has no emulator for them that containers \
+                     can use: install an emulator that is registered with the flag F (fix binary), as Debian's \
+                     qemu-user-static with binfmt-support does"
+                )),
+                None => failure,
+            }
         }
         OpError::Tree(tree::Error::NotFound { pattern, candidates }) => {
             let failure = Failure::build(format!("{instruction}: {} not found", quoted(pattern)));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cache::index::ImageName;
+use cache::index::{ImageName, Variant};
 use cache::{DiffId, Digest, Store};
 use serde_json::Value;
 
@@ -248,22 +248,20 @@ pub(crate) fn rows_of(store: &Store, id: &Digest) -> Result<Vec<ImageName>, Fail
 }
 
 /// Stores a config whose layers are in the store, and gives the image its names (canonical). Without names it is kept
-/// under its ID. Returns the ID.
-pub(crate) fn commit(store: &Store, config: &[u8], names: &[String]) -> Result<Digest, ImageError> {
-    commit_with(store, config, None, names)
-}
-
-/// Like [`commit`], for an image that came with a manifest, which is stored already.
-pub(crate) fn commit_with(
+/// under its ID. Returns the ID. The manifest that it came with and the configs of its variants are stored already.
+pub(crate) fn commit(
     store: &Store,
     config: &[u8],
     manifest: Option<Digest>,
+    variants: &[Variant],
     names: &[String],
 ) -> Result<Digest, ImageError> {
     let id = store.blobs().put(config, store.incomplete())?;
     let name = |name: &str| {
         let known = store.index().image(name)?;
-        if known.is_some_and(|known| (known.config, known.manifest) == (id, manifest)) {
+        let is_same =
+            |known: ImageName| (known.config, known.manifest) == (id, manifest) && known.variants == variants;
+        if known.is_some_and(is_same) {
             // So that building again what is there writes nothing.
             return Ok(());
         }
@@ -271,6 +269,7 @@ pub(crate) fn commit_with(
             name: name.to_owned(),
             config: id,
             manifest,
+            variants: variants.to_vec(),
             created_unix: clock::now_unix(),
         })
     };
@@ -291,22 +290,23 @@ mod tests {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let name = "docker.io/library/app:1".to_owned();
         let named_unix = || store.index().image(&name).unwrap().unwrap().created_unix;
-        let id = commit(&store, b"{}", std::slice::from_ref(&name)).unwrap();
+        let id = commit(&store, b"{}", None, &[], std::slice::from_ref(&name)).unwrap();
         store
             .index()
             .put_image(&ImageName {
                 name: name.clone(),
                 config: id,
                 manifest: None,
+                variants: Vec::new(),
                 created_unix: 5,
             })
             .unwrap();
-        commit(&store, b"{}", std::slice::from_ref(&name)).unwrap();
+        commit(&store, b"{}", None, &[], std::slice::from_ref(&name)).unwrap();
         assert_eq!(named_unix(), 5, "nothing changed, nothing was written");
-        let other = commit(&store, b"{ }", std::slice::from_ref(&name)).unwrap();
+        let other = commit(&store, b"{ }", None, &[], std::slice::from_ref(&name)).unwrap();
         assert!(named_unix() > 5);
         assert_eq!(store.index().image(&name).unwrap().unwrap().config, other);
-        commit_with(&store, b"{ }", Some(id), std::slice::from_ref(&name)).unwrap();
+        commit(&store, b"{ }", Some(id), &[], std::slice::from_ref(&name)).unwrap();
         assert_eq!(store.index().image(&name).unwrap().unwrap().manifest, Some(id));
     }
 }

@@ -144,8 +144,8 @@ pub(crate) struct BuildOptions {
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
     pub(crate) metadata_file: Option<PathBuf>,
-    /// What the image is for: the machine's own.
-    pub(crate) platform: Platform,
+    /// What the image is for, in order, each once; at least one.
+    pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
     pub(crate) network: Network,
     /// `--allow network.host` was given: `RUN --network=host` may have it.
@@ -207,7 +207,7 @@ pub(crate) fn build(
         progress: progress(args, environment)?,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
-        platform: platform(&args.platform, environment)?,
+        platforms: platforms(&args.platform, environment)?,
         network,
         allow_host_network,
         extra_hosts: args
@@ -316,11 +316,6 @@ fn build_args(given: &[String], environment: &Environment) -> Result<Vec<(String
             }
         }
     }
-    // The others of these arguments say how, and this one what is made.
-    let multi_platform = settled.iter().find(|(name, _)| name == "BUILDKIT_MULTI_PLATFORM");
-    if multi_platform.is_some_and(|(_, value)| !matches!(value.as_str(), "" | "0" | "false")) {
-        return Err(not_yet("an index of one platform (BUILDKIT_MULTI_PLATFORM)"));
-    }
     const EPOCH: &str = "SOURCE_DATE_EPOCH";
     if let Some(epoch) = environment.var(EPOCH)
         && !settled.iter().any(|(name, _)| name == EPOCH)
@@ -411,7 +406,7 @@ pub(crate) fn host_platform() -> Platform {
     Platform::new("linux", std::env::consts::ARCH, None)
 }
 
-fn platform(given: &[String], environment: &Environment) -> Result<Platform, Failure> {
+fn platforms(given: &[String], environment: &Environment) -> Result<Vec<Platform>, Failure> {
     let wanted: Vec<&str> = match given {
         [] => environment.var("DOCKER_DEFAULT_PLATFORM").into_iter().collect(),
         given => given
@@ -421,14 +416,24 @@ fn platform(given: &[String], environment: &Environment) -> Result<Platform, Fai
             .collect(),
     };
     let host = host_platform();
-    match wanted.as_slice() {
-        [] | ["local"] => Ok(host),
-        [one] => match Platform::parse(one, &host).map_err(|error| Failure::of(Kind::Usage, &error))? {
-            platform if platform == host => Ok(host),
-            other => Err(not_yet(&format!("building for `{other}` on {host}"))),
-        },
-        _ => Err(not_yet("building for several platforms")),
+    let mut platforms = Vec::new();
+    for text in wanted {
+        let platform = match text {
+            "local" => host.clone(),
+            text => Platform::parse(text, &host).map_err(|error| Failure::of(Kind::Usage, &error))?,
+        };
+        if platform.os != "linux" {
+            return Err(Failure::usage(format!("cannot build for {platform}"))
+                .with_help("only images for linux can be built"));
+        }
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
     }
+    if platforms.is_empty() {
+        platforms.push(host);
+    }
+    Ok(platforms)
 }
 
 #[cfg(test)]

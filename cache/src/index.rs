@@ -13,17 +13,21 @@ use crate::digest::{DiffId, Digest, Key, TreeHash};
 use crate::record::Record;
 use crate::tree::Selection;
 
-/// Written into the file; an index of another version is set aside.
-const VERSION: i32 = 1;
-
-const SCHEMA: &str = "
+/// What brings an index from each version to the next. The version is written into the file; an older index is brought
+/// up to date, a newer one is set aside.
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
     created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX record_step ON record (step, created);
 CREATE TABLE tree_hash (input BLOB, selection TEXT, hash BLOB NOT NULL, PRIMARY KEY (input, selection)) WITHOUT ROWID;
 CREATE TABLE image (name TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB, created INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE blob (diff_id BLOB, codec TEXT, digest BLOB NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (diff_id, codec)) WITHOUT ROWID;
-";
+",
+    "
+CREATE TABLE variant (name TEXT, platform TEXT, config BLOB NOT NULL, PRIMARY KEY (name, platform)) WITHOUT ROWID;
+",
+];
 
 /// Says why the index can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +67,19 @@ pub struct ImageName {
     pub config: Digest,
     /// The manifest it was pulled or loaded with; `None` when it was built here.
     pub manifest: Option<Digest>,
+    /// The same image for further platforms; sorted by platform.
+    pub variants: Vec<Variant>,
     /// When the name was given, in seconds since the Unix epoch.
     pub created_unix: i64,
+}
+
+/// An image under a name that has it for several platforms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// `linux/arm64`
+    pub platform: String,
+    /// The image's config.
+    pub config: Digest,
 }
 
 /// A compressed form of a layer that is in the content store, or is known to a registry.
@@ -116,24 +131,27 @@ impl Index {
         connection
             .pragma_update(None, "synchronous", "full")
             .map_err(wrap)?;
+        let newest = i32::try_from(STEPS.len()).expect("because there are few steps");
         let version = user_version(&connection).map_err(wrap)?;
-        if version == 0 {
-            let transaction = connection
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-                .map_err(wrap)?;
-            // Another process may have been first.
-            if user_version(&transaction).map_err(wrap)? == 0 {
-                transaction.execute_batch(SCHEMA).map_err(wrap)?;
-                transaction
-                    .pragma_update(None, "user_version", VERSION)
-                    .map_err(wrap)?;
-            }
-            transaction.commit().map_err(wrap)?;
-        } else if version != VERSION {
+        if !(0..=newest).contains(&version) {
             return Err(IndexError::Malformed {
                 path: path.to_owned(),
                 table: "user_version",
             });
+        }
+        if version < newest {
+            let transaction = connection
+                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+                .map_err(wrap)?;
+            // Another process may have been first.
+            let version = user_version(&transaction).map_err(wrap)?;
+            for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+                transaction.execute_batch(step).map_err(wrap)?;
+            }
+            transaction
+                .pragma_update(None, "user_version", newest)
+                .map_err(wrap)?;
+            transaction.commit().map_err(wrap)?;
         }
         Ok(Self {
             connection: Mutex::new(connection),
@@ -304,13 +322,26 @@ impl Index {
                 .map(Digest::from_bytes)
                 .map_err(|_| self.malformed("image"))
         };
+        let mut variants = connection
+            .prepare_cached("SELECT platform, config FROM variant WHERE name = ?1 ORDER BY platform")
+            .map_err(self.wrap())?;
         rows.map(|row| {
             let (name, config, manifest, created_unix) = row.map_err(self.wrap())?;
-            let manifest = manifest.map(digest).transpose()?;
+            let found = variants
+                .query_map(params![name], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
+                })
+                .map_err(self.wrap())?;
+            let variants = found.map(|row| {
+                let (platform, config) = row.map_err(self.wrap())?;
+                let config = digest(config)?;
+                Ok(Variant { platform, config })
+            });
             Ok(ImageName {
-                name,
                 config: digest(config)?,
-                manifest,
+                manifest: manifest.map(digest).transpose()?,
+                variants: variants.collect::<Result<_, _>>()?,
+                name,
                 created_unix,
             })
         })
@@ -319,8 +350,10 @@ impl Index {
 
     /// Gives a name to an image, taking it from whatever had it.
     pub fn put_image(&self, image: &ImageName) -> Result<(), IndexError> {
-        self.connection()
-            .execute(
+        let put = |connection: &mut Connection| {
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            transaction.execute(
                 "INSERT OR REPLACE INTO image VALUES (?1, ?2, ?3, ?4)",
                 params![
                     image.name,
@@ -328,18 +361,27 @@ impl Index {
                     image.manifest.as_ref().map(|manifest| manifest.as_bytes()),
                     image.created_unix
                 ],
-            )
-            .map_err(self.wrap())?;
-        Ok(())
+            )?;
+            transaction.execute("DELETE FROM variant WHERE name = ?1", params![image.name])?;
+            for Variant { platform, config } in &image.variants {
+                let values = params![image.name, platform, config.as_bytes()];
+                transaction.execute("INSERT INTO variant VALUES (?1, ?2, ?3)", values)?;
+            }
+            transaction.commit()
+        };
+        put(&mut self.connection()).map_err(self.wrap())
     }
 
     /// Forgets a name. Says whether it was there.
     pub fn remove_image(&self, name: &str) -> Result<bool, IndexError> {
-        let n_rows = self
-            .connection()
-            .execute("DELETE FROM image WHERE name = ?1", params![name])
-            .map_err(self.wrap())?;
-        Ok(n_rows > 0)
+        let remove = |connection: &mut Connection| {
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            transaction.execute("DELETE FROM variant WHERE name = ?1", params![name])?;
+            let n_rows = transaction.execute("DELETE FROM image WHERE name = ?1", params![name])?;
+            transaction.commit().map(|()| n_rows > 0)
+        };
+        remove(&mut self.connection()).map_err(self.wrap())
     }
 
     /// Returns the known compressed form of a layer. `codec` names codec, level and block size.
@@ -469,6 +511,10 @@ mod tests {
             name: "docker.io/library/app:1".to_owned(),
             config: Digest::of(b"config"),
             manifest: None,
+            variants: vec![Variant {
+                platform: "linux/arm64".to_owned(),
+                config: Digest::of(b"another config"),
+            }],
             created_unix: 5,
         };
         index.put_image(&image).unwrap();
@@ -499,6 +545,35 @@ mod tests {
         assert_eq!(other.image(&image.name).unwrap(), Some(image.clone()));
         assert!(other.remove_image(&image.name).unwrap());
         assert!(!index.remove_image(&image.name).unwrap());
+    }
+
+    #[test]
+    fn an_older_index_is_brought_up_to_date_and_a_newer_one_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let image = ImageName {
+            name: "a:1".to_owned(),
+            config: Digest::of(b"config"),
+            manifest: None,
+            variants: Vec::new(),
+            created_unix: 5,
+        };
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(STEPS[0]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        let values = params![image.name, image.config.as_bytes(), image.created_unix];
+        old.execute("INSERT INTO image VALUES (?1, ?2, NULL, ?3)", values)
+            .unwrap();
+        drop(old);
+        let (index, aside) = Index::open(&path).unwrap();
+        assert_eq!((index.images().unwrap(), aside), (vec![image], None));
+        drop(index);
+        let newer = Connection::open(&path).unwrap();
+        newer.pragma_update(None, "user_version", 1000).unwrap();
+        drop(newer);
+        let (index, aside) = Index::open(&path).unwrap();
+        assert_eq!(aside, Some(dir.path().join("index.damaged-1")));
+        assert_eq!(index.images().unwrap(), []);
     }
 
     #[test]

@@ -170,10 +170,16 @@ pub struct Copy {
     pub chmod: Option<Text>,
     /// `--link`
     pub link: bool,
-    /// `--unpack`; `None` means the instruction's default.
+    /// `--parents` (`COPY`)
+    pub parents: bool,
+    /// `--exclude`, in order; never expanded.
+    pub excludes: Vec<Text>,
+    /// `--checksum` (`ADD`)
+    pub checksum: Option<Text>,
+    /// `--keep-git-dir` (`ADD`); `None` means that it wasn't given.
+    pub keep_git_dir: Option<bool>,
+    /// `--unpack` (`ADD`); `None` means the instruction's default.
     pub unpack: Option<bool>,
-    /// Flags that are understood but can't be done yet; using the instruction is an error.
-    pub unsupported: Vec<Text>,
     /// Paths or patterns, in order.
     pub sources: Vec<Text>,
     /// Sources whose content is in the Dockerfile, in order.

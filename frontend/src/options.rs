@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::{DiffId, Digest};
-use solver::graph::{Graph, VertexId};
+use solver::graph::VertexId;
 use solver::op::Network;
 
 use crate::config::ImageConfig;
@@ -24,6 +24,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// `--platform`
     pub target_platform: Platform,
+    /// The target platform is one of several, so that step names must tell it.
+    pub is_multi_platform: bool,
     /// `--build-context`, by name; a name may end in `::os/arch`.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// `--no-cache`
@@ -36,6 +38,33 @@ pub struct Options {
     pub extra_hosts: Vec<(String, String)>,
     /// `--allow network.host`
     pub allow_network_host: bool,
+    /// `--allow security.insecure`
+    pub allow_security_insecure: bool,
+    /// `--allow device`, `--allow device=NAME`
+    pub allow_device: AllowedDevices,
+}
+
+/// Which devices `RUN --device` may ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AllowedDevices {
+    /// None.
+    #[default]
+    None,
+    /// Those with these names, compared as written.
+    Named(BTreeSet<String>),
+    /// All.
+    All,
+}
+
+impl AllowedDevices {
+    /// Says whether a device may be asked for by this name.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Named(names) => names.contains(name),
+            Self::All => true,
+        }
+    }
 }
 
 impl Options {
@@ -47,12 +76,15 @@ impl Options {
             labels: Vec::new(),
             build_platform: platform.clone(),
             target_platform: platform,
+            is_multi_platform: false,
             named_contexts: BTreeMap::new(),
             no_cache: false,
             no_cache_filter: Vec::new(),
             network: Network::Default,
             extra_hosts: Vec::new(),
             allow_network_host: false,
+            allow_security_insecure: false,
+            allow_device: AllowedDevices::None,
         }
     }
 
@@ -192,15 +224,13 @@ pub struct Needed {
 pub enum Lowered {
     /// These answers are needed first; call again with them and all earlier ones.
     Need(Vec<Needed>),
-    /// The graph.
+    /// The graph has what the build needs.
     Ready(Box<Build>),
 }
 
-/// A build that can be planned and run.
+/// What the steps that were added to the graph make.
 #[derive(Debug)]
 pub struct Build {
-    /// What is to be done.
-    pub graph: Graph,
     /// The tree of the image.
     pub target: VertexId,
     /// The image's config; `created`, `rootfs.diff_ids` and the times of new history entries are still missing.

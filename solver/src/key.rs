@@ -11,7 +11,7 @@
 //! | `Source::Local`     | has no key, only hashes of what is selected of it | its name                         |
 //! | `Source::Git`       | commit, subdir, keep_git_dir, submodules, mtime   | remote, reference                |
 //! | `Source::Http`      | digest, name, mtime                               | url                              |
-//! | `Exec`              | args, env in order, cwd, user, network, hostname, extra hosts, scripts, security, devices | `env_unkeyed` (proxies) |
+//! | `Exec`              | args, env in order, cwd, user, platform, network, hostname, extra hosts, scripts, security, devices | `env_unkeyed` (proxies) |
 //! | `Mount::Bind`       | target, input, source, readonly                   |                                  |
 //! | `Mount::Cache`      | target, namespace, id, sharing, readonly, from, owner | content                      |
 //! | `Mount::Tmpfs`      | target, size, readonly                            |                                  |
@@ -214,6 +214,7 @@ fn exec_parts(exec: &Exec, parts: &mut Parts) {
         env_unkeyed: _,
         cwd,
         user,
+        platform,
         network,
         hostname,
         extra_hosts,
@@ -229,6 +230,7 @@ fn exec_parts(exec: &Exec, parts: &mut Parts) {
     }
     parts.add("cwd", cwd);
     parts.add("user", user);
+    parts.add("platform", platform);
     let network = match network {
         Network::Default => "default",
         Network::None => "none",

@@ -15,6 +15,7 @@ fn exec() -> Exec {
         env_unkeyed: vec![],
         cwd: "/".into(),
         user: String::new(),
+        platform: "linux/amd64".into(),
         network: Network::Default,
         hostname: "h".into(),
         extra_hosts: vec![("a".into(), "1.1.1.1".into())],
@@ -103,7 +104,7 @@ fn sources() {
 #[test]
 fn every_field_of_an_exec_but_unkeyed_variables_enters() {
     type Change = (&'static str, fn(&mut Exec), bool);
-    let changes: [Change; 15] = [
+    let changes: [Change; 16] = [
         ("args", |e| e.args.push("x".into()), false),
         ("args joined", |e| e.args = vec!["make all".into()], false),
         ("args quoted", |e| e.args = vec!["make\" \"all".into()], false),
@@ -113,6 +114,7 @@ fn every_field_of_an_exec_but_unkeyed_variables_enters() {
         ("env order", |e| e.env.reverse(), false),
         ("cwd", |e| e.cwd = "/x".into(), false),
         ("user", |e| e.user = "u".into(), false),
+        ("platform", |e| e.platform = "linux/arm64".into(), false),
         ("network", |e| e.network = Network::None, false),
         ("hostname", |e| e.hostname = "i".into(), false),
         ("extra hosts", |e| e.extra_hosts.clear(), false),
@@ -471,6 +473,6 @@ fn components_show_short_text_and_hash_the_rest() {
 /// Changes only together with `VERSION`: an accidental change of keys throws every cache away.
 #[test]
 fn keys_are_stable_across_versions() {
-    insta::assert_snapshot!(key_of(Op::Exec(exec())).unwrap(), @"f8ff48da728eb456b82e136e742693b6df26a9a3b92a7222b6fb77c004187d23");
+    insta::assert_snapshot!(key_of(Op::Exec(exec())).unwrap(), @"75f25d470b3d46f054fb51f463d66e00e8af3e418d786fdd1b7721548443f407");
     insta::assert_snapshot!(key_of(file(FileAction::Copy(copy()))).unwrap(), @"40121de704c8d1812a773c6ac74ac3c5226faa3b7c679db9d0c7b6837d52955e");
 }

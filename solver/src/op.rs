@@ -102,6 +102,8 @@ pub struct Exec {
     pub cwd: String,
     /// `USER` as written: empty, or name or number, optionally with `:group`.
     pub user: String,
+    /// What the programs of the tree are made for: `linux/arm64`.
+    pub platform: String,
     /// Network mode.
     pub network: Network,
     /// Host name.

@@ -15,7 +15,7 @@ pub(crate) fn skip(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
 
-/// Answers a condition of a script: `root`, `net`, `erofs`, `exec:PROGRAM`.
+/// Answers a condition of a script: `root`, `net`, `erofs`, `qemu-arm64`, `exec:PROGRAM`.
 pub(crate) fn has(condition: &str) -> Result<bool, String> {
     if let Some(program) = condition.strip_prefix("exec:") {
         return Ok(find_program(program).is_some());
@@ -24,8 +24,17 @@ pub(crate) fn has(condition: &str) -> Result<bool, String> {
         "root" => Ok(rustix::process::geteuid().is_root()),
         "net" => Ok(registry_reachable()),
         "erofs" => Ok(mounts_erofs()),
+        "qemu-arm64" => {
+            Ok(missing(&["root", "exec:qemu-aarch64-static"]).is_none() && arm64_busybox().is_some())
+        }
         _ => Err(format!("unknown condition [{condition}]")),
     }
+}
+
+/// Returns the directory with an arm64 `/bin/busybox` that `tests/run` fetched.
+pub(crate) fn arm64_busybox() -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("arm64-busybox/root");
+    dir.join("bin/sh").is_file().then_some(dir)
 }
 
 /// Returns the first of `names` that can't be used here, as a reason to skip.

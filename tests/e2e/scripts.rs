@@ -51,6 +51,7 @@ scripts! {
     onbuild,
     outputs,
     parallel_stages,
+    platforms,
     refused,
     registry_pull,
     run_command,

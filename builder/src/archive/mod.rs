@@ -84,7 +84,7 @@ fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageErr
         .map(|bytes| store.blobs().put(&bytes, store.incomplete()))
         .transpose()?;
     let names: Vec<String> = found.names.iter().map(ToString::to_string).collect();
-    let id = image::commit_with(store, &found.config, manifest, &names)?;
+    let id = image::commit(store, &found.config, manifest, &[], &names)?;
     Ok(Loaded { names, id })
 }
 

@@ -150,6 +150,7 @@ impl Container {
         let spec = Spec {
             lowers: &stack,
             upper: Some(&upper),
+            mounts: &[],
             settings: &self.settings,
         };
         let stdio = Stdio {

@@ -20,6 +20,7 @@ pub(crate) fn tag(args: &TagArgs, store: &Store, now_unix: i64) -> Result<(), Fa
         name,
         config: found.id,
         manifest: row.and_then(|row| row.manifest),
+        variants: row.map(|row| row.variants.clone()).unwrap_or_default(),
         created_unix: now_unix,
     };
     store

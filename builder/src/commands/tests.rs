@@ -55,6 +55,7 @@ fn fixture() -> Fixture {
                 name,
                 config,
                 manifest,
+                variants: Vec::new(),
                 created_unix: NOW,
             })
             .unwrap();

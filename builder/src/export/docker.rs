@@ -35,27 +35,33 @@ pub(super) fn archive(
         write_blobs(&mut tarball, image)?;
     }
     tarball.finish()?;
-    Ok(packed.into_iter().map(|image| image.manifest).collect())
+    Ok(packed.iter().map(|image| image.top().clone()).collect())
 }
 
-/// Writes manifest, config and layers of an image under their digests.
+/// Writes index, manifests, configs and layers of an image under their digests.
 pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed) -> Result<(), ExportError> {
     let name = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
-    tarball.file(&name(&image.manifest.digest), &image.manifest_bytes)?;
-    tarball.file(&name(&image.config_digest), &image.config)?;
-    for layer in &image.layers {
-        tarball.blob(&name(&layer.digest), layer)?;
+    if let Some((index, bytes)) = &image.index {
+        tarball.file(&name(&index.digest), bytes)?;
+    }
+    for one in &image.manifests {
+        tarball.file(&name(&one.manifest.digest), &one.manifest_bytes)?;
+        tarball.file(&name(&one.config_digest), &one.config)?;
+        for layer in &one.layers {
+            tarball.blob(&name(&layer.digest), layer)?;
+        }
     }
     Ok(())
 }
 
-/// Docker's list of images.
+/// Docker's list of images: it knows one platform of each.
 fn manifest(images: &[Packed]) -> Value {
     let item = |image: &Packed| {
+        let one = &image.manifests[0];
         let path = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
         let names: Vec<String> = image.names.iter().map(|name| name.familiar()).collect();
-        let layers: Vec<String> = image.layers.iter().map(|layer| path(&layer.digest)).collect();
-        json!({"Config": path(&image.config_digest), "RepoTags": names, "Layers": layers})
+        let layers: Vec<String> = one.layers.iter().map(|layer| path(&layer.digest)).collect();
+        json!({"Config": path(&one.config_digest), "RepoTags": names, "Layers": layers})
     };
     Value::Array(images.iter().map(item).collect())
 }
@@ -64,7 +70,9 @@ fn manifest(images: &[Packed]) -> Value {
 fn repositories(images: &[Packed]) -> Value {
     let mut table = Map::new();
     for image in images {
-        let Some(top) = image.layers.last() else { continue };
+        let Some(top) = image.manifests[0].layers.last() else {
+            continue;
+        };
         for name in &image.names {
             if let Some(tag) = name.tag() {
                 let tags = table.entry(name.familiar_name()).or_insert_with(|| json!({}));

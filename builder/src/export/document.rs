@@ -1,7 +1,8 @@
 //! The JSON of an image as it leaves the store: manifest, index, layout marker. Keys in a fixed order, no blanks: equal
 //! images have equal bytes.
 
-use cache::{Digest, Store};
+use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 use serde_json::{Value, json};
 
 use super::blob::{self, Blob};
@@ -12,28 +13,78 @@ use crate::registry::{Descriptor, Reference};
 /// What an OCI layout says about its version. Spec: OCI image-spec, image-layout.md#oci-layout-file.
 pub(super) const LAYOUT_MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// An image with all its blobs known.
+/// An image with all its blobs known: one manifest, or an index of several.
 #[derive(Debug)]
 pub(super) struct Packed {
+    /// One for each platform, at least one.
+    pub(super) manifests: Vec<PackedManifest>,
+    /// Over the manifests, where the image is for several platforms.
+    pub(super) index: Option<(Descriptor, Vec<u8>)>,
+    /// Canonical.
+    pub(super) names: Vec<Reference>,
+}
+
+/// An image for one platform with all its blobs known.
+#[derive(Debug)]
+pub(super) struct PackedManifest {
     pub(super) manifest: Descriptor,
     pub(super) manifest_bytes: Vec<u8>,
     pub(super) config: Vec<u8>,
     pub(super) config_digest: Digest,
     /// Base layer first.
     pub(super) layers: Vec<Blob>,
-    /// Canonical.
-    pub(super) names: Vec<Reference>,
 }
 
-/// Brings the layers into form and writes the manifest.
+impl Packed {
+    /// Returns what the image's names stand for: the index, or the only manifest.
+    pub(super) fn top(&self) -> &Descriptor {
+        match &self.index {
+            Some((descriptor, _)) => descriptor,
+            None => &self.manifests[0].manifest,
+        }
+    }
+}
+
+/// Brings the layers into form and writes manifests and index.
 pub(super) fn pack(
     store: &Store,
     image: &ExportImage,
     options: &ImageOptions,
 ) -> Result<Packed, ExportError> {
-    let layers = image
-        .layers
+    let mut manifests = vec![pack_one(store, &image.config, &image.layers, options)?];
+    for further in image.further.iter().flatten() {
+        manifests.push(pack_one(store, &further.config, &further.layers, options)?);
+    }
+    let index = image.further.is_some().then(|| {
+        let media_type = if options.oci_types { OCI_INDEX } else { DOCKER_LIST };
+        let entries: Vec<Value> = manifests.iter().map(entry).collect();
+        let bytes = bytes(&json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}));
+        let descriptor = Descriptor {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(&bytes),
+            size_bytes: bytes.len() as u64,
+        };
+        (descriptor, bytes)
+    });
+    let names = image.names.iter().map(|name| Reference::parse(name));
+    Ok(Packed {
+        manifests,
+        index,
+        names: names
+            .collect::<Result<_, _>>()
+            .map_err(crate::registry::ImageError::from)?,
+    })
+}
+
+fn pack_one(
+    store: &Store,
+    config: &[u8],
+    layers: &[DiffId],
+    options: &ImageOptions,
+) -> Result<PackedManifest, ExportError> {
+    let layers = layers
         .iter()
         .map(|layer| blob::of_layer(store, layer, options.compression))
         .collect::<Result<Vec<Blob>, _>>()?;
@@ -48,7 +99,7 @@ pub(super) fn pack(
             "application/vnd.docker.container.image.v1+json",
         )
     };
-    let config_digest = Digest::of(&image.config);
+    let config_digest = Digest::of(config);
     let entries: Vec<Value> = layers
         .iter()
         .map(|layer| {
@@ -59,39 +110,41 @@ pub(super) fn pack(
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": manifest_type,
-        "config": {"mediaType": config_type, "digest": config_digest.to_string(), "size": image.config.len()},
+        "config": {"mediaType": config_type, "digest": config_digest.to_string(), "size": config.len()},
         "layers": entries,
     });
     let manifest_bytes = bytes(&manifest);
-    let names = image.names.iter().map(|name| Reference::parse(name));
-    Ok(Packed {
+    Ok(PackedManifest {
         manifest: Descriptor {
             media_type: manifest_type.to_owned(),
             digest: Digest::of(&manifest_bytes),
             size_bytes: manifest_bytes.len() as u64,
         },
-        names: names
-            .collect::<Result<_, _>>()
-            .map_err(crate::registry::ImageError::from)?,
-        config: image.config.clone(),
+        config: config.to_vec(),
         config_digest,
         manifest_bytes,
         layers,
     })
 }
 
+/// Returns the entry of a manifest in an index.
+fn entry(packed: &PackedManifest) -> Value {
+    let mut entry = descriptor(&packed.manifest);
+    if let Some(platform) = platform(&packed.config) {
+        entry["platform"] = platform;
+    }
+    entry
+}
+
+fn descriptor(of: &Descriptor) -> Value {
+    json!({"mediaType": of.media_type, "digest": of.digest.to_string(), "size": of.size_bytes})
+}
+
 /// Returns the entries of `index.json` for an image: one for each name.
 pub(super) fn entries(image: &Packed) -> Vec<Value> {
-    let base = {
-        let mut entry = json!({
-            "mediaType": image.manifest.media_type,
-            "digest": image.manifest.digest.to_string(),
-            "size": image.manifest.size_bytes,
-        });
-        if let Some(platform) = platform(&image.config) {
-            entry["platform"] = platform;
-        }
-        entry
+    let base = match &image.index {
+        Some((index, _)) => descriptor(index),
+        None => entry(&image.manifests[0]),
     };
     if image.names.is_empty() {
         return vec![base];
@@ -108,11 +161,17 @@ pub(super) fn entries(image: &Packed) -> Vec<Value> {
     image.names.iter().map(named).collect()
 }
 
-fn platform(config: &[u8]) -> Option<Value> {
+/// Returns what a config says about its platform.
+pub(super) fn platform_of(config: &[u8]) -> Option<Platform> {
     let config: Value = serde_json::from_slice(config).ok()?;
     let text = |key: &str| config.get(key)?.as_str().filter(|text| !text.is_empty());
-    let mut platform = json!({"architecture": text("architecture")?, "os": text("os")?});
-    if let Some(variant) = text("variant") {
+    Some(Platform::new(text("os")?, text("architecture")?, text("variant")))
+}
+
+fn platform(config: &[u8]) -> Option<Value> {
+    let found = platform_of(config)?;
+    let mut platform = json!({"architecture": found.architecture, "os": found.os});
+    if let Some(variant) = found.variant {
         platform["variant"] = json!(variant);
     }
     Some(platform)

@@ -20,15 +20,14 @@ pub(super) fn view(store: &Store, layers: &[DiffId]) -> Result<View, ExportError
     Ok(View::of_layers(opened.collect::<Result<Vec<_>, _>>()?)?)
 }
 
-/// Writes the tar.
+/// Writes the tar. `trees` are directories of it with the layers for each; one without a name is the tar's root.
 pub(super) fn archive(
     store: &Store,
     dest: &Destination,
-    layers: &[DiffId],
+    trees: &[(String, &[DiffId])],
     epoch: Option<i64>,
 ) -> Result<(), ExportError> {
     let target = Target::create(dest)?;
-    let view = view(store, layers)?;
     let scratch = |source| LayersError::Io {
         action: "write",
         layer: "(flat)".to_owned(),
@@ -38,6 +37,26 @@ pub(super) fn archive(
     // The file is gone when it is closed.
     std::fs::remove_file(path).map_err(scratch)?;
     let mut writer = LayerWriter::create(file).map_err(LayersError::from)?;
+    for (name, layers) in trees {
+        add(
+            &mut writer,
+            &TreePath::clean(name.as_bytes()),
+            &view(store, layers)?,
+            epoch,
+        )?;
+    }
+    let written = writer.finish().map_err(LayersError::from)?;
+    copy(&written, &target)?;
+    target.commit()
+}
+
+/// Adds a tree, as the directory `below`.
+fn add(
+    writer: &mut LayerWriter,
+    below: &TreePath,
+    view: &View,
+    epoch: Option<i64>,
+) -> Result<(), ExportError> {
     let mut first_names: HashMap<_, TreePath> = HashMap::new();
     for (path, node) in view.walk(&TreePath::root()) {
         let mut meta = node.meta.clone();
@@ -47,7 +66,9 @@ pub(super) fn archive(
         if node.has_links && !node.is_dir() {
             if let Some(first) = first_names.get(&node.inode) {
                 let body = Body::Hardlink(first.clone());
-                writer.add(path, meta, body).map_err(LayersError::from)?;
+                writer
+                    .add(below.concat(&path), meta, body)
+                    .map_err(LayersError::from)?;
                 continue;
             }
             first_names.insert(node.inode, path.clone());
@@ -68,11 +89,11 @@ pub(super) fn archive(
             NodeKind::BlockDevice(major, minor) => Body::BlockDevice(major, minor),
             NodeKind::Fifo => Body::Fifo,
         };
-        writer.add(path, meta, body).map_err(LayersError::from)?;
+        writer
+            .add(below.concat(&path), meta, body)
+            .map_err(LayersError::from)?;
     }
-    let written = writer.finish().map_err(LayersError::from)?;
-    copy(&written, &target)?;
-    target.commit()
+    Ok(())
 }
 
 /// Copies the tar part of a finished layer file.

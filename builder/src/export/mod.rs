@@ -17,12 +17,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cache::blobs::BlobError;
-use cache::index::IndexError;
+use cache::index::{IndexError, Variant};
 use cache::layers::LayersError;
 use cache::store::StoreError;
 use cache::{DiffId, Digest, Store};
 
 use crate::image::{self, StoredImage};
+use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use spec::{Compression, Destination, ImageOptions, Output};
@@ -45,6 +46,12 @@ pub(crate) enum ExportError {
         path: PathBuf,
         /// Why; a full disk, usually.
         source: io::Error,
+    },
+    /// The form holds an image for one platform.
+    #[error("{what} holds an image for one platform only")]
+    SeveralPlatforms {
+        /// What was asked for.
+        what: &'static str,
     },
     /// An archive on a terminal helps nobody.
     #[error("refusing to write an archive to a terminal: give dest=FILE or redirect standard output")]
@@ -97,6 +104,10 @@ impl ExportError {
     }
 }
 
+/// What [`ExportError::SeveralPlatforms`] is said of.
+const DOCKER_ARCHIVE: &str = "a docker archive (type=docker)";
+const NOT_SPLIT: &str = "an output with platform-split=false";
+
 /// An image to be written. Its layers must be in the store.
 #[derive(Debug, Clone)]
 pub(crate) struct ExportImage {
@@ -104,8 +115,19 @@ pub(crate) struct ExportImage {
     pub(crate) config: Vec<u8>,
     /// Base layer first; the same as in the config.
     pub(crate) layers: Vec<DiffId>,
+    /// The same image for further platforms; `Some` makes an index of all, even of one.
+    pub(crate) further: Option<Vec<PlatformImage>>,
     /// Canonical names.
     pub(crate) names: Vec<String>,
+}
+
+/// An image as it is for one platform.
+#[derive(Debug, Clone)]
+pub(crate) struct PlatformImage {
+    /// The config, verbatim.
+    pub(crate) config: Vec<u8>,
+    /// Base layer first; the same as in the config.
+    pub(crate) layers: Vec<DiffId>,
 }
 
 impl ExportImage {
@@ -114,8 +136,69 @@ impl ExportImage {
         Ok(Self {
             layers: image.layers()?,
             names: image.names().map(str::to_owned).collect(),
+            further: None,
             config: image.config_bytes,
         })
+    }
+
+    /// Takes what a build made for each platform, in order. Several make an index, one does so by will.
+    ///
+    /// # Panics
+    /// When there is no platform.
+    pub(crate) fn of_platforms(mut images: Vec<PlatformImage>, names: &[String], wants_index: bool) -> Self {
+        let PlatformImage { config, layers } = images.remove(0);
+        Self {
+            config,
+            layers,
+            further: (wants_index || !images.is_empty()).then_some(images),
+            names: names.to_vec(),
+        }
+    }
+
+    /// Puts the image into the store, under its names or under its ID. Returns the ID: the digest of the config for the
+    /// machine's own platform, or for the first.
+    pub(crate) fn commit(&self, store: &Store) -> Result<Digest, ImageError> {
+        let further = self.further.iter().flatten().map(|image| &image.config);
+        let mut configs: Vec<&Vec<u8>> = std::iter::once(&self.config).chain(further).collect();
+        let host = host_platform();
+        let own = configs
+            .iter()
+            .position(|config| document::platform_of(config).as_ref() == Some(&host));
+        let own = configs.remove(own.unwrap_or(0));
+        let variants = configs.into_iter().map(|config| {
+            Ok(Variant {
+                platform: document::platform_of(config)
+                    .map_or_else(String::new, |platform| platform.to_string()),
+                config: store.blobs().put(config, store.incomplete())?,
+            })
+        });
+        let mut variants = variants.collect::<Result<Vec<_>, ImageError>>()?;
+        variants.sort_by(|a, b| a.platform.cmp(&b.platform));
+        image::commit(store, own, None, &variants, &self.names)
+    }
+
+    /// Returns the directories that outputs of plain files are split into, and the layers for each; one without a name
+    /// when there is no index. Spec: cli-and-outputs.md §5.
+    fn trees(&self, split: bool) -> Result<Vec<(String, &[DiffId])>, ExportError> {
+        let Some(further) = self
+            .further
+            .as_ref()
+            .filter(|further| split || !further.is_empty())
+        else {
+            return Ok(vec![(String::new(), &self.layers)]);
+        };
+        if !split {
+            return Err(ExportError::SeveralPlatforms { what: NOT_SPLIT });
+        }
+        let name = |config: &[u8]| {
+            let platform = document::platform_of(config).map(|platform| platform.to_string());
+            platform.unwrap_or_default().replace('/', "_")
+        };
+        let own = (name(&self.config), &self.layers[..]);
+        let others = further
+            .iter()
+            .map(|image| (name(&image.config), &image.layers[..]));
+        Ok(std::iter::once(own).chain(others).collect())
     }
 }
 
@@ -147,8 +230,7 @@ pub(crate) fn export(
     let manifest = match output {
         Output::CacheOnly => None,
         Output::Image { names } => {
-            let image = with_names(names);
-            image::commit(store, &image.config, &image.names)?;
+            with_names(names).commit(store)?;
             None
         }
         Output::OciArchive { dest, image: options } => {
@@ -160,29 +242,43 @@ pub(crate) fn export(
             Some(oci::directory(store, dest, &image, options)?)
         }
         Output::DockerArchive { dest, image: options } => {
+            if image.further.as_ref().is_some_and(|further| !further.is_empty()) {
+                return Err(ExportError::SeveralPlatforms { what: DOCKER_ARCHIVE });
+            }
             let image = with_names(&options.names);
             docker::archive(store, dest, std::slice::from_ref(&image), options, epoch)?.pop()
         }
-        Output::Tar { dest } => {
-            flat::archive(store, dest, &image.layers, epoch)?;
+        Output::Tar { dest, split } => {
+            flat::archive(store, dest, &image.trees(*split)?, epoch)?;
             None
         }
-        Output::Local { dest } => {
-            local::directory(store, dest, &image.layers, epoch)?;
+        Output::Local { dest, split } => {
+            target::make_dir(dest)?;
+            for (name, layers) in image.trees(*split)? {
+                local::directory(store, &dest.join(name), layers, epoch)?;
+            }
             None
         }
     };
     Ok(Exported { id, manifest })
 }
 
-/// Fails as [`export`] would where the output's place can't be written, before a build spends time on it. Leaves
-/// nothing behind.
-pub(crate) fn check(output: &Output) -> Result<(), ExportError> {
+/// Fails as [`export`] would where the output's place can't be written or its form doesn't hold so many platforms, before
+/// a build spends time on it. Leaves nothing behind.
+pub(crate) fn check(output: &Output, n_platforms: usize) -> Result<(), ExportError> {
+    let what = match output {
+        Output::DockerArchive { .. } => Some(DOCKER_ARCHIVE),
+        Output::Tar { split: false, .. } | Output::Local { split: false, .. } => Some(NOT_SPLIT),
+        _ => None,
+    };
+    if let Some(what) = what.filter(|_| n_platforms > 1) {
+        return Err(ExportError::SeveralPlatforms { what });
+    }
     match output {
-        Output::OciArchive { dest, .. } | Output::DockerArchive { dest, .. } | Output::Tar { dest } => {
+        Output::OciArchive { dest, .. } | Output::DockerArchive { dest, .. } | Output::Tar { dest, .. } => {
             target::check(dest)
         }
-        Output::OciDirectory { dest, .. } | Output::Local { dest } => target::check_dir(dest),
+        Output::OciDirectory { dest, .. } | Output::Local { dest, .. } => target::check_dir(dest),
         Output::CacheOnly | Output::Image { .. } => Ok(()),
     }
 }

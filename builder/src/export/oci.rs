@@ -20,7 +20,7 @@ use super::target::{self, Target};
 use super::{ExportError, ExportImage, docker};
 use crate::registry::{Descriptor, MAX_MANIFEST_BYTES};
 
-/// Writes the layout as a tar; returns the image's manifest.
+/// Writes the layout as a tar; returns the image's manifest or index.
 pub(super) fn archive(
     store: &Store,
     dest: &Destination,
@@ -36,10 +36,11 @@ pub(super) fn archive(
     tarball.directory("blobs/sha256/")?;
     docker::write_blobs(&mut tarball, &packed)?;
     tarball.finish()?;
-    Ok(packed.manifest)
+    Ok(packed.top().clone())
 }
 
-/// Writes the layout into a directory, which is made when missing; returns the image's manifest.
+/// Writes the layout into a directory, which is made when missing; returns the image's manifest or
+/// index.
 pub(super) fn directory(
     store: &Store,
     dest: &Path,
@@ -49,16 +50,22 @@ pub(super) fn directory(
     let dir = target::make_dir(dest)?;
     let packed = document::pack(store, image, options)?;
     let blobs = sub_dir(&sub_dir(&dir, "blobs", dest)?, "sha256", dest)?;
-    for layer in &packed.layers {
-        put(&blobs, dest, &layer.digest, layer.size_bytes, |target| {
-            let copied = layer.copy_to(target.file());
-            copied.map_err(|source| target.failed(source))
-        })?;
+    for one in &packed.manifests {
+        for layer in &one.layers {
+            put(&blobs, dest, &layer.digest, layer.size_bytes, |target| {
+                let copied = layer.copy_to(target.file());
+                copied.map_err(|source| target.failed(source))
+            })?;
+        }
     }
-    for (digest, bytes) in [
-        (&packed.config_digest, &packed.config),
-        (&packed.manifest.digest, &packed.manifest_bytes),
-    ] {
+    let documents = packed.manifests.iter().flat_map(|one| {
+        [
+            (&one.config_digest, &one.config),
+            (&one.manifest.digest, &one.manifest_bytes),
+        ]
+    });
+    let over = packed.index.iter().map(|(index, bytes)| (&index.digest, bytes));
+    for (digest, bytes) in documents.chain(over) {
         put(&blobs, dest, digest, bytes.len() as u64, |target| {
             target.write(bytes)
         })?;
@@ -69,7 +76,7 @@ pub(super) fn directory(
         target.write(bytes)?;
         target.commit()?;
     }
-    Ok(packed.manifest)
+    Ok(packed.top().clone())
 }
 
 /// Opens a sub-directory, making it when missing; a link in its place is an error.

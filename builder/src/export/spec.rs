@@ -116,11 +116,15 @@ pub(crate) enum Output {
     Tar {
         /// Where.
         dest: Destination,
+        /// Gives each platform of an index a directory of its own.
+        split: bool,
     },
     /// The files of the result in a directory.
     Local {
         /// Where.
         dest: PathBuf,
+        /// Gives each platform of an index a directory of its own.
+        split: bool,
     },
 }
 
@@ -136,7 +140,8 @@ impl Output {
                 dest: Destination::Stdout,
                 ..
             } | Self::Tar {
-                dest: Destination::Stdout
+                dest: Destination::Stdout,
+                ..
             }
         )
     }
@@ -151,9 +156,13 @@ impl Output {
             return match only.as_str() {
                 "" => Err(syntax()),
                 "-" => Ok(Self::Tar {
+                    split: true,
                     dest: Destination::Stdout,
                 }),
-                dir => Ok(Self::Local { dest: dir.into() }),
+                dir => Ok(Self::Local {
+                    dest: dir.into(),
+                    split: true,
+                }),
             };
         }
         let mut attributes = Attributes::default();
@@ -248,17 +257,18 @@ impl Attributes {
             "registry" => Err(SpecError::Unsupported("type `registry`".to_owned())),
             "moby" => Err(SpecError::Unsupported("type `moby`".to_owned())),
             "local" => {
-                self.one_platform()?;
+                let split = self.flag("platform-split", true)?;
                 let dest = self.take("dest").filter(|dest| !dest.is_empty());
                 let dest = dest.ok_or_else(|| SpecError::NoDestination(self.kind.clone()))?;
-                Ok(Output::Local { dest: dest.into() })
-            }
-            "tar" => {
-                self.one_platform()?;
-                Ok(Output::Tar {
-                    dest: self.destination(),
+                Ok(Output::Local {
+                    dest: dest.into(),
+                    split,
                 })
             }
+            "tar" => Ok(Output::Tar {
+                split: self.flag("platform-split", true)?,
+                dest: self.destination(),
+            }),
             "oci" if !self.flag("tar", true)? => {
                 let dest = self.take("dest").filter(|dest| !dest.is_empty() && dest != "-");
                 let dest = dest.ok_or_else(|| SpecError::NoDestination(self.kind.clone()))?;
@@ -281,11 +291,6 @@ impl Attributes {
             }),
             other => Err(SpecError::Type(other.to_owned())),
         }
-    }
-
-    /// Takes the attributes that only matter for several platforms.
-    fn one_platform(&mut self) -> Result<(), SpecError> {
-        self.flag("platform-split", true).map(|_| ())
     }
 
     fn destination(&mut self) -> Destination {
@@ -435,22 +440,17 @@ mod tests {
             },
             oci_types: true,
         };
+        let local = || Output::Local {
+            dest: "out".into(),
+            split: true,
+        };
+        let tar = |dest, split| Output::Tar { dest, split };
         for (text, expected) in [
-            ("out", Output::Local { dest: "out".into() }),
-            (
-                "-",
-                Output::Tar {
-                    dest: Destination::Stdout,
-                },
-            ),
-            ("type=local,dest=out", Output::Local { dest: "out".into() }),
-            (
-                "type=tar",
-                Output::Tar {
-                    dest: Destination::Stdout,
-                },
-            ),
-            ("dest=a.tar,type=tar", Output::Tar { dest: file("a.tar") }),
+            ("out", local()),
+            ("-", tar(Destination::Stdout, true)),
+            ("type=local,dest=out", local()),
+            ("type=tar,platform-split=false", tar(Destination::Stdout, false)),
+            ("dest=a.tar,type=tar", tar(file("a.tar"), true)),
             ("type=cacheonly", Output::CacheOnly),
             ("type=docker", Output::Image { names: vec![] }),
             (

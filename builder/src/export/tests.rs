@@ -7,7 +7,7 @@ use crate::registry::fixture::{has_tool, image, run, store};
 
 fn write(store: &Store, image: &ExportImage, spec: &str, dest: &Path) -> Exported {
     let output = Output::parse(&format!("{spec},dest={}", dest.display())).unwrap();
-    check(&output).unwrap();
+    check(&output, 1).unwrap();
     export(store, &output, image, None).unwrap()
 }
 
@@ -143,7 +143,7 @@ fn a_failed_output_leaves_no_file() {
         dir.path().join("no/x.tar").display()
     ))
     .unwrap();
-    assert!(matches!(check(&missing), Err(ExportError::Destination { .. })));
+    assert!(matches!(check(&missing, 1), Err(ExportError::Destination { .. })));
     let full = Output::parse("type=docker,dest=/dev/full").unwrap();
     let error = export(&store, &full, &image(&store, &[]), None).unwrap_err();
     assert!(matches!(error, ExportError::Write { .. }), "{error}");
@@ -156,8 +156,15 @@ fn several_images_are_saved_in_one_archive_with_shared_layers_once() {
     let mut other = source.clone();
     other.layers.pop();
     other.config = crate::registry::fixture::config_of(&other.layers);
-    crate::image::commit(&store, &source.config, &source.names).unwrap();
-    crate::image::commit(&store, &other.config, &["docker.io/library/b:1".to_owned()]).unwrap();
+    source.commit(&store).unwrap();
+    crate::image::commit(
+        &store,
+        &other.config,
+        None,
+        &[],
+        &["docker.io/library/b:1".to_owned()],
+    )
+    .unwrap();
     let stored = ["a:1", "b:1"].map(|name| crate::image::find(&store, name).unwrap());
     let ids = stored.each_ref().map(|image| image.id);
     let images = stored.map(|image| ExportImage::from_stored(image).unwrap());

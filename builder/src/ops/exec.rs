@@ -13,6 +13,7 @@ use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
 use super::{OpError, Worker, owner, stacked};
+use crate::options::host_platform;
 use crate::runtime::blocking;
 use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, Upper};
 
@@ -101,6 +102,7 @@ impl Run {
                 command: self.op.args.join(" "),
                 outcome: outcome(exit),
                 code: exit.code,
+                foreign: foreign(&self.op.platform, exit),
             });
         }
         let store = self.lowers.store();
@@ -149,6 +151,7 @@ impl Run {
             let spec = Spec {
                 lowers: &lowers,
                 upper: Some(upper),
+                mounts: &[],
                 settings,
             };
             let stdio = Stdio {
@@ -190,6 +193,12 @@ fn outcome(exit: &Exit) -> String {
         text.push_str(why);
     }
     text
+}
+
+/// Returns the platform of programs that this machine could not execute, if that may be why nothing ran.
+fn foreign(platform: &str, exit: &Exit) -> Option<String> {
+    let is_foreign = exit.why.is_some() && platform != host_platform().to_string();
+    is_foreign.then(|| platform.to_owned())
 }
 
 /// Returns how much memory the changes of one RUN may take before it is run again on disk.

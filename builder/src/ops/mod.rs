@@ -44,6 +44,8 @@ pub(crate) enum OpError {
         command: String,
         outcome: String,
         code: i32,
+        /// What its programs are made for, where that may be why they can't be executed here.
+        foreign: Option<String>,
     },
     #[error("the build was cancelled")]
     Cancelled,

@@ -29,8 +29,8 @@ pub(crate) use client::Session;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
 pub(crate) use manifest::{
-    Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, config_facts,
-    parse, select,
+    ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
+    config_facts, parse, select,
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
@@ -102,6 +102,28 @@ pub(crate) async fn resolve_layout(
     )
 }
 
+/// Returns what the store has under a name for a platform: the config, what it says, and the manifest that came with it. A
+/// missing or damaged blob only means that the name is resolved anew.
+fn stored_config(
+    store: &Store,
+    image: &ImageName,
+    platform: &Platform,
+) -> Option<(Vec<u8>, ConfigFacts, Option<Digest>)> {
+    let own = (image.config, image.manifest);
+    let variants = image.variants.iter().map(|variant| (variant.config, None));
+    let candidates = std::iter::once(own)
+        .chain(variants)
+        .filter_map(|(config, manifest)| {
+            let config = store.blobs().read(&config, MAX_CONFIG_BYTES).ok()?;
+            let facts = config_facts(&config).ok()?;
+            let distance = platform.distance(&facts.platform)?;
+            Some((distance, (config, facts, manifest)))
+        });
+    candidates
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, found)| found)
+}
+
 /// Looks a name up in the store. An image for another platform, or one that isn't complete and can't be completed,
 /// counts as absent.
 fn resolve_local(
@@ -113,19 +135,11 @@ fn resolve_local(
     let Some(image) = store.index().image(&name)? else {
         return Ok(None);
     };
-    // A missing or damaged blob only means that the name is resolved anew.
-    let Ok(config) = store.blobs().read(&image.config, MAX_CONFIG_BYTES) else {
+    let Some((config, facts, manifest)) = stored_config(store, &image, platform) else {
         return Ok(None);
     };
-    let Ok(facts) = config_facts(&config) else {
-        return Ok(None);
-    };
-    if platform.distance(&facts.platform).is_none() {
-        return Ok(None);
-    }
     let is_complete = facts.diff_ids.iter().all(|layer| store.layers().contains(layer));
-    let manifest = image
-        .manifest
+    let manifest = manifest
         .and_then(|digest| store.blobs().read(&digest, MAX_MANIFEST_BYTES).ok())
         .and_then(|bytes| match parse(&bytes, None) {
             Ok(Document::Manifest(manifest)) => Some(manifest),
@@ -188,6 +202,7 @@ async fn resolve_remote(
         name: resolved.reference.clone(),
         config: manifest.config.digest,
         manifest: Some(manifest_digest),
+        variants: Vec::new(),
         created_unix: clock::now_unix(),
     })?;
     Ok(resolved)

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
+use super::attach::{MAX_MOUNTS, Point};
 use super::error::{Result, SandboxError, Step as _};
 use super::init::{Init, Root};
 use super::mount::errno_of;
@@ -127,6 +128,8 @@ struct Job {
     filter: Vec<sys::Instruction>,
     streams: [OwnedFd; 3],
     layers: Layers,
+    points: Vec<Point>,
+    mounts: Vec<OwnedFd>,
 }
 
 /// The layers and the upper.
@@ -148,7 +151,7 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
     let job = receive(socket)?;
     // Modes given below are meant exactly.
     rustix::process::umask(Mode::empty());
-    let provision = Provision::new(&job.settings)?;
+    let provision = Provision::new(&job.settings, &job.points)?;
     let material = match job.layers {
         // The overlay holds them from here on.
         Layers::Detached(mounts, upper) => Material::Mounted(detached_root(mounts, upper, &provision)?),
@@ -176,6 +179,8 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
                 filter: &job.filter,
                 streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
                 root,
+                points: &job.points,
+                mounts: &job.mounts,
                 provision: &provision,
                 socket,
                 helper: helper.as_fd(),
@@ -187,7 +192,7 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
         }
         sys::Side::Parent(pidfd) => {
             // The descriptors that only the container needs: its end must close them for good.
-            drop((job.streams, material, provision));
+            drop((job.streams, job.mounts, material, provision));
             wait(socket, pidfd.as_fd(), oom_kills)
         }
     }
@@ -213,33 +218,45 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
         Lowers::Follow(n_lowers) => *n_lowers,
         Lowers::Attached(_, names) => names.len(),
     };
-    if n_lowers > Spec::MAX_LOWERS || fds.len() != STANDARD_FDS + usize::from(start.has_upper) {
+    if n_lowers > Spec::MAX_LOWERS
+        || start.n_mounts > MAX_MOUNTS
+        || fds.len() != STANDARD_FDS + usize::from(start.has_upper)
+    {
         return Err(odd());
     }
     let upper = if start.has_upper { fds.pop() } else { None };
     let [settings, filter, stdin, stdout, stderr] =
         <[OwnedFd; STANDARD_FDS]>::try_from(fds).map_err(|_| odd())?;
+    let n_lowers = match &start.lowers {
+        Lowers::Follow(n_lowers) => *n_lowers,
+        Lowers::Attached(..) => 0,
+    };
+    let mut following: Vec<OwnedFd> = Vec::with_capacity(n_lowers + start.n_mounts);
+    while following.len() < n_lowers + start.n_mounts {
+        let ((), batch) = wire::receive(socket).setup(step)?.ok_or_else(gone)?;
+        if batch.is_empty() {
+            return Err(odd());
+        }
+        following.extend(batch);
+    }
+    let mounts = following.split_off(n_lowers);
     let layers = match start.lowers {
         Lowers::Attached(way, names) => Layers::Attached(way, names, upper),
-        Lowers::Follow(_) => {
-            let mut mounts = Vec::with_capacity(n_lowers);
-            while mounts.len() < n_lowers {
-                let ((), batch) = wire::receive(socket).setup(step)?.ok_or_else(gone)?;
-                if batch.is_empty() {
-                    return Err(odd());
-                }
-                mounts.extend(batch);
-            }
-            Layers::Detached(mounts, upper)
-        }
+        Lowers::Follow(_) => Layers::Detached(following, upper),
     };
-    let settings = serde_json::from_slice(&contents(settings).setup(step)?).map_err(|_| odd())?;
+    let (settings, points): (Settings, Vec<Point>) =
+        serde_json::from_slice(&contents(settings).setup(step)?).map_err(|_| odd())?;
+    if points.len() != mounts.len() {
+        return Err(odd());
+    }
     let filter = seccomp::decode(&contents(filter).setup(step)?).ok_or_else(odd)?;
     Ok(Job {
         settings,
         filter,
         streams: [stdin, stdout, stderr],
         layers,
+        points,
+        mounts,
     })
 }
 

@@ -13,6 +13,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use rustix::termios::Winsize;
 
+use super::attach::Point;
 use super::error::{Result, SandboxError, Step as _};
 use super::overlay::Parts;
 use super::rootfs::{self, Provision};
@@ -31,6 +32,9 @@ pub(super) struct Init<'a> {
     pub(super) filter: &'a [sys::Instruction],
     pub(super) streams: [BorrowedFd<'a>; 3],
     pub(super) root: Root<'a>,
+    /// What else is mounted, and the mounts, in the same order.
+    pub(super) points: &'a [Point],
+    pub(super) mounts: &'a [OwnedFd],
     pub(super) provision: &'a Provision,
     pub(super) socket: BorrowedFd<'a>,
     /// Refers to the helper.
@@ -68,7 +72,11 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
         }
     };
     mount::attach_at(root, STAGING).setup("attach the root")?;
-    rootfs::furnish(root, init.provision, settings)?;
+    let made = rootfs::furnish(root, init, settings)?;
+    for path in made.paths(root, STAGING) {
+        wire::send(init.socket, &Report::Made { path }, &[]).setup("tell of a mountpoint")?;
+    }
+    drop(made);
     rustix::system::sethostname(settings.hostname.as_bytes()).setup("set the host name")?;
     if settings.net == Net::None {
         loopback_up()?;

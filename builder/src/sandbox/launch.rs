@@ -13,6 +13,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
+use super::attach::{MAX_MOUNTS, MountPoint};
 use super::error::{Result, SandboxError, Step as _};
 use super::helper::MARKER;
 use super::mount::{NODEV, NOSUID, RDONLY};
@@ -81,6 +82,11 @@ impl Helper {
             filter,
             way,
         })
+    }
+
+    /// Says how the kernel takes layers.
+    pub(super) fn way(&self) -> Way {
+        self.way
     }
 
     /// Returns a socket to a new process that makes one container.
@@ -210,11 +216,21 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
         );
         return Err(SandboxError::Refused { reason });
     }
+    if spec.mounts.len() > MAX_MOUNTS {
+        let reason = format!("{} mounts: at most {MAX_MOUNTS} are possible", spec.mounts.len());
+        return Err(SandboxError::Refused { reason });
+    }
     let socket = helper.fork()?;
+    let mut made = Vec::new();
     // However it goes: closing the socket makes a process that is still there kill its container and end.
     start(helper, spec, &stdio, socket.as_fd())
-        .and_then(|()| follow(socket.as_fd(), stdio, cancel))?
+        .and_then(|()| follow(socket.as_fd(), stdio, cancel, &mut made))?
         .ok_or(SandboxError::HelperDied)
+        .and_then(|exit| {
+            // Every process of the container is gone: nobody races with this.
+            spec.upper.map_or(Ok(()), |upper| upper.remove_stubs(&made))?;
+            Ok(exit)
+        })
 }
 
 /// The socket becomes the helper's standard input, so nothing has to be inheritable: no other child can get it.
@@ -230,7 +246,8 @@ fn spawn(program: BorrowedFd<'_>, socket: OwnedFd) -> Result<Child> {
 }
 
 fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd<'_>) -> Result<()> {
-    let settings = serde_json::to_vec(spec.settings)
+    let points: Vec<_> = spec.mounts.iter().map(MountPoint::point).collect::<Result<_>>()?;
+    let settings = serde_json::to_vec(&(spec.settings, points))
         .map_err(std::io::Error::from)
         .step("encode the settings")?;
     let settings = memfd_with("ashlar-settings", &settings)?;
@@ -245,7 +262,7 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
         stdio.stderr,
     ];
     fds.extend(spec.upper.map(super::Upper::base));
-    let (lowers, following) = match helper.way {
+    let (lowers, mut following) = match helper.way {
         Way::Detached => {
             let mounts: Vec<_> = spec.lowers.iter().map(|lower| lower.mounted()).collect();
             (Lowers::Follow(mounts.len()), mounts)
@@ -255,9 +272,11 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
             (Lowers::Attached(way, names.collect::<Result<_>>()?), Vec::new())
         }
     };
+    following.extend(spec.mounts.iter().map(MountPoint::mount));
     let message = Start {
         lowers,
         has_upper: spec.upper.is_some(),
+        n_mounts: spec.mounts.len(),
     };
     let step = "hand a container over to the helper";
     wire::send(socket, &message, &fds).step(step)?;
@@ -268,7 +287,12 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
 }
 
 /// Waits for the report; `None` if the helper ended without one.
-fn follow(socket: BorrowedFd<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Option<Exit>> {
+fn follow(
+    socket: BorrowedFd<'_>,
+    stdio: Stdio<'_>,
+    cancel: Cancel<'_>,
+    made: &mut Vec<String>,
+) -> Result<Option<Exit>> {
     let mut on_terminal = stdio.on_terminal;
     let mut cancelled = false;
     loop {
@@ -296,6 +320,7 @@ fn follow(socket: BorrowedFd<'_>, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Resul
             };
         };
         match report {
+            Report::Made { path } => made.push(path),
             Report::Terminal => {
                 if let (Some(give), Some(fd)) = (on_terminal.take(), fds.into_iter().next()) {
                     give(fd);

@@ -36,6 +36,13 @@ impl Lower {
             .map(Self::of)
     }
 
+    /// Returns a layer with nothing in it.
+    pub(super) fn empty() -> Result<Self> {
+        mount::tmpfs(1 << 16, "0755", RDONLY | NODEV)
+            .step("mount an empty layer")
+            .map(Self::of)
+    }
+
     fn of(mount: OwnedFd) -> Self {
         Self {
             attached: Mutex::new(None),

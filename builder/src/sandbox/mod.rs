@@ -26,8 +26,10 @@
 //! - Everything needs root; there is no user namespace yet, so root in the container is root, less capabilities.
 //! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
 //!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
-//! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper, and stays there.
+//! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper and removed after the run. If the
+//!   process moved the directory that it is in, or its name isn't UTF-8, it stays.
 
+mod attach;
 mod error;
 mod helper;
 mod identity;
@@ -43,6 +45,7 @@ mod rootfs;
 mod seccomp;
 mod spec;
 mod sys;
+mod targets;
 mod upper;
 pub(crate) mod user;
 mod wire;
@@ -50,6 +53,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attach::{Access, MAX_MOUNTS, MountPoint, Ownership, Tree};
 pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, enter_private_mounts, run};

@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, SandboxError, Step as _};
+use super::lower::Lower;
 use super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
 use super::place::{self, Attached, OWN};
 
@@ -120,6 +121,40 @@ pub(super) fn overlay(lowers: &[BorrowedFd<'_>], base: Option<BorrowedFd<'_>>) -
     });
     // No device node of an image or of a RUN can be opened: CAP_MKNOD is part of the profile.
     mount::create("overlay", &params(&lowers, changes), NODEV)
+}
+
+/// Mounts an overlay in this process, attached nowhere, whichever the way. `lowers` top first; `base` as in
+/// [`overlay`], good for one overlay.
+pub(super) fn mount_here(way: Way, lowers: &[&Lower], base: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let step = "mount the layers of a mount";
+    if way == Way::Detached {
+        let lowers: Vec<_> = lowers.iter().map(|lower| lower.mounted()).collect();
+        return overlay(&lowers, base).step(step);
+    }
+    let attached = base.map(Attached::new).transpose()?;
+    let changes = attached.as_ref().map(|base| {
+        let base = place::path(&place::name(base.number()));
+        [format!("{base}/upper"), format!("{base}/work")]
+    });
+    let names: Vec<String> = lowers
+        .iter()
+        .map(|lower| Ok(place::path(&place::name(lower.attach()?))))
+        .collect::<Result<_>>()?;
+    if way == Way::Added {
+        let changes = changes
+            .as_ref()
+            .map(|[upper, work]| [Param::Text("upperdir", upper), Param::Text("workdir", work)]);
+        return mount::create("overlay", &params(&added(&names), changes), NODEV).step(step);
+    }
+    // mount(2) mounts on a directory only; the clone of what it mounted there is attached nowhere.
+    let tmpfs = mount::tmpfs(1 << 16, "0700", NOSUID | NODEV | NOEXEC).step(step)?;
+    rustix::fs::mkdirat(&tmpfs, "root", Mode::RWXU).step(step)?;
+    let beside = Attached::new(tmpfs.as_fd())?;
+    let root = place::path(&format!("{}/root", place::name(beside.number())));
+    mount_listed(&listed(&names, changes.as_ref())?, &root).step(step)?;
+    let cloned = place::open_below(&root).and_then(|root| mount::bind(root.as_fd(), "", NODEV));
+    rustix::mount::unmount(&root, UnmountFlags::DETACH).step(step)?;
+    cloned.step(step)
 }
 
 /// What a root is assembled from in the ways other than [`Way::Detached`].

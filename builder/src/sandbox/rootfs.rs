@@ -8,24 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use super::attach::{Kind, Point};
 use super::error::{Result, SandboxError, Step as _};
+use super::init::Init;
 use super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
 use super::overlay::{Parts, Way};
 use super::profile::{DEVICE_LINKS, DEVICES, MASKED, READ_ONLY};
 use super::spec::Settings;
+use super::targets::{self, Made, times_of};
 
 /// A path of more components than this can't be opened anyway (PATH_MAX).
 const MAX_COMPONENTS: usize = 2048;
 
 /// The directory with the mountpoints.
 const STUBS: &str = "stubs";
-
-/// What a mount goes onto.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    File,
-    Directory,
-}
 
 /// A small tmpfs with everything that is put into containers: the mountpoints as a lower layer of its own (so that they
 /// never enter the upper), device nodes, generated files, and an empty directory for masks.
@@ -36,7 +32,7 @@ pub(super) struct Provision {
 
 impl Provision {
     /// Makes the tmpfs. The umask must be 0.
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
+    pub(super) fn new(settings: &Settings, points: &[Point]) -> Result<Self> {
         let content = settings.scripts.values().map(String::len).sum::<usize>();
         let content = content
             .saturating_add(settings.hosts.len())
@@ -63,10 +59,13 @@ impl Provision {
             mkdir(stubs.as_fd(), name)?;
         }
         for path in ["etc/hosts", "etc/resolv.conf"] {
-            place(stubs.as_fd(), path, Kind::File)?;
+            place(stubs.as_fd(), path, Kind::File, None)?;
         }
-        for path in settings.scripts.keys().filter(|path| !path.starts_with("/dev/")) {
-            place(stubs.as_fd(), path, Kind::File)?;
+        for path in settings.scripts.keys().filter(|path| !is_furnished(path)) {
+            place(stubs.as_fd(), path, Kind::File, None)?;
+        }
+        for point in points.iter().filter(|point| !is_furnished(&point.stub)) {
+            place(stubs.as_fd(), &point.stub, point.kind, None)?;
         }
         Ok(Self { mount, stubs })
     }
@@ -98,7 +97,9 @@ impl Provision {
 }
 
 /// Mounts everything of the profile into `root`, which is attached already.
-pub(super) fn furnish(root: BorrowedFd<'_>, provision: &Provision, settings: &Settings) -> Result<()> {
+pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, settings: &Settings) -> Result<Made> {
+    let provision = init.provision;
+    let mut made = Made::default();
     let kernel = NOSUID | NOEXEC | NODEV;
     mount_at(root, "proc", "proc", &[Param::Text("source", "proc")], kernel)?;
     mount_at(
@@ -110,17 +111,35 @@ pub(super) fn furnish(root: BorrowedFd<'_>, provision: &Provision, settings: &Se
     )?;
     devices(root, provision, settings)?;
     for name in ["hosts", "resolv.conf"] {
-        put(
-            root,
-            &format!("etc/{name}"),
-            &provision.bind(name, kernel | RDONLY)?,
-        )?;
+        let file = provision.bind(name, kernel | RDONLY)?;
+        put(root, &format!("etc/{name}"), &file, &mut made)?;
+    }
+    targets::attach_all(root, init.points, init.mounts, &mut made)?;
+    if is_target(init.points, "etc") {
+        for name in ["hosts", "resolv.conf"] {
+            let path = format!("etc/{name}");
+            let file = provision.bind(name, kernel | RDONLY)?;
+            if !is_target(init.points, &path) {
+                targets::cover(root, &path, file.as_fd())?;
+            }
+        }
     }
     for (number, path) in settings.scripts.keys().enumerate() {
         let script = provision.bind(&format!("script-{number}"), NOSUID | NODEV | RDONLY)?;
-        put(root, path, &script)?;
+        put(root, path, &script, &mut made)?;
     }
-    protect(root, provision)
+    protect(root, provision)?;
+    Ok(made)
+}
+
+/// Says whether a path lies in what is mounted in every container.
+fn is_furnished(path: &str) -> bool {
+    let first = path.split('/').find(|name| !name.is_empty() && *name != ".");
+    matches!(first, Some("dev" | "proc" | "sys"))
+}
+
+fn is_target(points: &[Point], path: &str) -> bool {
+    points.iter().any(|point| point.target.trim_matches('/') == path)
 }
 
 /// Makes `/dev`. It is `nodev`, and its nodes are mounts: CAP_MKNOD would open every device of the machine otherwise.
@@ -254,13 +273,13 @@ fn mount_at(
 }
 
 /// Mounts a file onto `path`, over a symlink if the last component is one: its target is none of our business.
-fn put(root: BorrowedFd<'_>, path: &str, file: &OwnedFd) -> Result<()> {
-    let target = place(root, path, Kind::File)?;
+fn put(root: BorrowedFd<'_>, path: &str, file: &OwnedFd, made: &mut Made) -> Result<()> {
+    let target = place(root, path, Kind::File, Some(made))?;
     mount::attach(file.as_fd(), target.as_fd()).setup(format!("mount {path}"))
 }
 
 /// Opens the mountpoint `path`, and makes what is missing. The last component is never followed.
-fn place(root: BorrowedFd<'_>, path: &str, kind: Kind) -> Result<OwnedFd> {
+fn place(root: BorrowedFd<'_>, path: &str, kind: Kind, mut made: Option<&mut Made>) -> Result<OwnedFd> {
     let step = || format!("make the mountpoint {path}");
     let Some((parents, name)) = components(path)?
         .split_last()
@@ -268,12 +287,17 @@ fn place(root: BorrowedFd<'_>, path: &str, kind: Kind) -> Result<OwnedFd> {
     else {
         return refused("nothing can be mounted on /");
     };
-    let parent = make_dirs(root, &parents, None)?;
+    let parent = make_dirs(root, &parents, None, made.as_deref_mut())?;
     match open_path(parent.as_fd(), name) {
         Err(Errno::NOENT) => {
+            let before = times_of(parent.as_fd()).setup(step())?;
             match kind {
                 Kind::File => write(parent.as_fd(), name, "", 0o644)?,
                 Kind::Directory => mkdir(parent.as_fd(), name)?,
+            }
+            if let Some(made) = made {
+                let new = open_path(parent.as_fd(), name).setup(step())?;
+                made.note(new, parent.as_fd(), &before);
             }
             open_path(parent.as_fd(), name).setup(step())
         }
@@ -293,11 +317,16 @@ fn place(root: BorrowedFd<'_>, path: &str, kind: Kind) -> Result<OwnedFd> {
 /// Opens the working directory; what is missing of it is made, 0755 and owned by the user.
 pub(super) fn working_directory(root: BorrowedFd<'_>, path: &str, uid: u32, gid: u32) -> Result<OwnedFd> {
     let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
-    make_dirs(root, &components(path)?, Some(owner))
+    make_dirs(root, &components(path)?, Some(owner), None)
 }
 
 /// Opens a directory inside the root, links resolved inside the root, and makes what is missing.
-fn make_dirs(root: BorrowedFd<'_>, names: &[&str], owner: Option<(Uid, Gid)>) -> Result<OwnedFd> {
+pub(super) fn make_dirs(
+    root: BorrowedFd<'_>,
+    names: &[&str],
+    owner: Option<(Uid, Gid)>,
+    mut made: Option<&mut Made>,
+) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |names: &[&str]| {
         let path = if names.is_empty() {
@@ -328,17 +357,22 @@ fn make_dirs(root: BorrowedFd<'_>, names: &[&str], owner: Option<(Uid, Gid)>) ->
         let prefix = names.get(..depth).unwrap_or(names);
         parent = match (open(prefix), prefix.last()) {
             (Err(Errno::NOENT), Some(name)) => {
+                let before = times_of(parent.as_fd()).setup("look at a directory")?;
                 match rustix::fs::mkdirat(&parent, *name, Mode::from_raw_mode(0o755)) {
                     // There, and yet not found: a link that leads nowhere.
                     Err(Errno::EXIST) => return Err(refuse(Errno::LOOP, prefix)),
                     other => other.setup(format!("make the directory /{}", prefix.join("/")))?,
                 }
-                let made = open(prefix).map_err(|errno| refuse(errno, prefix))?;
+                let new = open(prefix).map_err(|errno| refuse(errno, prefix))?;
+                if let Some(made) = made.as_deref_mut() {
+                    let again = open(prefix).map_err(|errno| refuse(errno, prefix))?;
+                    made.note(again, parent.as_fd(), &before);
+                }
                 if let Some((uid, gid)) = owner {
-                    rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+                    rustix::fs::chownat(&new, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                         .setup(format!("give the directory /{} to its user", prefix.join("/")))?;
                 }
-                made
+                new
             }
             (opened, _) => opened.map_err(|errno| refuse(errno, prefix))?,
         };
@@ -347,7 +381,7 @@ fn make_dirs(root: BorrowedFd<'_>, names: &[&str], owner: Option<(Uid, Gid)>) ->
 }
 
 /// Splits a path; `..` is refused, because what it means depends on links.
-fn components(path: &str) -> Result<Vec<&str>> {
+pub(super) fn components(path: &str) -> Result<Vec<&str>> {
     let names: Vec<&str> = path
         .split('/')
         .filter(|name| !name.is_empty() && *name != ".")
@@ -372,7 +406,7 @@ fn find(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>> {
 
 /// Opens a path with every link resolved inside the root. The kernel refuses a `..` with EAGAIN when anything was renamed
 /// or mounted on the whole machine meanwhile; by openat2(2) the answer is to try again.
-fn open_inside(
+pub(super) fn open_inside(
     root: BorrowedFd<'_>,
     path: &str,
     flags: OFlags,
@@ -390,7 +424,7 @@ fn open_inside(
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
-fn open_path(dir: BorrowedFd<'_>, name: &str) -> std::result::Result<OwnedFd, Errno> {
+pub(super) fn open_path(dir: BorrowedFd<'_>, name: &str) -> std::result::Result<OwnedFd, Errno> {
     rustix::fs::openat(
         dir,
         name,
@@ -399,11 +433,11 @@ fn open_path(dir: BorrowedFd<'_>, name: &str) -> std::result::Result<OwnedFd, Er
     )
 }
 
-fn mkdir(dir: BorrowedFd<'_>, name: &str) -> Result<()> {
+pub(super) fn mkdir(dir: BorrowedFd<'_>, name: &str) -> Result<()> {
     rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).setup(format!("make the directory {name}"))
 }
 
-fn write(dir: BorrowedFd<'_>, name: &str, content: &str, mode: u32) -> Result<()> {
+pub(super) fn write(dir: BorrowedFd<'_>, name: &str, content: &str, mode: u32) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =
         rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode)).setup(format!("make {name}"))?;
@@ -415,7 +449,7 @@ fn write(dir: BorrowedFd<'_>, name: &str, content: &str, mode: u32) -> Result<()
     Ok(())
 }
 
-fn refused<T>(reason: impl Into<String>) -> Result<T> {
+pub(super) fn refused<T>(reason: impl Into<String>) -> Result<T> {
     Err(SandboxError::Refused {
         reason: reason.into(),
     })

@@ -1,5 +1,6 @@
 //! Containers with busybox, as root. Here: how the tests make them.
 
+mod attached;
 mod life;
 mod seen;
 mod trees;
@@ -138,6 +139,10 @@ fn run_on(lowers: &[&Lower], settings: &Settings) -> Outcome {
 }
 
 fn run_over(lowers: &[&Lower], upper: Upper, settings: &Settings) -> Outcome {
+    run_with(lowers, upper, &[], settings)
+}
+
+fn run_with(lowers: &[&Lower], upper: Upper, mounts: &[super::MountPoint], settings: &Settings) -> Outcome {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let reading = std::thread::spawn(move || {
         let mut output = Vec::new();
@@ -147,6 +152,7 @@ fn run_over(lowers: &[&Lower], upper: Upper, settings: &Settings) -> Outcome {
     let spec = Spec {
         lowers,
         upper: Some(&upper),
+        mounts,
         settings,
     };
     let stdio = Stdio {

@@ -6,11 +6,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cache::layer::Meta;
-use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::{Result, SandboxError, Step as _};
 use super::mount::{self, NODEV, NOSUID, Param};
+use super::targets::times_of;
 
 /// Free space below which a tmpfs counts as full: a writer that met ENOSPC may have given a little back since.
 const NEARLY_FULL_BYTES: u64 = 1 << 20;
@@ -87,6 +88,38 @@ impl Upper {
             last_modification: time,
         };
         rustix::fs::futimens(&self.upper, &times).step(format!("{step} modification time"))
+    }
+
+    /// Removes mountpoints that had to be made in the root, parents first in `made`, where they are still empty. The
+    /// directories around them keep their times.
+    pub(super) fn remove_stubs(&self, made: &[String]) -> Result<()> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for path in made.iter().rev() {
+            let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+            // What the process moved, removed or replaced isn't ours any more.
+            let Ok(parent) = rustix::fs::openat2(&self.upper, parent, flags, Mode::empty(), resolve) else {
+                continue;
+            };
+            let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let how = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => AtFlags::REMOVEDIR,
+                FileType::RegularFile if stat.st_size == 0 => AtFlags::empty(),
+                _ => continue,
+            };
+            let step = || format!("remove the mountpoint /{path}");
+            let times = times_of(parent.as_fd()).step(step())?;
+            match rustix::fs::unlinkat(&parent, name, how) {
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
+                other => {
+                    other.step(step())?;
+                    rustix::fs::futimens(&parent, &times).step(step())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.

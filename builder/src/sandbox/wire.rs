@@ -1,8 +1,9 @@
 //! What builder and helper say to each other: one seqpacket socket, JSON in it, descriptors beside it.
 //!
-//! builder → helper: one [`Start`] with [`STANDARD_FDS`], then the lowers' descriptors in batches, if it says so. After that the
+//! builder → helper: one [`Start`] with [`STANDARD_FDS`], then the descriptors of lowers and mounts in batches, as it says. After that the
 //! builder only ever closes its sending side, by will (cancel) or by dying; both mean "kill".
-//! helper → builder: at most one [`Report::Terminal`], then one report that ends the talk.
+//! helper → builder: a [`Report::Made`] for each mountpoint that had to be made, at most one [`Report::Terminal`], then
+//! one report that ends the talk.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -32,6 +33,8 @@ pub(super) struct Start {
     pub(super) lowers: Lowers,
     /// Whether an upper comes after [`STANDARD_FDS`].
     pub(super) has_upper: bool,
+    /// This many descriptors of mounts follow, after those of the lowers.
+    pub(super) n_mounts: usize,
 }
 
 /// How the helper gets at the lower layers.
@@ -46,6 +49,8 @@ pub(super) enum Lowers {
 /// What the helper's side says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// This had to be made in the root for a mount; relative to the root.
+    Made { path: String },
     /// The terminal's master side comes with this message.
     Terminal,
     /// Nothing ran: a step failed.

@@ -38,17 +38,10 @@ pub(super) fn lower(
     copy: &Copy,
     flavour: Flavour,
 ) -> Result<(), Diagnostic> {
-    if let Some(flag) = copy.unsupported.first() {
-        let what = if flag.value.starts_with("--") {
-            &flag.value
-        } else {
-            &format!("with {}", flag.value)
-        };
-        return Err(
-            Diagnostic::error(format!("{} {what} is not supported yet", flavour.name())).at(flag.span),
-        );
-    }
     let mut created_by = flavour.name().to_owned();
+    if copy.parents {
+        created_by.push_str(" --parents");
+    }
     let change = change(current, copy, &mut created_by)?;
     let sources = sources(current, copy, flavour)?;
     let dest = current.expand(&copy.dest)?;
@@ -66,10 +59,9 @@ pub(super) fn lower(
             Some(from) => current.origin(from)?,
             None => current.source(&Origin::Directory("context".to_owned())),
         };
-        let patterns = sources.iter().map(|source| clean(source)).collect();
         inputs.push(Input {
             vertex,
-            view: InputView::Paths(Selection::of(patterns)),
+            view: InputView::Paths(selection(copy, &sources)),
         });
         let unpack = copy.unpack.unwrap_or(flavour == Flavour::Add);
         let (dest, change) = (dest.clone(), change.clone());
@@ -101,6 +93,32 @@ pub(super) fn lower(
         current.step(op, inputs, label);
     }
     current.history(created_by, false)
+}
+
+/// Returns what is read of the source's tree.
+fn selection(copy: &Copy, sources: &[String]) -> Selection {
+    let patterns = sources.iter().map(|source| {
+        if copy.parents {
+            pivoted(source)
+        } else {
+            clean(source)
+        }
+    });
+    Selection {
+        patterns: patterns.collect(),
+        excludes: copy.excludes.iter().map(|text| text.value.clone()).collect(),
+        parents: copy.parents,
+    }
+}
+
+/// Cleans a path of `--parents`: the first `/./` says which of the directories above the source are made again, so it
+/// stays. Spec: dockerfile.md §10.5.
+fn pivoted(source: &str) -> String {
+    match source.split_once("/./") {
+        // At the very start it keeps everything, as no pivot does.
+        Some((above, below)) if clean(above) != "/" => format!("{}/.{}", clean(above), clean(below)),
+        _ => clean(source),
+    }
 }
 
 /// Returns what a heredoc's file holds.

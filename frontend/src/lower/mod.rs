@@ -38,12 +38,18 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
-/// Turns a Dockerfile into a graph, or says what has to be known for that.
+/// Adds the steps of a Dockerfile to a graph, or says what has to be known for that; then nothing was added. A build for
+/// several platforms lowers the file onto one graph once for each: what is the same for all folds.
 ///
 /// `answers` must hold the answers to all earlier requests; normally one round is enough, triggers of base images
 /// may ask for another. Errors come with the warnings found before them.
-pub fn lower(dockerfile: &Dockerfile, options: &Options, answers: &Answers) -> Result<Lowered, Diagnostics> {
-    lower_unsorted(dockerfile, options, answers).map_err(|mut diagnostics| {
+pub fn lower(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    answers: &Answers,
+    graph: &mut Graph,
+) -> Result<Lowered, Diagnostics> {
+    lower_unsorted(dockerfile, options, answers, graph).map_err(|mut diagnostics| {
         diagnostics.sort();
         diagnostics
     })
@@ -53,6 +59,7 @@ fn lower_unsorted(
     dockerfile: &Dockerfile,
     options: &Options,
     answers: &Answers,
+    graph: &mut Graph,
 ) -> Result<Lowered, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let check = effective_check(dockerfile, options, &mut diagnostics);
@@ -77,7 +84,7 @@ fn lower_unsorted(
         answers,
         globals,
         epoch,
-        graph: Graph::new(),
+        graph,
         contexts: BTreeSet::new(),
         diagnostics,
         spent_bytes: 0,
@@ -98,7 +105,6 @@ fn lower_unsorted(
         return Err(lowering.diagnostics);
     }
     Ok(Lowered::Ready(Box::new(Build {
-        graph: lowering.graph,
         target: state.vertex,
         config,
         n_base_history,
@@ -116,7 +122,7 @@ struct Lowering<'a> {
     answers: &'a Answers,
     globals: crate::expand::Variables,
     epoch: Option<i64>,
-    graph: Graph,
+    graph: &'a mut Graph,
     contexts: BTreeSet<String>,
     diagnostics: Diagnostics,
     /// Text made from variables so far: a few lines can double a value again and again.

@@ -64,6 +64,7 @@ pub(super) fn lower(
             config.working_dir.clone()
         },
         user: config.user.clone(),
+        platform: current.plan.stages[current.index].platform.to_string(),
         network,
         hostname: options
             .build_arg("BUILDKIT_SANDBOX_HOSTNAME")

@@ -209,12 +209,24 @@ fn stage_name(lowering: &Lowering<'_>, index: usize) -> String {
     name.map_or_else(|| format!("stage-{index}"), |name| name.value.clone())
 }
 
+/// Returns what stands for a stage in the places of its steps, the same from build to build.
+fn stage_place(lowering: &Lowering<'_>, index: usize) -> String {
+    let name = stage_name(lowering, index);
+    if lowering.options.is_multi_platform {
+        format!("{} {name}", lowering.options.target_platform)
+    } else {
+        name
+    }
+}
+
 /// Returns how the names of a stage's steps start.
 fn title(lowering: &Lowering<'_>, index: usize, platform: &Platform) -> String {
     let target = &lowering.options.target_platform;
     let mut title = String::new();
     if platform != target {
         title = format!("{platform}->{} ", target.architecture);
+    } else if lowering.options.is_multi_platform {
+        title = format!("{platform} ");
     }
     if lowering.dockerfile.stages.len() > 1 {
         title.push_str(&stage_name(lowering, index));
@@ -251,7 +263,7 @@ fn start(
     let (line, last_line) = lines(lowering, lowering.dockerfile.stages[index].span);
     let label = Label {
         name: format!("{prefix}FROM {reference}"),
-        step: format!("{} FROM", stage_name(lowering, index)),
+        step: format!("{} FROM", stage_place(lowering, index)),
         line: Some(line),
         last_line: Some(last_line),
         ignore_cache: false,
@@ -476,7 +488,7 @@ impl Current<'_, '_> {
         let word = word.to_ascii_uppercase();
         let prefix = if self.is_trigger { "ONBUILD " } else { "" };
         let (line, last_line) = lines(self.lowering, instruction.span);
-        let key = format!("{} {prefix}{word}", stage_name(self.lowering, self.index));
+        let key = format!("{} {prefix}{word}", stage_place(self.lowering, self.index));
         let ordinal = self.ordinals.entry(key.clone()).or_default();
         *ordinal += 1;
         let step = format!("{key} {ordinal}");

@@ -71,6 +71,14 @@ impl Flags {
             .map(|flag| &flag.value)
     }
 
+    /// Returns the values of a flag that may be repeated, in order.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &Text> {
+        self.0
+            .iter()
+            .filter(move |flag| flag.name == name)
+            .map(|flag| &flag.value)
+    }
+
     /// Returns a boolean flag; `None` when it isn't given.
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
         self.0

@@ -7,6 +7,20 @@ use frontend::{
     Answers, Build, Diagnostics, ImageConfig, ImageRequest, Lowered, NamedContext, Options, Request,
     ResolvedImage, SourceText, lower, parse,
 };
+use solver::graph::Graph;
+
+/// A build and the graph it was lowered onto.
+pub(crate) struct Built {
+    pub(crate) build: Box<Build>,
+    pub(crate) graph: Graph,
+}
+
+impl std::ops::Deref for Built {
+    type Target = Build;
+    fn deref(&self) -> &Build {
+        &self.build
+    }
+}
 
 /// What came of a case.
 pub(crate) struct Outcome {
@@ -14,7 +28,7 @@ pub(crate) struct Outcome {
     /// Images that were asked for.
     pub(crate) asked: Vec<String>,
     pub(crate) parsed: Diagnostics,
-    pub(crate) lowered: Option<Result<Box<Build>, Diagnostics>>,
+    pub(crate) lowered: Option<Result<Built, Diagnostics>>,
     /// Value of `syntax`, and its reference.
     pub(crate) syntax: Option<(String, String)>,
 }
@@ -44,10 +58,11 @@ pub(crate) fn build(text: &str, lines: &[String]) -> Outcome {
         (text.value.clone(), reference.to_owned())
     });
     let mut answers = Answers::default();
+    let mut graph = Graph::new();
     for _ in 0..10 {
-        match lower(&dockerfile, &options, &answers) {
+        match lower(&dockerfile, &options, &answers, &mut graph) {
             Err(diagnostics) => outcome.lowered = Some(Err(diagnostics)),
-            Ok(Lowered::Ready(build)) => outcome.lowered = Some(Ok(build)),
+            Ok(Lowered::Ready(build)) => outcome.lowered = Some(Ok(Built { build, graph })),
             Ok(Lowered::Need(needed)) => {
                 for needed in needed {
                     let Request::Image(request) = needed.request else {

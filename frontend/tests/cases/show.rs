@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use frontend::{Build, Diagnostics, Severity, render};
+use frontend::{Diagnostics, Severity, render};
 use serde_json::Value;
 use solver::graph::{InputView, Vertex, VertexId};
 use solver::op::{Copy, Exec, FileAction, Op, Source};
 
-use crate::build::Outcome;
+use crate::build::{Built, Outcome};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -73,7 +73,7 @@ fn diagnostics(out: &mut String, outcome: &Outcome, found: &Diagnostics, warning
 }
 
 /// The vertices that the target needs, inputs first.
-fn steps(out: &mut String, build: &Build, names: bool) {
+fn steps(out: &mut String, build: &Built, names: bool) {
     let mut seen = std::collections::BTreeSet::new();
     let mut work = vec![build.target];
     while let Some(id) = work.pop() {
@@ -128,7 +128,7 @@ fn run(out: &mut String, exec: &Exec) {
     out.push('\n');
 }
 
-fn change(out: &mut String, build: &Build, vertex: &Vertex, action: &FileAction) {
+fn change(out: &mut String, build: &Built, vertex: &Vertex, action: &FileAction) {
     match action {
         FileAction::Copy(copy) => copies(out, build, vertex, copy),
         FileAction::Write {
@@ -150,7 +150,7 @@ fn change(out: &mut String, build: &Build, vertex: &Vertex, action: &FileAction)
     }
 }
 
-fn copies(out: &mut String, build: &Build, vertex: &Vertex, copy: &Copy) {
+fn copies(out: &mut String, build: &Built, vertex: &Vertex, copy: &Copy) {
     let input = &vertex.inputs[copy.input];
     let InputView::Paths(selection) = &input.view else {
         panic!("a copy of a whole input")
@@ -179,7 +179,7 @@ fn metadata(out: &mut String, change: &solver::op::MetaChange) {
 }
 
 /// What stands at the bottom of a tree.
-fn origin(build: &Build, mut id: VertexId) -> String {
+fn origin(build: &Built, mut id: VertexId) -> String {
     loop {
         let vertex = build.graph.vertex(id);
         match (&vertex.op, vertex.inputs.first()) {
@@ -198,7 +198,7 @@ fn origin(build: &Build, mut id: VertexId) -> String {
 }
 
 /// What is set in the config, one line each; what every image has is left out.
-fn config(out: &mut String, build: &Build) {
+fn config(out: &mut String, build: &Built) {
     let document: Value = serde_json::from_slice(&build.config.to_json()).unwrap();
     for (name, value) in document.as_object().unwrap() {
         match (name.as_str(), value) {
@@ -218,7 +218,7 @@ fn config(out: &mut String, build: &Build) {
 }
 
 /// `+` has a layer, `-` has none.
-fn history(out: &mut String, build: &Build) {
+fn history(out: &mut String, build: &Built) {
     for (at, entry) in build.config.history.iter().enumerate() {
         let sign = if entry.empty_layer { '-' } else { '+' };
         let own = at >= build.n_base_history;

@@ -285,6 +285,7 @@ pub(crate) fn exec_op(args: &[&str]) -> Op {
         env_unkeyed: vec![],
         cwd: "/".into(),
         user: String::new(),
+        platform: String::new(),
         network: Network::None,
         hostname: String::new(),
         extra_hosts: vec![],

@@ -98,6 +98,9 @@ impl Run {
     fn new(name: &str, script: &Script) -> Self {
         let mut scene = Scene::new(name);
         scene.set("BUSYBOX", &rootfs::busybox().display().to_string());
+        if let Some(dir) = machine::arm64_busybox() {
+            scene.set("ARM64_BUSYBOX", &dir.display().to_string());
+        }
         let cwd = scene.work();
         for (name, content) in &script.files {
             let path = cwd.join(name);

@@ -63,6 +63,7 @@ pub(crate) fn image(store: &Store, names: &[&str]) -> ExportImage {
     ExportImage {
         config: config_of(&layers),
         layers: layers.to_vec(),
+        further: None,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
     }
 }

@@ -90,6 +90,7 @@ fn cancelling_kills() {
     let spec = Spec {
         lowers: &[&lower],
         upper: Some(&upper),
+        mounts: &[],
         settings: &settings,
     };
     let stdio = Stdio {
@@ -142,6 +143,7 @@ fn a_terminal_is_the_containers_own() {
     let spec = Spec {
         lowers: &[&lower],
         upper: None,
+        mounts: &[],
         settings: &settings,
     };
     let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::never()).unwrap();
@@ -163,6 +165,7 @@ fn stand_in_builder() {
     let spec = Spec {
         lowers: &[&lower],
         upper: Some(&upper),
+        mounts: &[],
         settings: &settings,
     };
     let stdio = Stdio {

@@ -269,6 +269,7 @@ fn a_directory_can_be_the_upper() {
     let spec = Spec {
         lowers: &[&lower],
         upper: Some(&upper),
+        mounts: &[],
         settings: &settings,
     };
     let stdio = Stdio {

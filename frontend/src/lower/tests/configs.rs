@@ -77,7 +77,8 @@ fn configs() {
     let build = built("FROM scratch", &Options { labels, ..options() });
     assert_eq!(build.config.config.labels["x"], "$y", "V12");
     let arm: Platform = "linux/arm/v7".parse().unwrap();
-    let config = built("FROM scratch", &Options::new(arm)).config;
+    let build = built("FROM scratch", &Options::new(arm));
+    let config = &build.config;
     assert_eq!(
         (config.architecture.as_str(), config.variant.as_str()),
         ("arm", "v7"),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use cache::DiffId;
-use solver::graph::InputView;
+use solver::graph::{Graph, InputView};
 use solver::op::{Exec, FileAction, FileOp, Network, Op, Source};
 
 use crate::options::{
@@ -57,18 +57,33 @@ fn resolve(request: &ImageRequest) -> ResolvedImage {
     }
 }
 
+/// A build and the graph it was lowered onto.
+#[derive(Debug)]
+struct Built {
+    build: Box<Build>,
+    graph: Graph,
+}
+
+impl std::ops::Deref for Built {
+    type Target = Build;
+    fn deref(&self) -> &Build {
+        &self.build
+    }
+}
+
 /// Lowers, answering requests; returns the result and the requests.
-fn lowered(text: &str, options: &Options) -> (Result<Box<Build>, Diagnostics>, Vec<String>) {
+fn lowered(text: &str, options: &Options) -> (Result<Built, Diagnostics>, Vec<String>) {
     let (dockerfile, diagnostics) = parse("Dockerfile", text.as_bytes());
     let Some(dockerfile) = dockerfile else {
         return (Err(diagnostics), Vec::new());
     };
     let mut answers = Answers::default();
     let mut asked = Vec::new();
+    let mut graph = Graph::new();
     for _ in 0..10 {
-        match lower(&dockerfile, options, &answers) {
+        match lower(&dockerfile, options, &answers, &mut graph) {
             Err(diagnostics) => return (Err(diagnostics), asked),
-            Ok(Lowered::Ready(build)) => return (Ok(build), asked),
+            Ok(Lowered::Ready(build)) => return (Ok(Built { build, graph }), asked),
             Ok(Lowered::Need(requests)) => {
                 assert!(!requests.is_empty());
                 for Needed { request, .. } in requests {
@@ -94,7 +109,7 @@ fn lowered(text: &str, options: &Options) -> (Result<Box<Build>, Diagnostics>, V
 }
 
 #[track_caller]
-fn built(text: &str, options: &Options) -> Box<Build> {
+fn built(text: &str, options: &Options) -> Built {
     let source = SourceText::new("Dockerfile", text.as_bytes());
     lowered(text, options).0.unwrap_or_else(|diagnostics| {
         let shown: String = diagnostics
@@ -158,7 +173,7 @@ fn file(text: &str) -> FileOp {
     last.unwrap()
 }
 
-fn history(build: &Build) -> Vec<String> {
+fn history(build: &Built) -> Vec<String> {
     let line = |entry: &crate::config::History| {
         format!(
             "{}{}",
@@ -169,7 +184,7 @@ fn history(build: &Build) -> Vec<String> {
     build.config.history.iter().map(line).collect()
 }
 
-fn labels(build: &Build) -> Vec<String> {
+fn labels(build: &Built) -> Vec<String> {
     let vertices = vertices(build);
     vertices
         .iter()
@@ -178,7 +193,7 @@ fn labels(build: &Build) -> Vec<String> {
 }
 
 /// All vertices that the target needs, inputs first.
-fn vertices(build: &Build) -> Vec<solver::graph::VertexId> {
+fn vertices(build: &Built) -> Vec<solver::graph::VertexId> {
     let mut seen = std::collections::BTreeSet::new();
     let mut work = vec![build.target];
     while let Some(id) = work.pop() {
@@ -190,7 +205,7 @@ fn vertices(build: &Build) -> Vec<solver::graph::VertexId> {
 }
 
 /// The graph, config and warnings as text, for snapshots.
-fn describe(build: &Build, source: &SourceText) -> String {
+fn describe(build: &Built, source: &SourceText) -> String {
     let mut out = String::new();
     for id in vertices(build) {
         let vertex = build.graph.vertex(id);
