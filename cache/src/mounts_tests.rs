@@ -33,7 +33,13 @@ fn copy(taken: &Taken) -> String {
     match taken {
         Taken::Busy(who) => format!("busy: {who}"),
         Taken::Held(held) => {
-            let name = held.data().parent().unwrap().file_name().unwrap().to_string_lossy();
+            let name = held
+                .data()
+                .parent()
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_string_lossy();
             let files = std::fs::read_dir(held.data()).unwrap();
             let mut files: Vec<_> = files
                 .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -100,7 +106,17 @@ fn ids_are_never_paths_and_never_meet() {
     let (dir, store) = store();
     let long = "x".repeat(4096);
     let ids = [
-        "../../../canary", "/", ".", "..", "", "a/../b", "b", "a\0b", &long, "/a", "a",
+        "../../../canary",
+        "/",
+        ".",
+        "..",
+        "",
+        "a/../b",
+        "b",
+        "a\0b",
+        &long,
+        "/a",
+        "a",
     ];
     let mut abouts: Vec<About> = ids.iter().map(|id| about(id)).collect();
     abouts.push(About {
@@ -142,7 +158,9 @@ fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     assert!(store.mounts().list().unwrap().is_empty());
     let held = take(&store, &about("held"), Sharing::Shared, Start::Kept);
     let free = take(&store, &about("free"), Sharing::Private, Start::Kept);
-    let Taken::Held(inside) = &free else { panic!("held") };
+    let Taken::Held(inside) = &free else {
+        panic!("held")
+    };
     std::os::unix::fs::symlink(&canary, inside.data().join("link")).unwrap();
     std::os::unix::fs::symlink("/", inside.data().join("root")).unwrap();
     std::fs::write(inside.data().join("large"), vec![1; 100_000]).unwrap();
@@ -160,7 +178,12 @@ fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     assert_eq!(std::fs::read_to_string(&canary).unwrap(), "alive");
     assert_eq!(copy(&held), "0 initial");
     drop(held);
-    assert!(store.mounts().remove(&listed[1].name, store.incomplete()).unwrap());
+    assert!(
+        store
+            .mounts()
+            .remove(&listed[1].name, store.incomplete())
+            .unwrap()
+    );
     assert_eq!(std::fs::read_dir(store.root().join("mounts")).unwrap().count(), 0);
 }
 
