@@ -132,6 +132,9 @@ impl Plan {
     }
 
     fn find_target(&self, dockerfile: &Dockerfile, options: &Options) -> Result<usize, Diagnostic> {
+        if let Some(until) = options.until.as_ref().filter(|until| !until.stage.is_empty()) {
+            return self.find_stage(&until.stage, dockerfile);
+        }
         let Some(target) = &options.target else {
             return Ok(dockerfile.stages.len() - 1);
         };
@@ -143,6 +146,23 @@ impl Plan {
                 let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
                 Diagnostic::error(format!("target stage \"{target}\" could not be found"))
                     .suggest(target, names.map(|name| name.value.as_str()))
+            })
+    }
+
+    /// Finds the stage that step names show as `shown`.
+    fn find_stage(&self, shown: &str, dockerfile: &Dockerfile) -> Result<usize, Diagnostic> {
+        let by_name = self
+            .names
+            .get(&shown.to_lowercase())
+            .and_then(|indexes| indexes.last());
+        let by_index = || shown.strip_prefix("stage-").unwrap_or(shown).parse().ok();
+        let found = by_name.copied().or_else(by_index);
+        found
+            .filter(|index| *index < dockerfile.stages.len())
+            .ok_or_else(|| {
+                let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
+                Diagnostic::error(format!("stage \"{shown}\" could not be found"))
+                    .suggest(shown, names.map(|name| name.value.as_str()))
             })
     }
 
