@@ -64,6 +64,8 @@ pub struct About {
     pub namespace: String,
     /// Permissions and owner that it began with; `None` when it began as a copy of something else.
     pub owner: Option<(u32, u32, u32)>,
+    /// Which part of something else it began as a copy of.
+    pub source: Option<String>,
 }
 
 impl About {
@@ -78,6 +80,10 @@ impl About {
             for number in [mode, uid, gid] {
                 hasher.update(&number.to_le_bytes());
             }
+        }
+        if let Some(source) = &self.source {
+            hasher.update(b"from");
+            hasher.update(source.as_bytes());
         }
         Identity(hasher.finalize().to_hex().to_string())
     }
@@ -176,7 +182,9 @@ impl CacheMounts {
                 continue;
             };
             // Only to be told; that it can't be written is no reason to fail.
-            let _ = file.set_len(0).and_then(|()| file.write_all_at(user.as_bytes(), 0));
+            let _ = file
+                .set_len(0)
+                .and_then(|()| file.write_all_at(user.as_bytes(), 0));
             if start == Start::Fresh {
                 self.discard(&name, scratch)?;
             }
@@ -216,7 +224,9 @@ impl CacheMounts {
         let place = self.dir.join(name);
         match std::fs::rename(&beside, &place) {
             // A directory that isn't empty is there; what was made goes with the scratch space.
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTEMPTY | Errno::EXIST)) => Ok(()),
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTEMPTY | Errno::EXIST)) => {
+                Ok(())
+            }
             other => Ok(other.map_err(failed("make", &place))?),
         }
     }
@@ -230,7 +240,9 @@ impl CacheMounts {
             other => other.map_err(failed("remove", &place))?,
         }
         let dir = scratch.dir().map_err(failed("remove", &place))?;
-        let moved = beside.file_name().expect("because the path was just made of a name");
+        let moved = beside
+            .file_name()
+            .expect("because the path was just made of a name");
         let moved = TreePath::clean(moved.as_encoded_bytes());
         Ok(Root::open_host(dir)?.remove_tree(&moved)?)
     }
@@ -370,7 +382,9 @@ fn read_small(path: &Path) -> Option<String> {
 
 fn used_unix(path: &Path) -> i64 {
     let modified = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
-    let since = modified.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let since = modified
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 

@@ -8,6 +8,7 @@ fn about(id: &str) -> About {
         id: id.to_owned(),
         namespace: String::new(),
         owner: Some((0o755, 0, 0)),
+        source: None,
     }
 }
 
@@ -33,7 +34,13 @@ fn copy(taken: &Taken) -> String {
     match taken {
         Taken::Busy(who) => format!("busy: {who}"),
         Taken::Held(held) => {
-            let name = held.data().parent().unwrap().file_name().unwrap().to_string_lossy();
+            let name = held
+                .data()
+                .parent()
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_string_lossy();
             let files = std::fs::read_dir(held.data()).unwrap();
             let mut files: Vec<_> = files
                 .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -100,7 +107,17 @@ fn ids_are_never_paths_and_never_meet() {
     let (dir, store) = store();
     let long = "x".repeat(4096);
     let ids = [
-        "../../../canary", "/", ".", "..", "", "a/../b", "b", "a\0b", &long, "/a", "a",
+        "../../../canary",
+        "/",
+        ".",
+        "..",
+        "",
+        "a/../b",
+        "b",
+        "a\0b",
+        &long,
+        "/a",
+        "a",
     ];
     let mut abouts: Vec<About> = ids.iter().map(|id| about(id)).collect();
     abouts.push(About {
@@ -119,6 +136,11 @@ fn ids_are_never_paths_and_never_meet() {
     });
     abouts.push(About {
         owner: None,
+        ..about("a")
+    });
+    abouts.push(About {
+        owner: None,
+        source: Some(String::new()),
         ..about("a")
     });
     let mut seen = std::collections::HashSet::new();
@@ -142,7 +164,9 @@ fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     assert!(store.mounts().list().unwrap().is_empty());
     let held = take(&store, &about("held"), Sharing::Shared, Start::Kept);
     let free = take(&store, &about("free"), Sharing::Private, Start::Kept);
-    let Taken::Held(inside) = &free else { panic!("held") };
+    let Taken::Held(inside) = &free else {
+        panic!("held")
+    };
     std::os::unix::fs::symlink(&canary, inside.data().join("link")).unwrap();
     std::os::unix::fs::symlink("/", inside.data().join("root")).unwrap();
     std::fs::write(inside.data().join("large"), vec![1; 100_000]).unwrap();
@@ -160,7 +184,12 @@ fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     assert_eq!(std::fs::read_to_string(&canary).unwrap(), "alive");
     assert_eq!(copy(&held), "0 initial");
     drop(held);
-    assert!(store.mounts().remove(&listed[1].name, store.incomplete()).unwrap());
+    assert!(
+        store
+            .mounts()
+            .remove(&listed[1].name, store.incomplete())
+            .unwrap()
+    );
     assert_eq!(std::fs::read_dir(store.root().join("mounts")).unwrap().count(), 0);
 }
 
