@@ -340,27 +340,39 @@ impl Mask<'_> {
     /// Takes what came, and returns what can be shown of it by now.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.kept.extend_from_slice(bytes);
-        let mut out = Vec::with_capacity(self.kept.len());
-        let mut at = 0;
-        while at < self.kept.len() {
-            let rest = &self.kept[at..];
-            if let Some(value) = self.values.iter().find(|value| rest.starts_with(value)) {
-                out.extend_from_slice(MASK);
-                at += value.len();
-            } else if self.values.iter().any(|value| value.starts_with(rest)) {
-                break;
-            } else {
-                out.push(rest[0]);
-                at += 1;
-            }
-        }
-        self.kept.drain(..at);
-        out
+        self.show(|values, rest| {
+            let is_begun = |value: &&[u8]| value.len() > rest.len() && value.starts_with(rest);
+            values.iter().any(is_begun)
+        })
     }
 
     /// Returns the rest, when nothing more comes.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.kept)
+        self.show(|_, _| false)
+    }
+
+    /// Takes what is kept up to where `is_open` says that more must come first.
+    fn show(&mut self, is_open: impl Fn(&[&[u8]], &[u8]) -> bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.kept.len());
+        let mut at = 0;
+        while let Some(rest) = self.kept.get(at..).filter(|rest| !rest.is_empty()) {
+            let begins = self.values.iter().any(|value| value.first() == rest.first());
+            if begins && is_open(&self.values, rest) {
+                break;
+            }
+            match self.values.iter().find(|value| begins && rest.starts_with(value)) {
+                Some(value) => {
+                    out.extend_from_slice(MASK);
+                    at += value.len();
+                }
+                None => {
+                    out.extend(rest.first());
+                    at += 1;
+                }
+            }
+        }
+        self.kept.drain(..at);
+        out
     }
 
     /// Says whether there is nothing to hide.

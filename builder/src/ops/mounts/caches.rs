@@ -151,7 +151,7 @@ fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Re
     rustix::fs::fchmod(root, Mode::from_raw_mode(owner.mode)).map_err(failed)
 }
 
-fn about(cache: &CacheMount) -> About {
+pub(super) fn about(cache: &CacheMount) -> About {
     let FileOwner { mode, uid, gid } = cache.owner;
     About {
         id: cache.id.clone(),

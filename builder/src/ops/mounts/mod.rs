@@ -15,6 +15,9 @@ mod caches;
 mod ssh;
 mod subtree;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
