@@ -340,6 +340,7 @@ fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Op
     frontend::Options {
         build_args: options.build_args.clone(),
         target: options.target.clone(),
+        until: options.until.clone(),
         labels: options.labels.clone(),
         build_platform: options::host_platform(),
         target_platform: platform.clone(),
@@ -350,6 +351,8 @@ fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Op
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         allow_network_host: options.allow_host_network,
+        allow_security_insecure: false,
+        allow_device: frontend::AllowedDevices::None,
     }
 }
 

@@ -27,8 +27,8 @@ pub use expand::ExpandError;
 pub use lines::Text;
 pub use lower::lower;
 pub use options::{
-    Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext, Needed, Options,
-    Request, ResolvedGit, ResolvedHttp, ResolvedImage,
+    AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
+    Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,
 };
 pub use parse::heredoc::Heredoc;
 pub use parse::{MAX_SIZE_BYTES, parse};

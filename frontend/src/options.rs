@@ -18,6 +18,8 @@ pub struct Options {
     pub build_args: Vec<(String, String)>,
     /// `--target`
     pub target: Option<String>,
+    /// `--until`: the last step to build, instead of a whole stage.
+    pub until: Option<Until>,
     /// `--label`, in order.
     pub labels: Vec<(String, String)>,
     /// What the machine runs.
@@ -38,6 +40,33 @@ pub struct Options {
     pub extra_hosts: Vec<(String, String)>,
     /// `--allow network.host`
     pub allow_network_host: bool,
+    /// `--allow security.insecure`
+    pub allow_security_insecure: bool,
+    /// `--allow device`, `--allow device=NAME`
+    pub allow_device: AllowedDevices,
+}
+
+/// Which devices `RUN --device` may ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AllowedDevices {
+    /// None.
+    #[default]
+    None,
+    /// Those with these names, compared as written.
+    Named(BTreeSet<String>),
+    /// All.
+    All,
+}
+
+impl AllowedDevices {
+    /// Says whether a device may be asked for by this name.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Named(names) => names.contains(name),
+            Self::All => true,
+        }
+    }
 }
 
 impl Options {
@@ -46,6 +75,7 @@ impl Options {
         Self {
             build_args: Vec::new(),
             target: None,
+            until: None,
             labels: Vec::new(),
             build_platform: platform.clone(),
             target_platform: platform,
@@ -56,6 +86,8 @@ impl Options {
             network: Network::Default,
             extra_hosts: Vec::new(),
             allow_network_host: false,
+            allow_security_insecure: false,
+            allow_device: AllowedDevices::None,
         }
     }
 
@@ -67,6 +99,15 @@ impl Options {
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// A step to stop after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Until {
+    /// The stage, by name, by index, or as `stage-N`: whatever step names show. Empty: the last.
+    pub stage: String,
+    /// Number of the step in its stage, from 1, as step names show it; `None`: the last.
+    pub step: Option<usize>,
 }
 
 /// What a named context is.

@@ -16,7 +16,7 @@ use super::rootfs::{components, make_dirs, mkdir, open_inside, open_path, refuse
 /// Kernel file systems whose content is what the profile protects. Spec: linux/magic.h.
 const PROTECTED: [rustix::fs::FsWord; 5] = [0x9fa0, 0x6265_6572, 0x1cd1, 0x1980_0202, 0x6367_7270];
 /// The `f_type` of the second version of cgroup's file system.
-const CGROUP: rustix::fs::FsWord = 0x27e0_eb;
+const CGROUP: rustix::fs::FsWord = 0x0027_e0eb;
 
 /// What had to be made in the root, so that it can be taken away after the run: parents first.
 #[derive(Default)]

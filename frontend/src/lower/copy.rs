@@ -6,7 +6,7 @@ use solver::graph::{Input, InputView, Label};
 use solver::mode::ModeChange;
 use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::Origin;
+use super::plan::{Origin, Reference};
 use super::stage::Current;
 use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
@@ -38,17 +38,10 @@ pub(super) fn lower(
     copy: &Copy,
     flavour: Flavour,
 ) -> Result<(), Diagnostic> {
-    if let Some(flag) = copy.unsupported.first() {
-        let what = if flag.value.starts_with("--") {
-            &flag.value
-        } else {
-            &format!("with {}", flag.value)
-        };
-        return Err(
-            Diagnostic::error(format!("{} {what} is not supported yet", flavour.name())).at(flag.span),
-        );
-    }
     let mut created_by = flavour.name().to_owned();
+    if copy.parents {
+        created_by.push_str(" --parents");
+    }
     let change = change(current, copy, &mut created_by)?;
     let sources = sources(current, copy, flavour)?;
     let dest = current.expand(&copy.dest)?;
@@ -63,13 +56,12 @@ pub(super) fn lower(
     let mut actions = Vec::new();
     if !sources.is_empty() {
         let vertex = match &copy.from {
-            Some(from) => current.origin(from)?,
+            Some(from) => current.origin(&Reference::Copy(from))?,
             None => current.source(&Origin::Directory("context".to_owned())),
         };
-        let patterns = sources.iter().map(|source| clean(source)).collect();
         inputs.push(Input {
             vertex,
-            view: InputView::Paths(Selection::of(patterns)),
+            view: InputView::Paths(selection(copy, &sources)),
         });
         let unpack = copy.unpack.unwrap_or(flavour == Flavour::Add);
         let (dest, change) = (dest.clone(), change.clone());
@@ -94,13 +86,39 @@ pub(super) fn lower(
         actions,
         epoch: current.lowering.epoch,
     });
-    let label = current.label(instruction, &instruction.text);
+    let label = current.label(instruction, &instruction.text)?;
     if copy.link {
         link(current, op, inputs, label);
     } else {
         current.step(op, inputs, label);
     }
     current.history(created_by, false)
+}
+
+/// Returns what is read of the source's tree.
+fn selection(copy: &Copy, sources: &[String]) -> Selection {
+    let patterns = sources.iter().map(|source| {
+        if copy.parents {
+            pivoted(source)
+        } else {
+            clean(source)
+        }
+    });
+    Selection {
+        patterns: patterns.collect(),
+        excludes: copy.excludes.iter().map(|text| text.value.clone()).collect(),
+        parents: copy.parents,
+    }
+}
+
+/// Cleans a path of `--parents`: the first `/./` says which of the directories above the source are made again, so it
+/// stays. Spec: dockerfile.md §10.5.
+fn pivoted(source: &str) -> String {
+    match source.split_once("/./") {
+        // At the very start it keeps everything, as no pivot does.
+        Some((above, below)) if clean(above) != "/" => format!("{}/.{}", clean(above), clean(below)),
+        _ => clean(source),
+    }
 }
 
 /// Returns what a heredoc's file holds.
@@ -235,7 +253,7 @@ pub(super) fn workdir(
     }
     current.state.has_workdir = true;
     current.state.config.config.working_dir.clone_from(&path);
-    let label = current.label(instruction, &instruction.text);
+    let label = current.label(instruction, &instruction.text)?;
     let is_root = path == "/";
     let created_by = format!("WORKDIR {path}");
     if !is_root {
@@ -253,7 +271,7 @@ pub(super) fn workdir(
 }
 
 /// Joins and cleans; no trailing slash.
-fn absolute(working_dir: &str, path: &str) -> String {
+pub(super) fn absolute(working_dir: &str, path: &str) -> String {
     if path.starts_with('/') {
         clean(path)
     } else {
@@ -262,6 +280,6 @@ fn absolute(working_dir: &str, path: &str) -> String {
 }
 
 /// Cleans a path as if it were rooted.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     TreePath::clean(path.as_bytes()).to_string()
 }

@@ -28,26 +28,12 @@ pub(crate) fn parse(context: &Context<'_>) -> Result<Copy, Diagnostic> {
         Some(dest) if !ends_in_heredoc => dest,
         _ => return Err(context.error(format!("{name} cannot accept a heredoc as a destination"))),
     };
-    let mut unsupported = context
-        .flags
-        .given(&["parents", "exclude", "keep-git-dir", "checksum"]);
-    for source in &sources {
+    for source in sources.iter().filter(|_| name == "COPY") {
         if let Some(kind) = remote(&source.value) {
-            if name == "COPY" {
-                let what = if kind == Remote::Git { "a git ref" } else { "a URL" };
-                return Err(Diagnostic::error(format!("source can't be {what} for COPY"))
-                    .at(source.span)
-                    .help("ADD takes remote sources"));
-            }
-            let what = if kind == Remote::Git {
-                "a git source"
-            } else {
-                "an HTTP source"
-            };
-            unsupported.push(Text {
-                value: what.to_owned(),
-                span: source.span,
-            });
+            let what = if kind == Remote::Git { "a git ref" } else { "a URL" };
+            return Err(Diagnostic::error(format!("source can't be {what} for COPY"))
+                .at(source.span)
+                .help("ADD takes remote sources"));
         }
     }
     Ok(Copy {
@@ -55,8 +41,11 @@ pub(crate) fn parse(context: &Context<'_>) -> Result<Copy, Diagnostic> {
         chown: context.flags.value("chown").cloned(),
         chmod: context.flags.value("chmod").cloned(),
         link: context.flags.switch("link") == Some(true),
+        parents: context.flags.switch("parents") == Some(true),
+        excludes: context.flags.values("exclude").cloned().collect(),
+        checksum: context.flags.value("checksum").cloned(),
+        keep_git_dir: context.flags.switch("keep-git-dir"),
         unpack: context.flags.switch("unpack"),
-        unsupported,
         sources,
         heredocs: context
             .line
