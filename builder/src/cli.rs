@@ -157,6 +157,9 @@ pub(crate) struct BuildArgs {
     /// Let RUN use an ssh agent: default, or ID=SOCKET (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
+    /// What to do when a RUN fails: stop, or open a shell in its container, as it is then
+    #[arg(long, value_name = "stop|shell", value_parser = ["stop", "shell"])]
+    pub(crate) on_error: Option<String>,
     /// Ask the registry again what base images are
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
@@ -373,6 +376,9 @@ pub(crate) struct RunArgs {
     /// Program instead of the image's ENTRYPOINT; empty clears it
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
+    /// Make an image of the container's files, with the settings of the image that it ran
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub(crate) commit: Option<String>,
     /// default, none or host
     #[arg(
         long,

@@ -34,6 +34,7 @@ scripts! {
     copy_owner_mode,
     copy_paths,
     copy_wildcards,
+    debugging,
     determinism,
     dockerfile_syntax,
     errors,
