@@ -26,10 +26,19 @@ fn variables() -> Variables {
     env
 }
 
+/// Errors are written as `!message`.
+#[track_caller]
+fn check(word: &str, expected: &str) {
+    let shown = match expand(word, '\\', Quotes::Remove, &variables()) {
+        Ok(expansion) => expansion.text,
+        Err(error) => format!("!{error}"),
+    };
+    assert_eq!(shown, expected, "{word}");
+}
+
+#[rustfmt::skip]
 #[test]
 fn words_expand() {
-    let env = variables();
-    // Errors are written as `!message`.
     for (word, expected) in [
         ("", ""),
         ("hello", "hello"),
@@ -114,6 +123,15 @@ fn words_expand() {
         (r#""a\b\"c""#, r#"a\b"c"#),
         (r#"a'b'"c"d"#, "abcd"),
         (r#""${x:-'}'}""#, "set"),
+    ] {
+        check(word, expected);
+    }
+}
+
+#[rustfmt::skip]
+#[test]
+fn quotes_escapes_and_names() {
+    for (word, expected) in [
         // What escapes do, outside of quotes, in double and in single ones.
         (r"he\\'llo'", r"he\llo"),
         (r"a\tb", "atb"),
@@ -154,11 +172,7 @@ fn words_expand() {
         ("${no:+$PWD}${PWD:+$no}${PWD:+$SHELL}", "bash"),
         ("${no-'a b'}${no-\"$x\"}", "a bset"),
     ] {
-        let shown = match expand(word, '\\', Quotes::Remove, &env) {
-            Ok(expansion) => expansion.text,
-            Err(error) => format!("!{error}"),
-        };
-        assert_eq!(shown, expected, "{word}");
+        check(word, expected);
     }
 }
 
@@ -266,4 +280,13 @@ fn hostile_words_are_refused() {
     );
     let error = expand("${big#$big}", '\\', Quotes::Remove, &env).unwrap_err();
     assert_eq!(error.to_string(), "the pattern is longer than 1024 characters");
+    // Much work for a short result, in one word.
+    let error = expand(&"${big##*}".repeat(100), '\\', Quotes::Remove, &env).unwrap_err();
+    assert!(
+        error.to_string().starts_with("expanding it takes more than"),
+        "{error}"
+    );
+    assert!(error.steps() > 0);
+    let done = expand("${big##*}", '\\', Quotes::Remove, &env).unwrap();
+    assert_eq!((done.text.as_str(), done.steps > 1 << 20), ("", true));
 }

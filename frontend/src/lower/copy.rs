@@ -86,7 +86,7 @@ pub(super) fn lower(
         actions,
         epoch: current.lowering.epoch,
     });
-    let label = current.label(instruction, &instruction.text);
+    let label = current.label(instruction, &instruction.text)?;
     if copy.link {
         link(current, op, inputs, label);
     } else {
@@ -261,7 +261,7 @@ pub(super) fn workdir(
     }
     current.state.has_workdir = true;
     current.state.config.config.working_dir.clone_from(&path);
-    let label = current.label(instruction, &instruction.text);
+    let label = current.label(instruction, &instruction.text)?;
     let is_root = path == "/";
     let created_by = format!("WORKDIR {path}");
     if !is_root {

@@ -3,8 +3,11 @@
 //!
 //! A stage can only use stages before it, so the order of the file is an order to build in, and there are no cycles.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
+use super::stage::MAX_SUGGESTIONS;
+use super::{MAX_EXPANDED_BYTES, too_much_text};
 use crate::ast::{Dockerfile, Instruction, Kind, Mount, MountKey, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
@@ -16,6 +19,8 @@ use crate::source::Span;
 
 /// Most triggers of one build: each stage runs those of its base again.
 const MAX_TRIGGERS: usize = 100_000;
+/// Most text of theirs.
+const MAX_TRIGGER_BYTES: usize = 64 << 20;
 
 /// Where a tree comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,10 +96,13 @@ pub(super) struct Plan {
     pub(super) needs: BTreeMap<Request, Span>,
     /// Indexes of the stages of each name, in order.
     names: HashMap<String, Vec<usize>>,
+    /// Work that went into the variables of FROM lines.
+    steps: Cell<usize>,
 }
 
 impl Plan {
-    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist.
+    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist, or a limit ended
+    /// the search.
     pub(super) fn new(
         dockerfile: &Dockerfile,
         options: &Options,
@@ -107,6 +115,7 @@ impl Plan {
             target: 0,
             needs: BTreeMap::new(),
             names: HashMap::new(),
+            steps: Cell::new(0),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             let planned = plan
@@ -116,6 +125,10 @@ impl Plan {
                     PlannedStage::new(Origin::Scratch, options.target_platform.clone())
                 });
             plan.stages.push(planned);
+            if plan.steps.get() > MAX_EXPANDED_BYTES {
+                diagnostics.push(too_much_text().at(stage.span));
+                return None;
+            }
             if let Some(name) = &stage.name {
                 plan.names.entry(name.value.clone()).or_default().push(index);
             }
@@ -127,8 +140,8 @@ impl Plan {
                 return None;
             }
         };
-        plan.reach(dockerfile, options, answers, diagnostics);
-        Some(plan)
+        plan.reach(dockerfile, options, answers, diagnostics)
+            .then_some(plan)
     }
 
     fn find_target(&self, dockerfile: &Dockerfile, options: &Options) -> Result<usize, Diagnostic> {
@@ -175,16 +188,16 @@ impl Plan {
         globals: &Variables,
     ) -> Result<PlannedStage, Diagnostic> {
         let mut warnings = Vec::new();
+        let spend = |steps: usize| self.steps.set(self.steps.get().saturating_add(steps));
         let mut expanded = |text: &Text| {
             let escape = dockerfile.directives.escape;
             let done = expand(&text.value, escape, Quotes::Remove, globals).map_err(|error| {
+                spend(error.steps());
                 Diagnostic::error(format!("failed to process \"{}\": {error}", text.value)).at(text.span)
             })?;
-            for name in &done.unset {
-                let message = format!("FROM argument '{name}' is not declared");
-                let warning = Diagnostic::warning("UndefinedArgInFrom", message).at(text.span);
-                warnings.push(warning.suggest(name, globals.names()));
-            }
+            spend(done.steps);
+            let unset = done.unset.iter();
+            warnings.extend(unset.map(|name| self.undeclared(name, text, globals)));
             Ok::<String, Diagnostic>(done.text)
         };
         let name = expanded(&stage.base)?;
@@ -241,16 +254,27 @@ impl Plan {
         })
     }
 
-    /// Walks from the target to everything that it needs.
+    /// A variable of a FROM line that is no global argument.
+    fn undeclared(&self, name: &str, text: &Text, globals: &Variables) -> Diagnostic {
+        let message = format!("FROM argument '{name}' is not declared");
+        let warning = Diagnostic::warning("UndefinedArgInFrom", message).at(text.span);
+        if self.stages.len() < MAX_SUGGESTIONS {
+            warning.suggest(name, globals.names())
+        } else {
+            warning
+        }
+    }
+
+    /// Walks from the target to everything that it needs; says whether it got to the end.
     fn reach(
         &mut self,
         dockerfile: &Dockerfile,
         options: &Options,
         answers: &Answers,
         diagnostics: &mut Diagnostics,
-    ) {
+    ) -> bool {
         let mut work = vec![self.target];
-        let mut n_triggers = 0;
+        let (mut n_triggers, mut n_trigger_bytes) = (0, 0);
         while let Some(index) = work.pop() {
             if std::mem::replace(&mut self.stages[index].reached, true) {
                 continue;
@@ -264,14 +288,17 @@ impl Plan {
             if matches!(self.stages[index].base, Origin::Stage(_)) {
                 self.stages[index].trigger_escape = dockerfile.directives.escape;
             }
-            let triggers = self.find_triggers(index, dockerfile, answers, diagnostics);
-            n_triggers += triggers.len();
-            if n_triggers > MAX_TRIGGERS {
-                let message = format!("more than {MAX_TRIGGERS} ONBUILD triggers would run");
+            let texts = self.triggers_of_base(index, dockerfile, answers);
+            n_triggers += texts.len();
+            n_trigger_bytes += texts.iter().map(|text| text.len()).sum::<usize>();
+            if n_triggers > MAX_TRIGGERS || n_trigger_bytes > MAX_TRIGGER_BYTES {
+                let message = format!(
+                    "more than {MAX_TRIGGERS} ONBUILD triggers, or {MAX_TRIGGER_BYTES} bytes of them, would run"
+                );
                 diagnostics.push(Diagnostic::error(message).at(dockerfile.stages[index].span));
-                return;
+                return false;
             }
-            self.stages[index].triggers = triggers;
+            self.stages[index].triggers = self.parse_triggers(&texts, index, dockerfile, diagnostics);
             let mut origins = Vec::new();
             let mut errors = Vec::new();
             for (position, instruction) in self.instructions(index, dockerfile).enumerate() {
@@ -296,6 +323,7 @@ impl Plan {
                 .iter()
                 .for_each(|(origin, span)| self.visit(origin, *span, &mut work, answers));
         }
+        true
     }
 
     fn visit(&mut self, origin: &Origin, span: Span, work: &mut Vec<usize>, answers: &Answers) {
@@ -322,16 +350,14 @@ impl Plan {
         self.stages[index].triggers.iter().chain(own)
     }
 
-    /// Parses the triggers of a stage's base. They are reported at the FROM line.
-    fn find_triggers(
+    /// Returns the text of the triggers of a stage's base.
+    fn triggers_of_base<'a>(
         &self,
         index: usize,
-        dockerfile: &Dockerfile,
-        answers: &Answers,
-        diagnostics: &mut Diagnostics,
-    ) -> Vec<Instruction> {
-        let span = dockerfile.stages[index].span;
-        let texts: Vec<&str> = match &self.stages[index].base {
+        dockerfile: &'a Dockerfile,
+        answers: &'a Answers,
+    ) -> Vec<&'a str> {
+        match &self.stages[index].base {
             Origin::Image(request) => {
                 let image = answers.images.get(request);
                 let texts =
@@ -349,7 +375,18 @@ impl Plan {
                 texts.collect()
             }
             _ => Vec::new(),
-        };
+        }
+    }
+
+    /// Parses triggers. What is wrong with them is reported at the FROM line.
+    fn parse_triggers(
+        &self,
+        texts: &[&str],
+        index: usize,
+        dockerfile: &Dockerfile,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<Instruction> {
+        let span = dockerfile.stages[index].span;
         let mut triggers = Vec::new();
         for text in texts {
             match parse::parse_trigger(text, self.stages[index].trigger_escape, span) {

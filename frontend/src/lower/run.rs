@@ -8,6 +8,7 @@ use super::PROXIES;
 use super::history;
 use super::mount;
 use super::stage::Current;
+use super::weight;
 use crate::ast::{Command, Instruction, Run, RunNetwork};
 use crate::diagnostic::Diagnostic;
 
@@ -36,7 +37,10 @@ pub(super) fn lower(
     let Process { args, scripts, name } = process(current, instruction, run);
     let options = current.lowering.options;
     let env = current.state.env.list().to_vec();
-    let size = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let config = &current.state.config.config;
+    let size = weight(env.iter().map(|(name, value)| name.len() + value.len()))
+        + config.working_dir.len()
+        + config.user.len();
     current.lowering.spend(size)?;
     let proxies = options
         .build_args
@@ -74,7 +78,7 @@ pub(super) fn lower(
         security,
         devices,
     };
-    let label = current.label(instruction, &name);
+    let label = current.label(instruction, &name)?;
     current.step(Op::Exec(exec), inputs, label);
     current.history(created_by, false)
 }
