@@ -239,7 +239,8 @@ impl Stops<'_> {
             secrets: Arc::clone(&self.secrets),
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
-        self.progress.name_vertices(&graph);
+        self.progress
+            .name_vertices(&graph, |name| self.secrets.hide(name));
         let graph = Arc::new(graph);
         let records = Arc::new(Records::new(Arc::clone(&self.store), fetchable));
         let options = solver::Options::default();

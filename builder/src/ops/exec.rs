@@ -113,7 +113,7 @@ impl Run {
     fn pack(&self, exit: &Exit, upper: &Upper) -> Result<DiffId, OpError> {
         if exit.code != 0 {
             return Err(OpError::Exit {
-                command: self.op.args.join(" "),
+                command: self.mounts.secrets().hide(&self.op.args.join(" ")),
                 outcome: outcome(exit),
                 code: exit.code,
                 foreign: foreign(&self.op.platform, exit),
