@@ -260,7 +260,8 @@ impl Stops<'_> {
             keeps_failed: self.options.shell_on_error,
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
-        self.progress.name_vertices(&graph);
+        self.progress
+            .name_vertices(&graph, |name| self.secrets.hide(name));
         let graph = Arc::new(graph);
         let records = Arc::new(Records::new(Arc::clone(&self.store), fetchable));
         let options = solver::Options::default();

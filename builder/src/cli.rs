@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove image names, and images without names
     Rmi(RmiArgs),
+    /// Remove cache mounts that no build uses
+    Prune(PruneArgs),
     /// Write images to a tar archive
     Save(SaveArgs),
     /// Read images from a tar archive
@@ -324,6 +326,24 @@ pub(crate) struct RmiArgs {
     /// Accepted for docker's sake: parents are never removed
     #[arg(long, hide = true)]
     pub(crate) no_prune: bool,
+}
+
+/// `ashlar prune`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Remove cache mounts (RUN --mount=type=cache) that no build uses. Layers, records and images stay: \
+                  there is no garbage collection of them yet."
+)]
+pub(crate) struct PruneArgs {
+    /// Refused: there is nothing else that could be pruned yet
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only these: type=exec.cachemount, id=ID, until=DURATION (not used for so long)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
 }
 
 /// `ashlar save`.

@@ -83,6 +83,10 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::History(args) => report::data(&commands::history::history(&args, &open()?, now_unix)?)?,
         Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
+        Command::Prune(args) => {
+            let answer = &mut std::io::stdin().lock();
+            report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
+        }
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),

@@ -89,7 +89,7 @@ impl Run {
             return pack_changes(self.lowers.store(), &self.view, &upper);
         }
         Err(OpError::Exit {
-            command: self.op.args.join(" "),
+            command: self.mounts.secrets().hide(&self.op.args.join(" ")),
             outcome: outcome(&exit),
             code: exit.code,
             foreign: foreign(&self.op.platform, &exit),

@@ -1,5 +1,7 @@
 //! What is mounted beside the root: where it lands, what can be done with it, and what stays behind of it.
 
+#![expect(clippy::disallowed_methods, reason = "directories that only these tests know")]
+
 use super::*;
 use crate::sandbox::{Access, MountPoint, Ownership, Tree};
 
