@@ -12,19 +12,18 @@ use serde_json::json;
 use solver::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::rights;
 use crate::build;
 use crate::options::{self, BuildOptions, Environment};
-use crate::report::{self, Failure, Kind};
-use crate::{cli::BuildArgs, runtime, sandbox};
+use crate::report::{self, Failure};
+use crate::{cli::BuildArgs, runtime};
 
 /// Builds, and tells the image's ID.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
-    if environment.root {
-        // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
-        sandbox::enter_private_mounts().map_err(|error| Failure::of(Kind::Machine, &error))?;
-    }
+    // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
+    rights::for_build(&options)?;
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }

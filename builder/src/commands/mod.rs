@@ -8,6 +8,7 @@ pub(crate) mod human;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod rights;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;

@@ -12,7 +12,7 @@ use solver::op::Exec;
 use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
-use super::{OpError, Worker, owner, stacked};
+use super::{OpError, Worker, owner, stacked, unpacked};
 use crate::options::host_platform;
 use crate::runtime::blocking;
 use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, Upper};
@@ -108,7 +108,10 @@ impl Run {
         let store = self.lowers.store();
         let layer = store.layers().write(store.incomplete(), |writer| {
             let is_below = |path: &TreePath| self.view.lookup(path).is_some();
-            let options = PackOptions::default();
+            let options = PackOptions {
+                marks: unpacked::marks(),
+                ..PackOptions::default()
+            };
             Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
         })?;
         Ok(layer.diff_id())
