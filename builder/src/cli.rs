@@ -48,6 +48,8 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Say what of this machine builds can use, what is missing, and how to get it
+    Doctor(DoctorArgs),
     /// Show the version
     Version,
 }
@@ -341,6 +343,14 @@ pub(crate) struct LoadArgs {
     /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// `ashlar doctor`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct DoctorArgs {
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
 }
 
 /// `ashlar run`.

@@ -84,6 +84,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
+        Command::Doctor(args) => {
+            let (text, code) = commands::doctor::doctor(&args, &root()?)?;
+            report::data(&text)?;
+            return Ok(code);
+        }
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,

@@ -3,6 +3,7 @@
 
 pub(crate) mod build;
 pub(crate) mod container;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod human;
 pub(crate) mod images;

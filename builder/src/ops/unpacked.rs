@@ -76,7 +76,7 @@ fn make(
     }
     let namespace = Namespace::current();
     for entry in entries {
-        let what = || format!("/{} of the image", entry.path);
+        let what = || format!("{} of the image", entry.path);
         namespace.require(what, entry.meta.uid, entry.meta.gid)?;
     }
     let scratch = |source| OpError::Scratch { source };

@@ -178,7 +178,7 @@ fn login_name(uid: u32) -> Option<String> {
 }
 
 /// Finds a program in `PATH`, and where the system keeps its own.
-fn program_in_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn program_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
         .chain(["/usr/bin", "/usr/sbin", "/bin", "/sbin"])
@@ -244,7 +244,12 @@ fn write_single(uid: u32, gid: u32) -> Result<()> {
         }
         _ => {}
     }
-    write_proc("/proc/self/uid_map", &format!("0 {uid} 1\n")).step("map the user")?;
+    let whom = match uid {
+        // Linux 5.12 and newer want that of whoever passes root's id on.
+        0 => "map root, which lacks CAP_SETFCAP",
+        _ => "map the user",
+    };
+    write_proc("/proc/self/uid_map", &format!("0 {uid} 1\n")).step(whom)?;
     write_proc("/proc/self/gid_map", &format!("0 {gid} 1\n")).step("map the group")
 }
 

@@ -10,14 +10,18 @@ mod map;
 use std::sync::OnceLock;
 
 pub(super) use enter::refusal;
-pub(crate) use enter::{Entered, enter, has_rights};
+pub(crate) use enter::{Entered, enter, has_rights, program_in_path};
 pub(crate) use map::IdMap;
 
 use super::error::{Result, SandboxError};
 
+/// The inode number of the machine's own user namespace. Spec: linux/nsfs.h, PROC_USER_INIT_INO.
+const INITIAL: u64 = 0xEFFF_FFFD;
+
 /// The user namespace of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Namespace {
+    is_initial: bool,
     uids: IdMap,
     gids: IdMap,
     /// Whether processes may choose their supplementary groups.
@@ -37,7 +41,10 @@ impl Namespace {
             std::fs::read_to_string(path).map_or_else(|_| IdMap::initial(), |text| IdMap::parse(&text))
         };
         let setgroups = std::fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
+        // A map alone doesn't tell: root's own ids may have been passed on whole.
+        let number = rustix::fs::stat("/proc/self/ns/user").map_or(INITIAL, |stat| stat.st_ino);
         Self {
+            is_initial: number == INITIAL,
             uids: map("/proc/self/uid_map"),
             gids: map("/proc/self/gid_map"),
             has_groups: setgroups.trim() != "deny",
@@ -46,7 +53,7 @@ impl Namespace {
 
     /// Says whether this is the machine's own namespace, where root is root.
     pub(crate) fn is_initial(&self) -> bool {
-        self.uids == IdMap::initial()
+        self.is_initial
     }
 
     /// Says whether there is one user only.
@@ -96,6 +103,7 @@ mod tests {
 
     fn namespace(uids: &str, gids: &str) -> Namespace {
         Namespace {
+            is_initial: uids == "0 0 4294967295",
             uids: IdMap::parse(uids),
             gids: IdMap::parse(gids),
             has_groups: true,
