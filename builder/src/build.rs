@@ -15,6 +15,7 @@ use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
+use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output, PlatformImage};
 use crate::failure;
@@ -115,6 +116,9 @@ impl Stops<'_> {
             builds,
             images,
         } = self.lower(dockerfile).await?;
+        if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
+            rights::start_again()?;
+        }
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
             failure::show_warnings(&build.warnings, &self.source);

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Say what of this machine builds can use, what is missing, and how to get it
+    Doctor(DoctorArgs),
     /// Show the version
     Version,
 }
@@ -366,6 +368,14 @@ pub(crate) struct LoadArgs {
     /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// `ashlar doctor`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct DoctorArgs {
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
 }
 
 /// `ashlar run`.

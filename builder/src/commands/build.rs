@@ -13,6 +13,7 @@ use solver::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::foreground::Foreground;
+use super::rights;
 use super::terminal::Terminal;
 use crate::build::{self, Failed};
 use crate::ops::{FailedContainer, OpError};
@@ -25,10 +26,8 @@ use crate::{cli::BuildArgs, runtime, sandbox};
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
-    if environment.root {
-        // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
-        sandbox::enter_private_mounts().map_err(|error| Failure::of(Kind::Machine, &error))?;
-    }
+    // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
+    rights::for_build(&options)?;
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }

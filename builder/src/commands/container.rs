@@ -26,8 +26,6 @@ use crate::sandbox::{self, Cancel, SandboxError, Settings, Spec, Stdio, Upper};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
-    // While there is one thread only.
-    sandbox::enter_private_mounts().map_err(|error| machine(&error))?;
     let store = Arc::new(store);
     let image = image::find(&store, &args.image)?;
     let process = run::process(args, &image, environment)?;

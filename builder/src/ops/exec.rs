@@ -13,7 +13,7 @@ use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
 use super::mounts::{Holding, Step, Wanted};
-use super::{OpError, Worker, owner, stacked};
+use super::{OpError, Worker, owner, stacked, unpacked};
 use crate::options::host_platform;
 use crate::runtime::blocking;
 use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper};
@@ -268,7 +268,10 @@ pub(crate) fn describe(upper: &Upper, view: &View) -> Result<(), OpError> {
 pub(crate) fn pack_changes(store: &Store, view: &View, upper: &Upper) -> Result<DiffId, OpError> {
     let layer = store.layers().write(store.incomplete(), |writer| {
         let is_below = |path: &TreePath| view.lookup(path).is_some();
-        let options = PackOptions::default();
+        let options = PackOptions {
+            marks: unpacked::marks(),
+            ..PackOptions::default()
+        };
         Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
     })?;
     Ok(layer.diff_id())
