@@ -13,6 +13,7 @@ use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
+use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
@@ -154,6 +155,8 @@ pub(crate) struct BuildOptions {
     pub(crate) extra_hosts: Vec<(String, String)>,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// What is done with the lock file.
+    pub(crate) lock: LockMode,
     /// Size of `/dev/shm` during RUN.
     pub(crate) shm_size_bytes: Option<u64>,
 }
@@ -216,8 +219,17 @@ pub(crate) fn build(
             .map(|text| values::add_host(text))
             .collect::<Result<_, _>>()?,
         pull: args.pull.unwrap_or(false),
+        lock: match (args.lock, args.locked) {
+            (true, _) => LockMode::Write,
+            (_, true) => LockMode::Locked,
+            _ => LockMode::Off,
+        },
         shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
     };
+    if options.lock != LockMode::Off && lockfile::path(&options).is_none() {
+        return Err(Failure::usage("--lock and --locked need a Dockerfile in a file")
+            .with_help("the lock file is beside the Dockerfile, so that one can't come from stdin"));
+    }
     Ok((options, legacy_notes(&args.legacy)))
 }
 

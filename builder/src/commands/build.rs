@@ -12,6 +12,7 @@ use serde_json::json;
 use solver::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::argfile;
 use crate::build;
 use crate::options::{self, BuildOptions, Environment};
 use crate::report::{self, Failure, Kind};
@@ -19,6 +20,13 @@ use crate::{cli::BuildArgs, runtime, sandbox};
 
 /// Builds, and tells the image's ID.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+    let with_files;
+    let args = if args.build_arg_file.is_empty() {
+        args
+    } else {
+        with_files = read_arg_files(args)?;
+        &with_files
+    };
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
     if environment.root {
@@ -30,6 +38,18 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     }
     let id = runtime::run(until_signal(&options))?;
     tell(&options, &id)
+}
+
+/// Puts the arguments of files before those that were typed, which win.
+fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
+    let mut words = Vec::new();
+    for path in &args.build_arg_file {
+        words.extend(argfile::read(path)?);
+    }
+    let mut args = args.clone();
+    words.append(&mut args.build_arg);
+    args.build_arg = words;
+    Ok(args)
 }
 
 /// Builds, and stops when a signal asks to; a second one doesn't wait for the first to be obeyed.
