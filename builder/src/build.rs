@@ -374,6 +374,7 @@ fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Op
     frontend::Options {
         build_args: options.build_args.clone(),
         target: options.target.clone(),
+        until: options.until.clone(),
         labels: options.labels.clone(),
         build_platform: options::host_platform(),
         target_platform: platform.clone(),

@@ -106,6 +106,9 @@ pub(crate) struct BuildArgs {
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
+    /// Stop after a step, as progress shows it, and keep what is there as the image: build:2
+    #[arg(long, value_name = "STAGE[:N]", conflicts_with = "target")]
+    pub(crate) until: Option<String>,
     /// Set a build argument; without `=` from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,

@@ -8,7 +8,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use frontend::Platform;
+use frontend::{Platform, Until};
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
@@ -125,6 +125,8 @@ pub(crate) struct BuildOptions {
     pub(crate) dockerfile: DockerfileSource,
     /// Stage to build; `None`: the last.
     pub(crate) target: Option<String>,
+    /// Step to stop after.
+    pub(crate) until: Option<Until>,
     /// Build arguments, the last value of each name; with SOURCE_DATE_EPOCH where the environment has it.
     pub(crate) build_args: Vec<(String, String)>,
     /// Named contexts, in order.
@@ -196,6 +198,7 @@ pub(crate) fn build(
         context,
         dockerfile,
         target: args.target.clone().filter(|target| !target.is_empty()),
+        until: args.until.as_deref().map(values::until).transpose()?,
         build_args: build_args(&args.build_arg, environment)?,
         named_contexts: args
             .build_context

@@ -28,7 +28,7 @@ pub use lines::Text;
 pub use lower::lower;
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
-    Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage,
+    Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,
 };
 pub use parse::heredoc::Heredoc;
 pub use parse::{MAX_SIZE_BYTES, parse};

@@ -18,6 +18,8 @@ pub struct Options {
     pub build_args: Vec<(String, String)>,
     /// `--target`
     pub target: Option<String>,
+    /// `--until`: the last step to build, instead of a whole stage.
+    pub until: Option<Until>,
     /// `--label`, in order.
     pub labels: Vec<(String, String)>,
     /// What the machine runs.
@@ -73,6 +75,7 @@ impl Options {
         Self {
             build_args: Vec::new(),
             target: None,
+            until: None,
             labels: Vec::new(),
             build_platform: platform.clone(),
             target_platform: platform,
@@ -96,6 +99,15 @@ impl Options {
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// A step to stop after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Until {
+    /// The stage, by name, by index, or as `stage-N`: whatever step names show. Empty: the last.
+    pub stage: String,
+    /// Number of the step in its stage, from 1, as step names show it; `None`: the last.
+    pub step: Option<usize>,
 }
 
 /// What a named context is.

@@ -10,6 +10,7 @@
     reason = "the kernel's account of the thread is a file, and the times are for people"
 )]
 
+use solver::graph::Graph;
 use std::time::Duration;
 
 use frontend::{
@@ -47,7 +48,7 @@ fn outcome(text: &[u8]) -> Result<(), String> {
         .insert("named".to_owned(), NamedContext::Directory);
     let mut answers = Answers::default();
     for _ in 0..4 {
-        match lower(&dockerfile, &options, &answers) {
+        match lower(&dockerfile, &options, &answers, &mut Graph::new()) {
             Ok(Lowered::Ready(_)) => return Ok(()),
             Err(diagnostics) => return Err(first(&diagnostics)),
             Ok(Lowered::Need(needed)) => {

@@ -61,6 +61,7 @@ scripts! {
     run_files,
     save_and_load,
     unpacked_lowers,
+    until,
     users_and_workdir,
 }
 

@@ -108,6 +108,13 @@ fn flags_and_environment_settle() {
         &[],
         |o| o.outputs.is_empty(),
     );
+    let until = |stage: &str, step| {
+        let stage = stage.to_owned();
+        Some(frontend::Until { stage, step })
+    };
+    check("--until build:2 .", &[], |o| o.until == until("build", Some(2)));
+    check("--until build .", &[], |o| o.until == until("build", None));
+    check("--until :3 .", &[], |o| o.until == until("", Some(3)));
     check("--platform local .", &[], |o| o.platforms == [host_platform()]);
     check(
         "--platform linux/arm64,linux/arm/v7 --platform arm64 .",
@@ -192,6 +199,8 @@ fn what_is_not_supported_is_refused_by_name() {
         "--allow security.insecure .",
         "`--allow security.insecure` isn't supported yet",
     );
+    check_refused("--until build:x .", "expected STAGE[:N]");
+    check_refused("--until= .", "expected STAGE[:N]");
     check_refused("--platform windows/amd64 .", "cannot build for windows/amd64");
     check_refused("--platform a/b/c/d .", "failed to parse platform");
     check_refused(

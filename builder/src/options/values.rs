@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use frontend::Until;
+
 use super::{NamedSource, is_remote, not_yet};
 use crate::report::Failure;
 
@@ -43,6 +45,26 @@ fn oci_layout(text: &str, rest: &str) -> Result<NamedSource, Failure> {
         dir: PathBuf::from(dir),
         reference: reference.map(str::to_owned),
     })
+}
+
+/// Parses `STAGE`, `STAGE:N` or `:N` of `--until`.
+pub(super) fn until(text: &str) -> Result<Until, Failure> {
+    let invalid = || {
+        Failure::usage(format!("invalid --until `{text}`: expected STAGE[:N]")).with_help(
+            "STAGE and N are those of progress: `build:2` is [build 2/3]; `:2` is a step of the last stage",
+        )
+    };
+    let (stage, step) = match text.rsplit_once(':') {
+        Some((stage, step)) => (stage, Some(step.parse().map_err(|_| invalid())?)),
+        None => (text, None),
+    };
+    match (stage, step) {
+        ("", None) => Err(invalid()),
+        (stage, step) => Ok(Until {
+            stage: stage.to_owned(),
+            step,
+        }),
+    }
 }
 
 /// Parses `HOST:IP` or `HOST=IP` of `--add-host`; IPv6 bare or in brackets.

@@ -6,7 +6,7 @@ use solver::graph::{Input, InputView, Label};
 use solver::mode::ModeChange;
 use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::Origin;
+use super::plan::{Origin, Reference};
 use super::stage::Current;
 use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
@@ -56,7 +56,7 @@ pub(super) fn lower(
     let mut actions = Vec::new();
     if !sources.is_empty() {
         let vertex = match &copy.from {
-            Some(from) => current.origin(from)?,
+            Some(from) => current.origin(&Reference::Copy(from))?,
             None => current.source(&Origin::Directory("context".to_owned())),
         };
         inputs.push(Input {
@@ -271,7 +271,7 @@ pub(super) fn workdir(
 }
 
 /// Joins and cleans; no trailing slash.
-fn absolute(working_dir: &str, path: &str) -> String {
+pub(super) fn absolute(working_dir: &str, path: &str) -> String {
     if path.starts_with('/') {
         clean(path)
     } else {
@@ -280,6 +280,6 @@ fn absolute(working_dir: &str, path: &str) -> String {
 }
 
 /// Cleans a path as if it were rooted.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     TreePath::clean(path.as_bytes()).to_string()
 }

@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod globals;
 mod history;
+mod mount;
 mod plan;
 mod ports;
 mod run;

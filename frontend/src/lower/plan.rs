@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::stage::MAX_SUGGESTIONS;
 use super::{MAX_EXPANDED_BYTES, too_much_text};
-use crate::ast::{Copy, Dockerfile, Instruction, Kind, Stage};
+use crate::ast::{Dockerfile, Instruction, Kind, Mount, MountKey, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
 use crate::lines::Text;
@@ -31,6 +31,45 @@ pub(super) enum Origin {
     Image(ImageRequest),
     /// A directory that is a named context.
     Directory(String),
+}
+
+/// A name in an instruction that stands for a stage, a context or an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reference<'a> {
+    /// `COPY --from`
+    Copy(&'a Text),
+    /// `RUN --mount=from=`, and the mount.
+    Mount(&'a Text, &'a Mount),
+}
+
+impl<'a> Reference<'a> {
+    /// Returns all that an instruction holds.
+    fn of(instruction: &'a Instruction) -> Vec<Self> {
+        match &instruction.kind {
+            Kind::Copy(copy) => copy.from.iter().map(Self::Copy).collect(),
+            Kind::Run(run) => {
+                let from = |mount: &'a Mount| Some(Self::Mount(mount.from()?, mount));
+                run.mounts
+                    .iter()
+                    .filter(|mount| reads_files(mount))
+                    .filter_map(from)
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &'a Text {
+        match self {
+            Self::Copy(name) | Self::Mount(name, _) => name,
+        }
+    }
+}
+
+/// Says whether `from` means something: the type may be a variable, then it does.
+fn reads_files(mount: &Mount) -> bool {
+    let kind = mount.field(MountKey::Type).and_then(|field| field.value.as_ref());
+    kind.is_none_or(|kind| !["tmpfs", "secret", "ssh"].contains(&kind.value.to_lowercase().as_str()))
 }
 
 /// A stage with its names settled.
@@ -106,6 +145,9 @@ impl Plan {
     }
 
     fn find_target(&self, dockerfile: &Dockerfile, options: &Options) -> Result<usize, Diagnostic> {
+        if let Some(until) = options.until.as_ref().filter(|until| !until.stage.is_empty()) {
+            return self.find_stage(&until.stage, dockerfile);
+        }
         let Some(target) = &options.target else {
             return Ok(dockerfile.stages.len() - 1);
         };
@@ -117,6 +159,23 @@ impl Plan {
                 let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
                 Diagnostic::error(format!("target stage \"{target}\" could not be found"))
                     .suggest(target, names.map(|name| name.value.as_str()))
+            })
+    }
+
+    /// Finds the stage that step names show as `shown`.
+    fn find_stage(&self, shown: &str, dockerfile: &Dockerfile) -> Result<usize, Diagnostic> {
+        let by_name = self
+            .names
+            .get(&shown.to_lowercase())
+            .and_then(|indexes| indexes.last());
+        let by_index = || shown.strip_prefix("stage-").unwrap_or(shown).parse().ok();
+        let found = by_name.copied().or_else(by_index);
+        found
+            .filter(|index| *index < dockerfile.stages.len())
+            .ok_or_else(|| {
+                let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
+                Diagnostic::error(format!("stage \"{shown}\" could not be found"))
+                    .suggest(shown, names.map(|name| name.value.as_str()))
             })
     }
 
@@ -241,16 +300,24 @@ impl Plan {
             }
             self.stages[index].triggers = self.parse_triggers(&texts, index, dockerfile, diagnostics);
             let mut origins = Vec::new();
-            for instruction in self.instructions(index, dockerfile) {
-                let (Kind::Copy(Copy { from: Some(from), .. }) | Kind::Add(Copy { from: Some(from), .. })) =
-                    &instruction.kind
-                else {
-                    continue;
-                };
-                match self.copy_source(from, index, dockerfile, options) {
-                    Ok(origin) => origins.push((origin, from.span)),
-                    Err(error) => diagnostics.push(error),
+            let mut errors = Vec::new();
+            for (position, instruction) in self.instructions(index, dockerfile).enumerate() {
+                for reference in Reference::of(instruction) {
+                    match self.resolve(&reference, index, dockerfile, options) {
+                        Ok(origin) => origins.push((origin, reference.name().span)),
+                        Err(error) => errors.push((error, position)),
+                    }
                 }
+            }
+            let n_triggers_here = self.stages[index].triggers.len();
+            for (error, position) in errors {
+                // What stands in a trigger is reported at the FROM line.
+                let is_trigger = position < n_triggers_here;
+                diagnostics.push(if is_trigger {
+                    error.at(dockerfile.stages[index].span)
+                } else {
+                    error
+                });
             }
             origins
                 .iter()
@@ -342,30 +409,25 @@ impl Plan {
             if self.stages[index].reached {
                 continue;
             }
-            let sources = stage
-                .instructions
-                .iter()
-                .filter_map(|instruction| match &instruction.kind {
-                    Kind::Copy(copy) => copy.from.as_ref(),
-                    _ => None,
-                });
-            for error in sources.filter_map(|from| self.copy_source(from, index, dockerfile, options).err()) {
-                diagnostics.push(error);
-            }
+            let references = stage.instructions.iter().flat_map(Reference::of);
+            references
+                .filter_map(|reference| self.resolve(&reference, index, dockerfile, options).err())
+                .for_each(|error| diagnostics.push(error));
         }
     }
 
-    /// Settles `COPY --from`. Spec: dockerfile.md §7.4.
-    pub(super) fn copy_source(
+    /// Settles `COPY --from` and the `from` of mounts. Spec: dockerfile.md §7.4.
+    pub(super) fn resolve(
         &self,
-        from: &Text,
+        reference: &Reference<'_>,
         current: usize,
         dockerfile: &Dockerfile,
         options: &Options,
     ) -> Result<Origin, Diagnostic> {
+        let from = reference.name();
         let name = from.value.as_str();
         let error = |message: String| Err(Diagnostic::error(message).at(from.span));
-        if name.contains('$') {
+        if matches!(reference, Reference::Copy(_)) && name.contains('$') {
             return error(
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
                  scope as a workaround"
@@ -375,7 +437,16 @@ impl Plan {
         if name.bytes().all(|byte| byte.is_ascii_digit()) {
             return match name.parse::<usize>() {
                 Ok(index) if index < current => Ok(Origin::Stage(index)),
-                _ => error(format!("invalid stage index {name}")),
+                _ => {
+                    let error = Diagnostic::error(format!("invalid stage index {name}")).at(from.span);
+                    Err(match reference {
+                        Reference::Copy(_) => error,
+                        // BuildKit takes it as an image there.
+                        Reference::Mount(..) => {
+                            error.help(format!("an image of this name is docker.io/library/{name}"))
+                        }
+                    })
+                }
             };
         }
         let lower = name.to_lowercase();
@@ -388,9 +459,15 @@ impl Plan {
                 Some(name) => name.value.clone(),
                 None => current.to_string(),
             };
-            return error(format!(
-                "cannot copy from stage \"{lower}\", it needs to be defined before current stage \"{current}\""
-            ));
+            return error(match reference {
+                Reference::Copy(_) => format!(
+                    "cannot copy from stage \"{lower}\", it needs to be defined before current stage \"{current}\""
+                ),
+                Reference::Mount(_, mount) => format!(
+                    "cannot mount from stage \"{lower}\" to \"{}\", stage needs to be defined before current command",
+                    target_of(mount)
+                ),
+            });
         }
         let platform = &self.stages[current].platform;
         Ok(match named(name, platform, options) {
@@ -399,6 +476,14 @@ impl Plan {
             None => image(name, platform),
         })
     }
+}
+
+/// Returns the target of a mount as written.
+fn target_of(mount: &Mount) -> &str {
+    let target = mount
+        .field(MountKey::Target)
+        .and_then(|field| field.value.as_ref());
+    target.map_or("", |target| &target.value)
 }
 
 impl PlannedStage {

@@ -6,9 +6,9 @@ use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Plan, PlannedStage};
+use super::plan::{Origin, Plan, PlannedStage, Reference};
 use super::{Lowering, MAX_VERTICES, config, copy, run, weight};
-use crate::ast::{Instruction, Kind};
+use crate::ast::{Dockerfile, Instruction, Kind};
 use crate::config::{History, ImageConfig};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{Expansion, Quotes, Variables, expand};
@@ -139,21 +139,22 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
         lowering,
     };
     current.state.config.config.on_build.clear();
-    for (at, instruction) in plan.instructions(index, dockerfile).enumerate() {
-        current.is_trigger = at < triggers.len();
-        if let Err(error) = current.instruction(instruction) {
-            let span = if current.is_trigger {
-                Some(span)
-            } else {
-                error.span.or(Some(instruction.span))
-            };
-            current.report(Diagnostic { span, ..error });
-        }
-        if current.lowering.is_exhausted() {
-            break;
-        }
-    }
+    current.run(dockerfile, triggers.len());
     current.state
+}
+
+/// Returns after which step of a stage the build stops, if that is asked for.
+fn stop_after(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, n_steps: usize) -> Option<usize> {
+    let until = lowering.options.until.as_ref().filter(|_| index == plan.target)?;
+    let step = until.step?;
+    if step == 0 || step > n_steps {
+        let stage = stage_name(lowering, index);
+        let message = format!("stage \"{stage}\" has no step {step}, it has {n_steps}");
+        lowering
+            .diagnostics
+            .push(Diagnostic::error(message).at(lowering.dockerfile.stages[index].span));
+    }
+    Some(step)
 }
 
 /// Returns the state that a stage leaves to one that is based on it.
@@ -374,6 +375,25 @@ fn lines(lowering: &Lowering<'_>, span: Span) -> (u32, u32) {
 }
 
 impl Current<'_, '_> {
+    /// Lowers the stage's instructions, the triggers first.
+    fn run(&mut self, dockerfile: &Dockerfile, n_triggers: usize) {
+        let plan = self.plan;
+        let until = stop_after(self.lowering, self.plan, self.index, self.n_steps);
+        for (at, instruction) in plan.instructions(self.index, dockerfile).enumerate() {
+            if until.is_some_and(|until| self.step >= until) {
+                break;
+            }
+            self.is_trigger = at < n_triggers;
+            if let Err(error) = self.instruction(instruction) {
+                let span = error.span.or(Some(instruction.span));
+                self.report(Diagnostic { span, ..error });
+            }
+            if self.lowering.is_exhausted() {
+                break;
+            }
+        }
+    }
+
     fn instruction(&mut self, instruction: &Instruction) -> Result<(), Diagnostic> {
         match &instruction.kind {
             Kind::Run(run) => run::lower(self, instruction, run),
@@ -385,10 +405,13 @@ impl Current<'_, '_> {
     }
 
     /// Returns the tree that `--from` means.
-    pub(super) fn origin(&mut self, from: &Text) -> Result<VertexId, Diagnostic> {
-        let origin =
-            self.plan
-                .copy_source(from, self.index, self.lowering.dockerfile, self.lowering.options)?;
+    pub(super) fn origin(&mut self, reference: &Reference<'_>) -> Result<VertexId, Diagnostic> {
+        let origin = self.plan.resolve(
+            reference,
+            self.index,
+            self.lowering.dockerfile,
+            self.lowering.options,
+        )?;
         match origin {
             Origin::Stage(index) => {
                 let stage = self.stages[index].as_ref();
@@ -460,8 +483,11 @@ impl Current<'_, '_> {
         Ok(expansion)
     }
 
-    /// Adds an error, unless planning found it already.
-    fn report(&mut self, error: Diagnostic) {
+    /// Adds an error, unless planning found it already. One in a trigger is reported at the FROM line.
+    pub(super) fn report(&mut self, mut error: Diagnostic) {
+        if self.is_trigger {
+            error.span = Some(self.lowering.dockerfile.stages[self.index].span);
+        }
         let is_full = self.lowering.diagnostics.omitted() > 0;
         if is_full || !self.lowering.diagnostics.contains(&error) {
             self.lowering.diagnostics.push(error);
