@@ -21,6 +21,7 @@ mod registry;
 mod report;
 mod runtime;
 mod sandbox;
+mod secrets;
 
 use std::process::ExitCode;
 

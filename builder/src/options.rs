@@ -17,6 +17,7 @@ use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
+use crate::secrets::{SecretOption, SshOption};
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -161,6 +162,10 @@ pub(crate) struct BuildOptions {
     pub(crate) lock: LockMode,
     /// Size of `/dev/shm` during RUN.
     pub(crate) shm_size_bytes: Option<u64>,
+    /// Secrets that RUN may ask for.
+    pub(crate) secrets: Vec<SecretOption>,
+    /// Agents that RUN may ask for.
+    pub(crate) ssh: Vec<SshOption>,
 }
 
 impl BuildOptions {
@@ -228,12 +233,24 @@ pub(crate) fn build(
             _ => LockMode::Off,
         },
         shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
+        secrets: parsed(&args.secret, SecretOption::parse)?,
+        ssh: parsed(&args.ssh, SshOption::parse)?,
     };
     if options.lock != LockMode::Off && lockfile::path(&options).is_none() {
         return Err(Failure::usage("--lock and --locked need a Dockerfile in a file")
             .with_help("the lock file is beside the Dockerfile, so that one can't come from stdin"));
     }
     Ok((options, legacy_notes(&args.legacy)))
+}
+
+fn parsed<T, E: std::error::Error + 'static>(
+    given: &[String],
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, Failure> {
+    let parsed = given.iter().map(|text| parse(text));
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::of(Kind::Usage, &error))
 }
 
 /// Returns the failure for what exists elsewhere and not here, yet.
@@ -258,8 +275,6 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--push", args.push == Some(true)),
         ("--resource", !args.resource.is_empty()),
         ("--sbom", !off(&args.sbom)),
-        ("--secret", !args.secret.is_empty()),
-        ("--ssh", !args.ssh.is_empty()),
         ("--ulimit", !args.ulimit.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {

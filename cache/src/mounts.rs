@@ -64,6 +64,8 @@ pub struct About {
     pub namespace: String,
     /// Permissions and owner that it began with; `None` when it began as a copy of something else.
     pub owner: Option<(u32, u32, u32)>,
+    /// Which part of something else it began as a copy of.
+    pub source: Option<String>,
 }
 
 impl About {
@@ -78,6 +80,10 @@ impl About {
             for number in [mode, uid, gid] {
                 hasher.update(&number.to_le_bytes());
             }
+        }
+        if let Some(source) = &self.source {
+            hasher.update(b"from");
+            hasher.update(source.as_bytes());
         }
         Identity(hasher.finalize().to_hex().to_string())
     }

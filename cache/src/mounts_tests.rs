@@ -8,6 +8,7 @@ fn about(id: &str) -> About {
         id: id.to_owned(),
         namespace: String::new(),
         owner: Some((0o755, 0, 0)),
+        source: None,
     }
 }
 
@@ -135,6 +136,11 @@ fn ids_are_never_paths_and_never_meet() {
     });
     abouts.push(About {
         owner: None,
+        ..about("a")
+    });
+    abouts.push(About {
+        owner: None,
+        source: Some(String::new()),
         ..about("a")
     });
     let mut seen = std::collections::HashSet::new();

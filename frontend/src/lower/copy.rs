@@ -51,7 +51,7 @@ pub(super) fn lower(
         created_by.push_str(&word);
     }
     created_by.push_str(" # buildkit");
-    let dest = destination(current, copy, &dest, flavour);
+    let dest = destination(current, copy, &dest, flavour)?;
     let mut inputs = Vec::new();
     let mut actions = Vec::new();
     if !sources.is_empty() {
@@ -214,26 +214,34 @@ fn sources(current: &mut Current<'_, '_>, copy: &Copy, flavour: Flavour) -> Resu
 }
 
 /// Returns the absolute destination; a trailing slash says that it is a directory.
-fn destination(current: &mut Current<'_, '_>, copy: &Copy, dest: &str, flavour: Flavour) -> String {
-    let path = absolute(&current.state.config.config.working_dir, dest);
-    let is_directory = matches!(dest.rsplit('/').next(), None | Some("" | "." | "..")) || path == "/";
-    let n_sources = copy.sources.len() + copy.heredocs.len();
-    if n_sources > 1 && !is_directory {
-        // The manual demands the slash, BuildKit doesn't. What it builds is the same with the slash, but where the
-        // destination is missing: there the files would overwrite each other.
+fn destination(
+    current: &Current<'_, '_>,
+    copy: &Copy,
+    dest: &str,
+    flavour: Flavour,
+) -> Result<String, Diagnostic> {
+    let working_dir = &current.state.config.config.working_dir;
+    let path = absolute(working_dir, dest);
+    let is_directory = matches!(dest.rsplit('/').next(), None | Some("" | "." | ".."));
+    let is_known = is_directory || path == "/" || path == clean(working_dir);
+    let is_many = copy.sources.len() + copy.heredocs.len() > 1;
+    if is_many && !is_known {
+        // The manual demands the slash, BuildKit doesn't: where the destination is missing, the files overwrite each
+        // other there, and only the last one is left.
         let message = format!(
-            "{} with more than one source needs a directory as its destination, taken as \"{dest}/\"",
+            "when using {} with more than one source file, the destination must be a directory and end with a /",
             flavour.name()
         );
-        let warning = Diagnostic::warning("CopyDestinationSlash", message).at(copy.dest.span);
-        current.warn(warning.label("end it with a slash"));
+        return Err(Diagnostic::error(message)
+            .at(copy.dest.span)
+            .help(format!("write {dest}/")));
     }
-    let slash = if (is_directory || n_sources > 1) && path != "/" {
+    let slash = if (is_directory || is_many) && path != "/" {
         "/"
     } else {
         ""
     };
-    format!("{path}{slash}")
+    Ok(format!("{path}{slash}"))
 }
 
 /// Adds the directory to the stage, unless it is the root.
