@@ -38,7 +38,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
-    let dockerfile = parse(&inputs, &source)?;
+    let dockerfile = parse(options, &inputs, &source)?;
     let locked = read_lock(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
     let stops = Stops {
@@ -80,8 +80,17 @@ fn read_lock(options: &BuildOptions) -> Result<Option<Lock>, Failure> {
 }
 
 /// Reads the Dockerfile; shows all that is wrong with it at once.
-fn parse(inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
-    let (dockerfile, diagnostics) = frontend::parse(&inputs.dockerfile_name, &inputs.dockerfile);
+fn parse(options: &BuildOptions, inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
+    let (name, text) = (&inputs.dockerfile_name, &inputs.dockerfile);
+    let foreign = options
+        .platforms
+        .first()
+        .map(|platform| frontend_options(options, platform))
+        .and_then(|options| frontend::foreign_syntax(name, text, &options));
+    if let Some(error) = foreign {
+        return Err(failure::of_diagnostics(&error.into(), source));
+    }
+    let (dockerfile, diagnostics) = frontend::parse(name, text);
     match dockerfile {
         Some(dockerfile) if !diagnostics.has_errors() => {
             failure::show_warnings(&diagnostics, source);
