@@ -96,7 +96,7 @@ impl ImageCommand {
 }
 
 /// `ashlar build`.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 pub(crate) struct BuildArgs {
     /// Build context: a directory, or `-` for a tar archive or a Dockerfile on stdin
     #[arg(value_name = "PATH|-")]
@@ -116,6 +116,15 @@ pub(crate) struct BuildArgs {
     /// Set a build argument; without `=` from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
+    /// Set the build arguments of a file of KEY=VALUE lines; those of --build-arg come after them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
+    /// Write FILE.lock beside the Dockerfile FILE: the digests of what its names stand for
+    #[arg(long, conflicts_with = "locked")]
+    pub(crate) lock: bool,
+    /// Take the digests of base images from FILE.lock, and refuse what isn't in it
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Additional context: a directory, oci-layout://DIR[:TAG] or docker-image://REF
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
@@ -180,7 +189,7 @@ pub(crate) struct BuildArgs {
 }
 
 /// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) annotation: Vec<String>,
@@ -215,7 +224,7 @@ pub(crate) struct RefusedArgs {
 }
 
 /// Flags that BuildKit accepts without effect, for scripts written for the old builder.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 pub(crate) struct LegacyArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) compress: Option<bool>,

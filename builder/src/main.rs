@@ -3,6 +3,7 @@
 //! This file decides the order of the first microseconds and the exit code, and hands over to a command.
 
 mod archive;
+mod argfile;
 mod build;
 mod cli;
 mod clock;
@@ -11,6 +12,7 @@ mod context;
 mod export;
 mod failure;
 mod image;
+mod lockfile;
 mod ops;
 mod options;
 mod progress;

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::foreground::Foreground;
 use super::rights;
 use super::terminal::Terminal;
+use crate::argfile;
 use crate::build::{self, Failed};
 use crate::ops::{FailedContainer, OpError};
 use crate::options::{self, BuildOptions, Environment};
@@ -24,6 +25,13 @@ use crate::{cli::BuildArgs, runtime, sandbox};
 
 /// Builds, and tells the image's ID.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+    let with_files;
+    let args = if args.build_arg_file.is_empty() {
+        args
+    } else {
+        with_files = read_arg_files(args)?;
+        &with_files
+    };
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
@@ -37,6 +45,18 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .transpose()?;
     let id = runtime::run(until_signal(&options, terminal))?;
     tell(&options, &id)
+}
+
+/// Puts the arguments of files before those that were typed, which win.
+fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
+    let mut words = Vec::new();
+    for path in &args.build_arg_file {
+        words.extend(argfile::read(path)?);
+    }
+    let mut args = args.clone();
+    words.append(&mut args.build_arg);
+    args.build_arg = words;
+    Ok(args)
 }
 
 /// Builds, and stops when a signal asks to; a second one doesn't wait for the first to be obeyed.
