@@ -80,6 +80,8 @@ pub(super) struct PlannedStage {
     /// A named context stands for the stage; its instructions don't count.
     pub(super) replaced: bool,
     pub(super) reached: bool,
+    /// Its FROM is wrong, so that nobody knows what it starts from.
+    pub(super) is_broken: bool,
     /// What the base wants to be run first.
     pub(super) triggers: Vec<Instruction>,
     /// The escape character of their text.
@@ -101,8 +103,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist, or a limit ended
-    /// the search.
+    /// Settles all stages and finds what the target reaches; `None` when a limit ended the search.
     pub(super) fn new(
         dockerfile: &Dockerfile,
         options: &Options,
@@ -122,7 +123,10 @@ impl Plan {
                 .settle(stage, dockerfile, options, globals)
                 .unwrap_or_else(|error| {
                     diagnostics.push(error);
-                    PlannedStage::new(Origin::Scratch, options.target_platform.clone())
+                    PlannedStage {
+                        is_broken: true,
+                        ..PlannedStage::new(Origin::Scratch, options.target_platform.clone())
+                    }
                 });
             plan.stages.push(planned);
             if plan.steps.get() > MAX_EXPANDED_BYTES {
@@ -137,7 +141,8 @@ impl Plan {
             Ok(target) => target,
             Err(error) => {
                 diagnostics.push(error);
-                return None;
+                // The other mistakes are told, too; which stages are built is a guess.
+                dockerfile.stages.len() - 1
             }
         };
         plan.reach(dockerfile, options, answers, diagnostics)
@@ -493,6 +498,7 @@ impl PlannedStage {
             platform,
             replaced: false,
             reached: false,
+            is_broken: false,
             triggers: Vec::new(),
             trigger_escape: '\\',
             warnings: Vec::new(),

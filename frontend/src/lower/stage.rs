@@ -6,13 +6,15 @@ use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
+use super::early::UNKNOWN_DIRECTORY;
 use super::plan::{Origin, Plan, PlannedStage, Reference};
 use super::{Lowering, MAX_VERTICES, config, copy, run, weight};
 use crate::ast::{Dockerfile, Instruction, Kind};
 use crate::config::{History, ImageConfig};
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Expansion, Quotes, Variables, expand};
+use crate::expand::{ExpandError, Expansion, Quotes, Variables, expand};
 use crate::lines::Text;
+use crate::options::Request;
 use crate::parse::keyword;
 use crate::platform::Platform;
 use crate::source::Span;
@@ -39,6 +41,22 @@ pub(super) struct State {
     pub(super) has_cmd: bool,
     /// A WORKDIR was written in this stage or one that it is based on.
     pub(super) has_workdir: bool,
+    /// Nobody knows yet what it started from.
+    is_unknown: bool,
+}
+
+impl State {
+    /// Forgets what the base decides.
+    fn forget_base(&mut self) {
+        self.is_unknown = true;
+        self.env = Variables::unknown();
+        UNKNOWN_DIRECTORY.clone_into(&mut self.config.config.working_dir);
+    }
+
+    /// Says whether the working directory is known.
+    pub(super) fn knows_directory(&self) -> bool {
+        !self.config.config.working_dir.starts_with(UNKNOWN_DIRECTORY)
+    }
 }
 
 /// The stage that is being lowered.
@@ -58,6 +76,8 @@ pub(super) struct Current<'a, 'b> {
     /// How often each instruction was seen.
     ordinals: HashMap<String, usize>,
     ignore_cache: bool,
+    /// The running instruction depends on something that isn't known yet.
+    is_uncertain: bool,
 }
 
 /// Lowers what the target reaches; returns the target's state, or `None` when there were errors.
@@ -125,9 +145,14 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
             start(lowering, origin, platform, index, &prefix)
         }
     };
+    let mut state = state;
+    if is_unknown(lowering, &plan.stages[index]) {
+        state.forget_base();
+    }
     let mut current = Current {
         index,
         state,
+        is_uncertain: false,
         stages,
         is_trigger: false,
         title,
@@ -143,11 +168,22 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
     current.state
 }
 
+/// Says whether what a stage starts from is still to be found out.
+fn is_unknown(lowering: &Lowering<'_>, stage: &PlannedStage) -> bool {
+    stage.is_broken
+        || match (&stage.base, lowering.unknown) {
+            (Origin::Image(request), Some(unknown)) => unknown.contains_key(&Request::Image(request.clone())),
+            _ => false,
+        }
+}
+
 /// Returns after which step of a stage the build stops, if that is asked for.
 fn stop_after(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, n_steps: usize) -> Option<usize> {
     let until = lowering.options.until.as_ref().filter(|_| index == plan.target)?;
     let step = until.step?;
-    if step == 0 || step > n_steps {
+    // The triggers of an image that isn't known are steps, too.
+    let is_certain = !is_unknown(lowering, &plan.stages[index]);
+    if step == 0 || (is_certain && step > n_steps) {
         let stage = stage_name(lowering, index);
         let message = format!("stage \"{stage}\" has no step {step}, it has {n_steps}");
         lowering
@@ -301,6 +337,7 @@ fn start(
         args: Variables::default(),
         has_cmd: false,
         has_workdir: false,
+        is_unknown: false,
     }
 }
 
@@ -388,6 +425,12 @@ impl Current<'_, '_> {
                 let span = error.span.or(Some(instruction.span));
                 self.report(Diagnostic { span, ..error });
             }
+            if std::mem::take(&mut self.is_uncertain)
+                && matches!(instruction.kind, Kind::Arg(_) | Kind::Env(_) | Kind::Workdir(_))
+            {
+                // What it would have set is unknown as well.
+                self.state.forget_base();
+            }
             if self.lowering.is_exhausted() {
                 break;
             }
@@ -459,6 +502,7 @@ impl Current<'_, '_> {
         let expansion = match expand(&text.value, escape, quotes, &self.state.env) {
             Ok(expansion) => expansion,
             Err(error) => {
+                self.is_uncertain |= matches!(error, ExpandError::Unknown(_));
                 self.lowering.spend(error.steps())?;
                 let shown: String = text.value.chars().take(200).collect();
                 return Err(
@@ -485,6 +529,9 @@ impl Current<'_, '_> {
 
     /// Adds an error, unless planning found it already. One in a trigger is reported at the FROM line.
     pub(super) fn report(&mut self, mut error: Diagnostic) {
+        if self.is_uncertain {
+            return;
+        }
         if self.is_trigger {
             error.span = Some(self.lowering.dockerfile.stages[self.index].span);
         }
