@@ -6,7 +6,8 @@ use solver::graph::{Input, InputView, Label};
 use solver::mode::ModeChange;
 use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Reference};
+use super::plan::Origin;
+use super::reference::Reference;
 use super::stage::Current;
 use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;

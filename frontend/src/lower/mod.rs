@@ -3,6 +3,7 @@
 //! Stages that the target doesn't reach are planned, but not lowered; their images are not asked for.
 //! Spec: dockerfile.md §7, §8, §13.
 
+mod base;
 mod config;
 mod copy;
 mod early;
@@ -12,6 +13,7 @@ mod history;
 mod mount;
 mod plan;
 mod ports;
+mod reference;
 mod run;
 mod signal;
 mod stage;
