@@ -8,6 +8,7 @@ use super::early::UNKNOWN_DIRECTORY;
 use super::plan::Origin;
 use super::{Lowering, weight};
 use crate::config::{History, ImageConfig};
+use crate::diagnostic::Diagnostic;
 use crate::expand::Variables;
 use crate::platform::Platform;
 use crate::source::Span;
@@ -112,6 +113,14 @@ pub(super) fn start(
     let (mut config, reference) = match origin {
         Origin::Image(request) => {
             let image = &lowering.answers.images[request];
+            if !["", "linux"].contains(&image.config.os.as_str()) && platform.os == "linux" {
+                let message = format!(
+                    "image {} is for {}, only linux images can be built",
+                    image.reference, image.config.os
+                );
+                let span = lowering.dockerfile.stages[index].base.span;
+                lowering.diagnostics.push(Diagnostic::error(message).at(span));
+            }
             (
                 ImageConfig {
                     created: None,

@@ -178,7 +178,10 @@ impl Plan {
                 let value = expanded(text)?;
                 if value.is_empty() {
                     let message = format!("empty platform value from expression {}", text.value);
-                    return Err(Diagnostic::error(message).at(text.span));
+                    let name = text.value.trim_matches(['$', '{', '}']);
+                    return Err(Diagnostic::error(message)
+                        .at(text.span)
+                        .suggest(name, globals.names()));
                 }
                 let parsed = Platform::parse(&value, &options.target_platform);
                 Some(parsed.map_err(|error| Diagnostic::error(error.to_string()).at(text.span))?)

@@ -50,6 +50,7 @@ fn resolve(request: &ImageRequest) -> ResolvedImage {
             r#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["ARG v=1","COPY --from=other /a /b",
             "RUN make $v"]}}"#
         }
+        "windows" => r#"{"architecture":"amd64","os":"windows"}"#,
         "badtrigger" => r#"{"config":{"OnBuild":["FROM x"]}}"#,
         _ => r#"{"architecture":"amd64","os":"linux"}"#,
     };
