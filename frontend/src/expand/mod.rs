@@ -40,6 +40,9 @@ pub enum ExpandError {
     /// `${name#pattern}` with an escape of something that needs none: pattern and the character.
     #[error("invalid pattern ({0}) in substitution: invalid escape '\\{1}'")]
     InvalidEscape(String, String),
+    /// Whether this variable is set isn't known yet.
+    #[error("variable {0} is not known yet")]
+    Unknown(String),
     /// The result is larger than anyone needs.
     #[error("the result is larger than {0} bytes")]
     TooLarge(usize),
@@ -74,9 +77,19 @@ const MAX_PATTERN: usize = 1024;
 pub(crate) struct Variables {
     list: Vec<(String, String)>,
     index: HashMap<String, usize>,
+    /// Names that aren't here may be set all the same.
+    is_open: bool,
 }
 
 impl Variables {
+    /// Returns variables of which none is known yet.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            is_open: true,
+            ..Self::default()
+        }
+    }
+
     /// Sets a variable; one that is there keeps its position.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         match self.index.get(name) {
@@ -246,6 +259,9 @@ impl Writer<'_> {
             modifier,
         } = variable;
         let set = self.env.get(name);
+        if set.is_none() && self.env.is_open && !self.keep_unset {
+            return Err(ExpandError::Unknown(name.clone()));
+        }
         if set.is_none() && self.keep_unset {
             return Ok(source.clone());
         }

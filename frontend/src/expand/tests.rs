@@ -78,6 +78,15 @@ fn words_expand() {
         ("${FOO:?}", "!FOO: is not allowed to be unset"),
         ("${EMPTY:?}", "!EMPTY: is not allowed to be empty"),
         ("${EMPTY?}", ""),
+    ] {
+        check(word, expected);
+    }
+}
+
+#[rustfmt::skip]
+#[test]
+fn patterns_and_the_rest() {
+    for (word, expected) in [
         ("${p#*/}", "b/c"),
         ("${p##*/}", "c"),
         ("${p%/*}", "a/b"),

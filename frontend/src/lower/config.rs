@@ -97,6 +97,9 @@ fn lint_json(current: &mut Current<'_, '_>, instruction: &Instruction, command: 
     }
 }
 
+/// Arguments that speak to the builder only: no step sees them.
+const UNEXPORTED: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// `ARG`: build argument, else own default, else global value.
 fn declare(current: &mut Current<'_, '_>, args: &[Arg]) -> Result<String, Diagnostic> {
     let mut created_by = String::from("ARG");
@@ -113,7 +116,9 @@ fn declare(current: &mut Current<'_, '_>, args: &[Arg]) -> Result<String, Diagno
         if let Some(value) = &value {
             created_by.push('=');
             created_by.push_str(value);
-            current.state.env.set(&name, value);
+            if !UNEXPORTED.contains(&name.as_str()) {
+                current.state.env.set(&name, value);
+            }
         }
         current
             .state

@@ -6,7 +6,8 @@ use solver::graph::{Input, InputView, Label};
 use solver::mode::ModeChange;
 use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Reference};
+use super::plan::Origin;
+use super::reference::Reference;
 use super::stage::Current;
 use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
@@ -225,7 +226,7 @@ fn destination(
     let is_directory = matches!(dest.rsplit('/').next(), None | Some("" | "." | ".."));
     let is_known = is_directory || path == "/" || path == clean(working_dir);
     let is_many = copy.sources.len() + copy.heredocs.len() > 1;
-    if is_many && !is_known {
+    if is_many && !is_known && current.state.knows_directory() {
         // The manual demands the slash, BuildKit doesn't: where the destination is missing, the files overwrite each
         // other there, and only the last one is left.
         let message = format!(

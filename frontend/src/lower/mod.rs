@@ -3,21 +3,24 @@
 //! Stages that the target doesn't reach are planned, but not lowered; their images are not asked for.
 //! Spec: dockerfile.md §7, §8, §13.
 
+mod base;
 mod config;
 mod copy;
+mod early;
 mod epoch;
 mod globals;
 mod history;
 mod mount;
 mod plan;
 mod ports;
+mod reference;
 mod run;
 mod signal;
 mod stage;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use solver::graph::Graph;
 
@@ -27,7 +30,8 @@ use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directive;
-use crate::options::{Answers, Build, Lowered, Needed, Options};
+use crate::options::{Answers, Build, Lowered, Needed, Options, Request};
+use crate::source::Span;
 
 /// Variables that the builder itself looks at, so that giving them is never a mistake.
 const PROXIES: [&str; 10] = [
@@ -93,25 +97,33 @@ fn lower_unsorted(
         plan.needs.entry(request).or_insert(span);
     }
     plan.check_unreached(dockerfile, options, &mut diagnostics);
-    if !plan.needs.is_empty() {
-        if diagnostics.has_errors() {
-            return Err(diagnostics);
-        }
-        let needed = |(request, span)| Needed { request, span };
-        return Ok(Lowered::Need(plan.needs.into_iter().map(needed).collect()));
-    }
-    let mut lowering = Lowering {
+    let lowering = Lowering {
         dockerfile,
         options,
         answers,
         globals,
         epoch,
         graph,
+        unknown: None,
         contexts: BTreeSet::new(),
         diagnostics,
         spent_bytes: 0,
     };
-    let Some(state) = stage::lower_all(&mut lowering, &plan) else {
+    if plan.needs.is_empty() {
+        return finish(lowering, &plan, &check);
+    }
+    let diagnostics = early::find_errors(lowering, &plan);
+    if diagnostics.has_errors() {
+        return Err(diagnostics);
+    }
+    let needed = |(request, span)| Needed { request, span };
+    Ok(Lowered::Need(plan.needs.into_iter().map(needed).collect()))
+}
+
+/// Lowers what is planned, everything that it needs being known.
+fn finish(mut lowering: Lowering<'_>, plan: &plan::Plan, check: &Check) -> Result<Lowered, Diagnostics> {
+    let (dockerfile, options, epoch) = (lowering.dockerfile, lowering.options, lowering.epoch);
+    let Some(state) = stage::lower_all(&mut lowering, plan) else {
         return Err(lowering.diagnostics);
     };
     let n_base_history = state.n_base_history;
@@ -132,7 +144,7 @@ fn lower_unsorted(
         n_base_history,
         contexts: lowering.contexts,
         warnings: lowering.diagnostics,
-        unused_build_args: unused_build_args(dockerfile, options, &plan),
+        unused_build_args: unused_build_args(dockerfile, options, plan),
         epoch,
     })))
 }
@@ -145,6 +157,8 @@ struct Lowering<'a> {
     globals: crate::expand::Variables,
     epoch: Option<i64>,
     graph: &'a mut Graph,
+    /// What has only stand-ins among the answers.
+    unknown: Option<&'a BTreeMap<Request, Span>>,
     contexts: BTreeSet<String>,
     diagnostics: Diagnostics,
     /// Text made from variables so far: a few lines can double a value again and again.

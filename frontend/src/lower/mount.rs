@@ -5,7 +5,8 @@ use solver::graph::{Input, InputView};
 use solver::op::{self, CacheMount};
 
 use super::copy::{absolute, clean};
-use super::plan::{Origin, Reference};
+use super::plan::Origin;
+use super::reference::Reference;
 use super::stage::Current;
 use crate::ast::{Mount, MountKey};
 use crate::diagnostic::Diagnostic;

@@ -6,9 +6,10 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
+use super::reference::Reference;
 use super::stage::MAX_SUGGESTIONS;
 use super::{MAX_EXPANDED_BYTES, too_much_text};
-use crate::ast::{Dockerfile, Instruction, Kind, Mount, MountKey, Stage};
+use crate::ast::{Dockerfile, Instruction, Kind, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
 use crate::lines::Text;
@@ -33,45 +34,6 @@ pub(super) enum Origin {
     Directory(String),
 }
 
-/// A name in an instruction that stands for a stage, a context or an image.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Reference<'a> {
-    /// `COPY --from`
-    Copy(&'a Text),
-    /// `RUN --mount=from=`, and the mount.
-    Mount(&'a Text, &'a Mount),
-}
-
-impl<'a> Reference<'a> {
-    /// Returns all that an instruction holds.
-    fn of(instruction: &'a Instruction) -> Vec<Self> {
-        match &instruction.kind {
-            Kind::Copy(copy) => copy.from.iter().map(Self::Copy).collect(),
-            Kind::Run(run) => {
-                let from = |mount: &'a Mount| Some(Self::Mount(mount.from()?, mount));
-                run.mounts
-                    .iter()
-                    .filter(|mount| reads_files(mount))
-                    .filter_map(from)
-                    .collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    pub(super) fn name(&self) -> &'a Text {
-        match self {
-            Self::Copy(name) | Self::Mount(name, _) => name,
-        }
-    }
-}
-
-/// Says whether `from` means something: the type may be a variable, then it does.
-fn reads_files(mount: &Mount) -> bool {
-    let kind = mount.field(MountKey::Type).and_then(|field| field.value.as_ref());
-    kind.is_none_or(|kind| !["tmpfs", "secret", "ssh"].contains(&kind.value.to_lowercase().as_str()))
-}
-
 /// A stage with its names settled.
 #[derive(Debug)]
 pub(super) struct PlannedStage {
@@ -80,6 +42,8 @@ pub(super) struct PlannedStage {
     /// A named context stands for the stage; its instructions don't count.
     pub(super) replaced: bool,
     pub(super) reached: bool,
+    /// Its FROM is wrong, so that nobody knows what it starts from.
+    pub(super) is_broken: bool,
     /// What the base wants to be run first.
     pub(super) triggers: Vec<Instruction>,
     /// The escape character of their text.
@@ -95,14 +59,13 @@ pub(super) struct Plan {
     /// What has to be known before anything can be lowered.
     pub(super) needs: BTreeMap<Request, Span>,
     /// Indexes of the stages of each name, in order.
-    names: HashMap<String, Vec<usize>>,
+    pub(super) names: HashMap<String, Vec<usize>>,
     /// Work that went into the variables of FROM lines.
     steps: Cell<usize>,
 }
 
 impl Plan {
-    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist, or a limit ended
-    /// the search.
+    /// Settles all stages and finds what the target reaches; `None` when a limit ended the search.
     pub(super) fn new(
         dockerfile: &Dockerfile,
         options: &Options,
@@ -122,7 +85,10 @@ impl Plan {
                 .settle(stage, dockerfile, options, globals)
                 .unwrap_or_else(|error| {
                     diagnostics.push(error);
-                    PlannedStage::new(Origin::Scratch, options.target_platform.clone())
+                    PlannedStage {
+                        is_broken: true,
+                        ..PlannedStage::new(Origin::Scratch, options.target_platform.clone())
+                    }
                 });
             plan.stages.push(planned);
             if plan.steps.get() > MAX_EXPANDED_BYTES {
@@ -137,7 +103,8 @@ impl Plan {
             Ok(target) => target,
             Err(error) => {
                 diagnostics.push(error);
-                return None;
+                // The other mistakes are told, too; which stages are built is a guess.
+                dockerfile.stages.len() - 1
             }
         };
         plan.reach(dockerfile, options, answers, diagnostics)
@@ -211,7 +178,10 @@ impl Plan {
                 let value = expanded(text)?;
                 if value.is_empty() {
                     let message = format!("empty platform value from expression {}", text.value);
-                    return Err(Diagnostic::error(message).at(text.span));
+                    let name = text.value.trim_matches(['$', '{', '}']);
+                    return Err(Diagnostic::error(message)
+                        .at(text.span)
+                        .suggest(name, globals.names()));
                 }
                 let parsed = Platform::parse(&value, &options.target_platform);
                 Some(parsed.map_err(|error| Diagnostic::error(error.to_string()).at(text.span))?)
@@ -415,75 +385,6 @@ impl Plan {
                 .for_each(|error| diagnostics.push(error));
         }
     }
-
-    /// Settles `COPY --from` and the `from` of mounts. Spec: dockerfile.md §7.4.
-    pub(super) fn resolve(
-        &self,
-        reference: &Reference<'_>,
-        current: usize,
-        dockerfile: &Dockerfile,
-        options: &Options,
-    ) -> Result<Origin, Diagnostic> {
-        let from = reference.name();
-        let name = from.value.as_str();
-        let error = |message: String| Err(Diagnostic::error(message).at(from.span));
-        if matches!(reference, Reference::Copy(_)) && name.contains('$') {
-            return error(
-                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
-                 scope as a workaround"
-                    .to_owned(),
-            );
-        }
-        if name.bytes().all(|byte| byte.is_ascii_digit()) {
-            return match name.parse::<usize>() {
-                Ok(index) if index < current => Ok(Origin::Stage(index)),
-                _ => {
-                    let error = Diagnostic::error(format!("invalid stage index {name}")).at(from.span);
-                    Err(match reference {
-                        Reference::Copy(_) => error,
-                        // BuildKit takes it as an image there.
-                        Reference::Mount(..) => {
-                            error.help(format!("an image of this name is docker.io/library/{name}"))
-                        }
-                    })
-                }
-            };
-        }
-        let lower = name.to_lowercase();
-        if let Some(indexes) = self.names.get(&lower) {
-            let before = indexes.partition_point(|&index| index < current);
-            if let Some(&index) = indexes[..before].last() {
-                return Ok(Origin::Stage(index));
-            }
-            let current = match &dockerfile.stages[current].name {
-                Some(name) => name.value.clone(),
-                None => current.to_string(),
-            };
-            return error(match reference {
-                Reference::Copy(_) => format!(
-                    "cannot copy from stage \"{lower}\", it needs to be defined before current stage \"{current}\""
-                ),
-                Reference::Mount(_, mount) => format!(
-                    "cannot mount from stage \"{lower}\" to \"{}\", stage needs to be defined before current command",
-                    target_of(mount)
-                ),
-            });
-        }
-        let platform = &self.stages[current].platform;
-        Ok(match named(name, platform, options) {
-            Some(origin) => origin,
-            None if lower == "scratch" => Origin::Scratch,
-            None => image(name, platform),
-        })
-    }
-}
-
-/// Returns the target of a mount as written.
-fn target_of(mount: &Mount) -> &str {
-    let target = mount
-        .field(MountKey::Target)
-        .and_then(|field| field.value.as_ref());
-    target.map_or("", |target| &target.value)
 }
 
 impl PlannedStage {
@@ -493,6 +394,7 @@ impl PlannedStage {
             platform,
             replaced: false,
             reached: false,
+            is_broken: false,
             triggers: Vec::new(),
             trigger_escape: '\\',
             warnings: Vec::new(),
@@ -500,7 +402,7 @@ impl PlannedStage {
     }
 }
 
-fn image(reference: &str, platform: &Platform) -> Origin {
+pub(super) fn image(reference: &str, platform: &Platform) -> Origin {
     let request = ImageRequest {
         reference: reference.to_owned(),
         kind: ImageKind::Registry,
@@ -510,7 +412,7 @@ fn image(reference: &str, platform: &Platform) -> Origin {
 }
 
 /// Finds the named context that stands for `name`. Spec: dockerfile.md §7.5.
-fn named(name: &str, platform: &Platform, options: &Options) -> Option<Origin> {
+pub(super) fn named(name: &str, platform: &Platform, options: &Options) -> Option<Origin> {
     let wanted = familiar(name);
     if options.named_contexts.is_empty() || wanted == "scratch" || wanted == "context" {
         return None;

@@ -2,44 +2,24 @@
 
 use std::collections::HashMap;
 
-use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
-use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
+use solver::op::Op;
 
-use super::plan::{Origin, Plan, PlannedStage, Reference};
-use super::{Lowering, MAX_VERTICES, config, copy, run, weight};
+use super::base::{State, inherit, lines, source, stage_name, stage_place, start};
+use super::plan::{Origin, Plan, PlannedStage};
+use super::reference::Reference;
+use super::{Lowering, MAX_VERTICES, config, copy, run};
 use crate::ast::{Dockerfile, Instruction, Kind};
-use crate::config::{History, ImageConfig};
+use crate::config::History;
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Expansion, Quotes, Variables, expand};
+use crate::expand::{ExpandError, Expansion, Quotes, expand};
 use crate::lines::Text;
+use crate::options::Request;
 use crate::parse::keyword;
 use crate::platform::Platform;
-use crate::source::Span;
-
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How many findings may come with a suggestion.
 pub(super) const MAX_SUGGESTIONS: usize = 200;
-
-/// What a stage has come to.
-#[derive(Debug, Clone)]
-pub(super) struct State {
-    pub(super) vertex: VertexId,
-    pub(super) config: ImageConfig,
-    /// How many entries of the config's history are the base image's.
-    pub(super) n_base_history: usize,
-    /// What expansion and RUN see: the config's environment and arguments.
-    pub(super) env: Variables,
-    /// What becomes the config's environment.
-    pub(super) image_env: Variables,
-    /// Arguments declared so far, with their last value; empty for those without.
-    pub(super) args: Variables,
-    /// A CMD was written in this stage.
-    pub(super) has_cmd: bool,
-    /// A WORKDIR was written in this stage or one that it is based on.
-    pub(super) has_workdir: bool,
-}
 
 /// The stage that is being lowered.
 pub(super) struct Current<'a, 'b> {
@@ -58,6 +38,8 @@ pub(super) struct Current<'a, 'b> {
     /// How often each instruction was seen.
     ordinals: HashMap<String, usize>,
     ignore_cache: bool,
+    /// The running instruction depends on something that isn't known yet.
+    is_uncertain: bool,
 }
 
 /// Lowers what the target reaches; returns the target's state, or `None` when there were errors.
@@ -125,9 +107,14 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
             start(lowering, origin, platform, index, &prefix)
         }
     };
+    let mut state = state;
+    if is_unknown(lowering, &plan.stages[index]) {
+        state.forget_base();
+    }
     let mut current = Current {
         index,
         state,
+        is_uncertain: false,
         stages,
         is_trigger: false,
         title,
@@ -143,11 +130,22 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
     current.state
 }
 
+/// Says whether what a stage starts from is still to be found out.
+fn is_unknown(lowering: &Lowering<'_>, stage: &PlannedStage) -> bool {
+    stage.is_broken
+        || match (&stage.base, lowering.unknown) {
+            (Origin::Image(request), Some(unknown)) => unknown.contains_key(&Request::Image(request.clone())),
+            _ => false,
+        }
+}
+
 /// Returns after which step of a stage the build stops, if that is asked for.
 fn stop_after(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, n_steps: usize) -> Option<usize> {
     let until = lowering.options.until.as_ref().filter(|_| index == plan.target)?;
     let step = until.step?;
-    if step == 0 || step > n_steps {
+    // The triggers of an image that isn't known are steps, too.
+    let is_certain = !is_unknown(lowering, &plan.stages[index]);
+    if step == 0 || (is_certain && step > n_steps) {
         let stage = stage_name(lowering, index);
         let message = format!("stage \"{stage}\" has no step {step}, it has {n_steps}");
         lowering
@@ -155,42 +153,6 @@ fn stop_after(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, n_steps: u
             .push(Diagnostic::error(message).at(lowering.dockerfile.stages[index].span));
     }
     Some(step)
-}
-
-/// Returns the state that a stage leaves to one that is based on it.
-fn inherit(lowering: &mut Lowering<'_>, base: Option<&State>) -> State {
-    let base = base.expect("because a base stands before its stage and is reached with it");
-    if let Err(error) = lowering.spend(weight_of(base)) {
-        lowering.diagnostics.push(error);
-    }
-    State {
-        has_cmd: false,
-        ..base.clone()
-    }
-}
-
-/// Returns what a copy of a state costs: a long chain of stages copies an ever longer history.
-fn weight_of(state: &State) -> usize {
-    let config = &state.config.config;
-    let variables = [&state.env, &state.image_env, &state.args]
-        .into_iter()
-        .flat_map(|variables| variables.list())
-        .map(|(name, value)| 2 * name.len() + value.len());
-    let labels = config.labels.iter().map(|(name, value)| name.len() + value.len());
-    let names = config.exposed_ports.keys().chain(config.volumes.keys());
-    let words = config
-        .entrypoint
-        .iter()
-        .chain(&config.cmd)
-        .chain(&config.shell)
-        .chain(&config.on_build);
-    let history = state
-        .config
-        .history
-        .iter()
-        .map(|entry| entry.created_by.len() + size_of::<History>());
-    let texts = names.chain(words).map(String::len);
-    weight(variables.chain(labels).chain(texts).chain(history))
 }
 
 fn ignores_cache(lowering: &Lowering<'_>, index: usize) -> bool {
@@ -202,22 +164,6 @@ fn ignores_cache(lowering: &Lowering<'_>, index: usize) -> bool {
                 .iter()
                 .any(|filter| filter.eq_ignore_ascii_case(&name.value))
         })
-}
-
-/// Returns what a stage is called.
-fn stage_name(lowering: &Lowering<'_>, index: usize) -> String {
-    let name = lowering.dockerfile.stages[index].name.as_ref();
-    name.map_or_else(|| format!("stage-{index}"), |name| name.value.clone())
-}
-
-/// Returns what stands for a stage in the places of its steps, the same from build to build.
-fn stage_place(lowering: &Lowering<'_>, index: usize) -> String {
-    let name = stage_name(lowering, index);
-    if lowering.options.is_multi_platform {
-        format!("{} {name}", lowering.options.target_platform)
-    } else {
-        name
-    }
 }
 
 /// Returns how the names of a stage's steps start.
@@ -236,144 +182,6 @@ fn title(lowering: &Lowering<'_>, index: usize, platform: &Platform) -> String {
     title
 }
 
-/// Returns the state that a tree from outside begins with.
-fn start(
-    lowering: &mut Lowering<'_>,
-    origin: &Origin,
-    platform: &Platform,
-    index: usize,
-    prefix: &str,
-) -> State {
-    let (mut config, reference) = match origin {
-        Origin::Image(request) => {
-            let image = &lowering.answers.images[request];
-            (
-                ImageConfig {
-                    created: None,
-                    ..image.config.clone()
-                },
-                image.reference.clone(),
-            )
-        }
-        Origin::Scratch => (ImageConfig::scratch(platform), "scratch".to_owned()),
-        Origin::Directory(name) => (ImageConfig::scratch(platform), name.clone()),
-        Origin::Stage(_) => unreachable!("a stage has a state of its own"),
-    };
-    config.rootfs.diff_ids.clear();
-    let n_base_history = config.history.len();
-    let (line, last_line) = lines(lowering, lowering.dockerfile.stages[index].span);
-    let label = Label {
-        name: format!("{prefix}FROM {reference}"),
-        step: format!("{} FROM", stage_place(lowering, index)),
-        line: Some(line),
-        last_line: Some(last_line),
-        ignore_cache: false,
-    };
-    let vertex = match origin {
-        Origin::Directory(name) => {
-            config.history.insert(
-                0,
-                History {
-                    created_by: format!("local source for {name}"),
-                    comment: "buildkit.exporter.image.v0".to_owned(),
-                    ..History::default()
-                },
-            );
-            directory_base(lowering, origin, label)
-        }
-        _ => source(lowering, origin, label),
-    };
-    let mut env = Variables::default();
-    for entry in &config.config.env {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        env.set(name, value);
-    }
-    if env.get("PATH").is_none() {
-        env.set("PATH", DEFAULT_PATH);
-    }
-    let image_env = env.clone();
-    State {
-        vertex,
-        config,
-        n_base_history,
-        env,
-        image_env,
-        args: Variables::default(),
-        has_cmd: false,
-        has_workdir: false,
-    }
-}
-
-/// Adds the vertex of a stage that begins with a directory's files: one layer, as if they were copied onto scratch.
-fn directory_base(lowering: &mut Lowering<'_>, origin: &Origin, label: Label) -> VertexId {
-    let files = source(lowering, origin, Label::default());
-    let scratch = source(lowering, &Origin::Scratch, Label::default());
-    let copy = op::Copy {
-        input: 1,
-        dest: "/".to_owned(),
-        change: MetaChange::default(),
-        unpack: false,
-    };
-    let op = Op::File(FileOp {
-        actions: vec![FileAction::Copy(copy)],
-        epoch: lowering.epoch,
-    });
-    let inputs = vec![
-        Input {
-            vertex: scratch,
-            view: InputView::Whole,
-        },
-        Input {
-            vertex: files,
-            view: InputView::Paths(Selection::everything()),
-        },
-    ];
-    lowering.graph.add(op, inputs, label)
-}
-
-/// Adds the vertex of a tree from outside.
-fn source(lowering: &mut Lowering<'_>, origin: &Origin, label: Label) -> VertexId {
-    let (source, label) = match origin {
-        Origin::Scratch => (Source::Scratch, label),
-        Origin::Image(request) => {
-            let image = &lowering.answers.images[request];
-            (
-                Source::Image {
-                    layers: image.layers.clone(),
-                    reference: image.reference.clone(),
-                },
-                label,
-            )
-        }
-        Origin::Directory(name) => {
-            lowering.contexts.insert(name.clone());
-            let text = if name == "context" {
-                "[internal] load build context".to_owned()
-            } else {
-                format!("[context {name}] load from directory")
-            };
-            let label = Label {
-                name: text.clone(),
-                step: text,
-                line: None,
-                last_line: None,
-                ignore_cache: false,
-            };
-            (Source::Local { name: name.clone() }, label)
-        }
-        Origin::Stage(_) => unreachable!("a stage has a vertex of its own"),
-    };
-    lowering.graph.add(Op::Source(source), Vec::new(), label)
-}
-
-fn lines(lowering: &Lowering<'_>, span: Span) -> (u32, u32) {
-    let (first, last) = lowering.dockerfile.source.line_range(span);
-    (
-        u32::try_from(first).unwrap_or(u32::MAX),
-        u32::try_from(last).unwrap_or(u32::MAX),
-    )
-}
-
 impl Current<'_, '_> {
     /// Lowers the stage's instructions, the triggers first.
     fn run(&mut self, dockerfile: &Dockerfile, n_triggers: usize) {
@@ -387,6 +195,12 @@ impl Current<'_, '_> {
             if let Err(error) = self.instruction(instruction) {
                 let span = error.span.or(Some(instruction.span));
                 self.report(Diagnostic { span, ..error });
+            }
+            if std::mem::take(&mut self.is_uncertain)
+                && matches!(instruction.kind, Kind::Arg(_) | Kind::Env(_) | Kind::Workdir(_))
+            {
+                // What it would have set is unknown as well.
+                self.state.forget_base();
             }
             if self.lowering.is_exhausted() {
                 break;
@@ -459,6 +273,7 @@ impl Current<'_, '_> {
         let expansion = match expand(&text.value, escape, quotes, &self.state.env) {
             Ok(expansion) => expansion,
             Err(error) => {
+                self.is_uncertain |= matches!(error, ExpandError::Unknown(_));
                 self.lowering.spend(error.steps())?;
                 let shown: String = text.value.chars().take(200).collect();
                 return Err(
@@ -485,6 +300,9 @@ impl Current<'_, '_> {
 
     /// Adds an error, unless planning found it already. One in a trigger is reported at the FROM line.
     pub(super) fn report(&mut self, mut error: Diagnostic) {
+        if self.is_uncertain {
+            return;
+        }
         if self.is_trigger {
             error.span = Some(self.lowering.dockerfile.stages[self.index].span);
         }

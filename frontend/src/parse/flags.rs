@@ -5,6 +5,9 @@ use crate::lines::{LogicalLine, Text};
 use crate::parse::traced::Traced;
 use crate::source::Span;
 
+/// Most flags of one instruction.
+const MAX_FLAGS: usize = 1000;
+
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
@@ -137,7 +140,10 @@ fn split(text: &str, escape: char) -> (Vec<(&str, Traced)>, &str) {
         if slice == "--" {
             break;
         }
-        words.push((slice, word));
+        // One more than are allowed is enough to see it.
+        if words.len() <= MAX_FLAGS {
+            words.push((slice, word));
+        }
     }
     (words, rest)
 }
@@ -156,6 +162,10 @@ pub(crate) fn parse<'a>(
 ) -> Result<(Flags, &'a str), Diagnostic> {
     let (words, rest) = split(text, escape);
     let mut flags = Flags::default();
+    if words.len() > MAX_FLAGS {
+        let message = format!("more than {MAX_FLAGS} flags in one instruction");
+        return Err(Diagnostic::error(message).at(line.text_of(words[MAX_FLAGS].0).span));
+    }
     let base = line.offset_of(text);
     for (slice, mut word) in words {
         word.shift(base);

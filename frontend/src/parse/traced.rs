@@ -8,6 +8,11 @@ use crate::diagnostic::Diagnostic;
 use crate::lines::{LogicalLine, Text};
 use crate::source::Span;
 
+/// Most bytes whose places are kept: what is longer is nobody's flag, and its end is shown where this ends.
+const MAX_PLACES: usize = 1 << 20;
+/// Most fields of one value.
+const MAX_FIELDS: usize = 1000;
+
 /// A piece of a logical line that isn't contiguous there any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Traced {
@@ -22,8 +27,10 @@ impl Traced {
     /// Adds a character that stands at offset `at` of the line.
     pub(crate) fn push(&mut self, char: char, at: usize) {
         self.text.push(char);
-        self.places.extend((0..char.len_utf8()).map(|byte| at + byte));
-        self.end = at + char.len_utf8();
+        if self.places.len() < MAX_PLACES {
+            self.places.extend((0..char.len_utf8()).map(|byte| at + byte));
+            self.end = at + char.len_utf8();
+        }
     }
 
     /// Moves it: all places are `by` bytes further on.
@@ -36,9 +43,14 @@ impl Traced {
     pub(crate) fn part(&self, range: Range<usize>) -> Self {
         Self {
             text: self.text[range.clone()].to_owned(),
-            end: self.places.get(range.end).copied().unwrap_or(self.end),
-            places: self.places[range].to_vec(),
+            end: self.place(range.end),
+            places: self.places[range.start.min(self.places.len())..range.end.min(self.places.len())]
+                .to_vec(),
         }
+    }
+
+    fn place(&self, at: usize) -> usize {
+        self.places.get(at).copied().unwrap_or(self.end)
     }
 
     /// Returns where it stands: from its first to its last byte, with what was removed between them.
@@ -63,19 +75,19 @@ impl Traced {
         let mut chars = self.text.char_indices().peekable();
         loop {
             let mut field = Self {
-                end: chars.peek().map_or(self.end, |(at, _)| self.places[*at]),
+                end: chars.peek().map_or(self.end, |(at, _)| self.place(*at)),
                 ..Self::default()
             };
             let is_quoted = chars.next_if(|(_, char)| *char == '"').is_some();
             while let Some((at, char)) = chars.next_if(|(_, char)| is_quoted || *char != ',') {
                 if char != '"' {
-                    field.push(char, self.places[at]);
+                    field.push(char, self.place(at));
                     continue;
                 }
                 let message = match (is_quoted, chars.peek()) {
                     (true, Some((_, '"'))) => {
                         chars.next();
-                        field.push('"', self.places[at]);
+                        field.push('"', self.place(at));
                         continue;
                     }
                     (true, Some((_, ','))) => break,
@@ -89,6 +101,10 @@ impl Traced {
                 return Err(Diagnostic::error(message).at(self.part(at..at + 1).span(line)));
             }
             fields.push(field);
+            if fields.len() > MAX_FIELDS {
+                let message = format!("more than {MAX_FIELDS} fields in one flag");
+                return Err(Diagnostic::error(message).at(self.span(line)));
+            }
             match chars.next() {
                 Some(_) => {}
                 None if is_quoted => {

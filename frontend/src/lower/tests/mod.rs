@@ -3,6 +3,7 @@
 //! Whole files are in `testdata/frontend`, with their results beside them; the tables hold what fits a line.
 
 mod configs;
+mod early;
 mod epochs;
 mod files;
 mod mounts;
@@ -49,6 +50,7 @@ fn resolve(request: &ImageRequest) -> ResolvedImage {
             r#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["ARG v=1","COPY --from=other /a /b",
             "RUN make $v"]}}"#
         }
+        "windows" => r#"{"architecture":"amd64","os":"windows"}"#,
         "badtrigger" => r#"{"config":{"OnBuild":["FROM x"]}}"#,
         _ => r#"{"architecture":"amd64","os":"linux"}"#,
     };

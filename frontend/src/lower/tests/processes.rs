@@ -37,6 +37,8 @@ fn environments() {
         ("V53", "FROM scratch AS last\nARG TARGETSTAGE", &none, "TARGETSTAGE=last"),
         ("V53b", "FROM scratch\nARG TARGETSTAGE", &none, "TARGETSTAGE=default"),
         ("V55", "FROM base\nENV LANG=D a=b", &none, "LANG=D a=b"),
+        ("SBOM", "FROM scratch\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nARG BUILDKIT_SBOM_SCAN_CONTEXT", &with_args(&[("BUILDKIT_SBOM_SCAN_CONTEXT", "1")]), ""),
+        ("I26", "# escape=`\nFROM scratch\nENV d=C:\\a`\n\\b `\n  e=`$d", &none, "d=C:\\a\\b e=$d"),
         ("V60", "FROM scratch\nENV a='b '", &none, "a=b "),
         ("S27", "FROM base", &none, "LANG=C"),
         ("T9", "FROM scratch\nARG SOURCE_DATE_EPOCH", &with_args(&[("SOURCE_DATE_EPOCH", "7")]), "SOURCE_DATE_EPOCH=7"),

@@ -21,7 +21,9 @@ fn builds_that_are_refused() {
         ("S19", "FROM $undef", &plain, "base name ($undef) should not be blank"),
         ("S20", "FROM --platform=bad/x/y/z scratch", &plain, "failed to parse platform bad/x/y/z"),
         ("empty", "FROM --platform=$X scratch", &plain, "empty platform value from expression $X"),
-        ("windows", "FROM --platform=windows/amd64 x", &plain, "platform windows/amd64 is not supported"),
+        ("platform", "FROM --platform=$TARGETPLATFROM scratch", &plain, "did you mean `TARGETPLATFORM`?"),
+        ("I26", "FROM windows", &plain, "image docker.io/library/windows is for windows, only linux images can be built\n --> Dockerfile:1:6"),
+        ("I26b", "FROM --platform=windows/amd64 x", &plain, "platform windows/amd64 is not supported"),
         ("S24", "FROM scratch\nCOPY --from=$x a b", &plain, "variable expansion is not supported for --from"),
         ("R7", "FROM x\nRUN --network=host a", &plain, "entitlement network.host is not allowed"),
         ("http", "FROM x\nADD https://a/b /", &plain, "ADD with a remote source is not supported yet"),
@@ -57,6 +59,24 @@ fn builds_that_are_refused() {
 }
 
 #[test]
+fn flags_have_limits() {
+    let many = format!("FROM x\nRUN {}y", "--mount=type=ssh ".repeat(1001));
+    refused(
+        "flags",
+        &many,
+        &options(),
+        "more than 1000 flags in one instruction",
+    );
+    let many = format!("FROM x\nRUN --mount={}type=ssh y", "id=a,".repeat(1000));
+    refused("fields", &many, &options(), "more than 1000 fields in one flag");
+    let part = format!("{}\\\n", "a".repeat(60_000));
+    let long = format!("FROM x\nRUN --mount=target=/{},target=/ y", part.repeat(20));
+    refused("length", &long, &options(), "invalid mount target");
+    let many = format!("FROM x\nRUN {}y", "\\\n --mount=type=ssh".repeat(900) + "\\\n ");
+    assert_eq!(exec(&many, &options()).mounts.len(), 900);
+}
+
+#[test]
 fn large_and_hostile_files_end() {
     let mut chain = String::from("FROM scratch\n");
     (0..20_000).for_each(|step| {
@@ -77,7 +97,8 @@ proptest::proptest! {
     #[test]
     fn lowering_never_panics(words in proptest::collection::vec(proptest::sample::select(vec![
         "\nFROM ", "\nRUN ", "\nCOPY ", "\nADD ", "\nENV ", "\nARG ", "\nWORKDIR ", "\nONBUILD ", "\nEXPOSE ", " AS x", "x",
-        " ", "--from=", "0", "$x", "${x", "}", "scratch", "a=b", "<<E", "\nE\n", "/", "..", "[\"a\"]", "\"", ":-", "%%",
+        " ", "--from=", "0", "$x", "${x", "}", "scratch", "a=b", "<<E", "\nE\n", "/", "..", "[\"a\"]", "\"", ":-", "%%", "\nRUN --mount=", "type=cache", "type=secret", ",", "target=", "from=x", "id=",
+        "size=1k", "--device=", "--parents ", "--exclude=", "#", "\nSHELL ", "SOURCE_DATE_EPOCH",
     ]), 0..40)) {
         let (result, _) = lowered(&format!("FROM a AS x\n{}", words.concat()), &options());
         if let Ok(build) = result {
