@@ -16,20 +16,23 @@ use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
 use crate::context::{self, Inputs};
-use crate::export::{self, ExportImage, Output, PlatformImage};
+use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::ops::{Lowers, OpError, Views, Worker};
-use crate::options::{self, BuildOptions, NamedSource};
+use crate::options::{self, BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, Resolved};
 use crate::report::{self, Failure, Kind};
 use crate::sandbox;
+use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
     let outputs = parse_outputs(options)?;
+    let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
+        .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let store = image::open_store(&options.store_root)?;
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
@@ -39,6 +42,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let stops = Stops {
         options,
         outputs,
+        secrets: Arc::new(secrets),
         store: Arc::new(store),
         inputs,
         source,
@@ -51,12 +55,12 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
-fn parse_outputs(options: &BuildOptions) -> Result<Vec<Output>, Failure> {
+fn parse_outputs(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
     let mut outputs = Vec::new();
     for text in &options.outputs {
-        let output = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
+        let (output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
         export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
-        outputs.push(output);
+        outputs.push((output, times));
     }
     Ok(outputs)
 }
@@ -76,7 +80,8 @@ fn parse(inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
 /// What the stops of one build share.
 struct Stops<'a> {
     options: &'a BuildOptions,
-    outputs: Vec<Output>,
+    outputs: Vec<(Output, Times)>,
+    secrets: Arc<Secrets>,
     store: Arc<Store>,
     inputs: Inputs,
     source: SourceText,
@@ -99,29 +104,56 @@ impl Stops<'_> {
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
         let results = self.solve(graph, &targets, images, cancel).await?;
-        let epoch = builds.first().and_then(|build| build.epoch);
-        let mut platforms = Vec::with_capacity(builds.len());
-        for (build, layers) in builds.into_iter().zip(results) {
-            let Build {
-                config,
-                n_base_history,
-                epoch,
-                ..
-            } = build;
-            let config = finish_config(config, n_base_history, &layers, epoch, &self.store).to_json();
-            platforms.push(PlatformImage {
-                config,
-                layers: layers.to_vec(),
-            });
-        }
-        let image = ExportImage::of_platforms(platforms, &self.options.tags, self.wants_index());
-        let id = image
+        let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
+        let image = self.image(&results, Times::default())?;
+        let mut id = image
             .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
-        for output in &self.outputs {
-            export::export(&self.store, output, &image, epoch).map_err(|error| failure::of_export(&error))?;
+        let epoch = results.first().and_then(|(build, _)| build.epoch);
+        for (output, times) in &self.outputs {
+            let epoch = times.epoch.or(epoch);
+            let own;
+            let image = match *times == Times::default() {
+                true => &image,
+                false => {
+                    own = self.image(&results, *times)?;
+                    &own
+                }
+            };
+            let exported = export::export(&self.store, output, image, epoch)
+                .map_err(|error| failure::of_export(&error))?;
+            if let Output::Image { .. } = output {
+                id = exported.id;
+            }
         }
         Ok(id)
+    }
+
+    /// Makes the image of what the targets became, as an output wants its times.
+    fn image(&self, results: &[(Build, Arc<[DiffId]>)], times: Times) -> Result<ExportImage, Failure> {
+        let mut platforms = Vec::with_capacity(results.len());
+        for (build, layers) in results {
+            let epoch = times.epoch.or(build.epoch);
+            let layers = match epoch.filter(|_| times.rewrite) {
+                None => layers.to_vec(),
+                Some(epoch) => {
+                    let own = &build.config.history[build.n_base_history..];
+                    let n_own = own.iter().filter(|entry| !entry.empty_layer).count();
+                    let n_base = layers.len().saturating_sub(n_own);
+                    export::rewrite::layers(&self.store, layers, n_base, epoch)
+                        .map_err(|error| failure::of_export(&error))?
+                }
+            };
+            let config = build.config.clone();
+            let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
+            platforms.push(PlatformImage { config, layers });
+        }
+        let wants_index = self.wants_index();
+        Ok(ExportImage::of_platforms(
+            platforms,
+            &self.options.tags,
+            wants_index,
+        ))
     }
 
     /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
@@ -231,6 +263,7 @@ impl Stops<'_> {
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             views: Views::default(),
             events: events.clone(),
+            secrets: Arc::clone(&self.secrets),
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
         self.progress.name_vertices(&graph);

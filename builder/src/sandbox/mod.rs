@@ -53,7 +53,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attach::{Access, MAX_MOUNTS, MountPoint, Ownership, Tree};
+pub(crate) use attach::{Access, MountPoint, Ownership, Tree};
 pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, enter_private_mounts, run};
