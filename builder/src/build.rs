@@ -17,7 +17,7 @@ use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
-use crate::export::{self, ExportImage, Output, PlatformImage};
+use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
@@ -79,12 +79,12 @@ impl From<Failure> for Failed {
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
-fn parse_outputs(options: &BuildOptions) -> Result<Vec<Output>, Failure> {
+fn parse_outputs(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
     let mut outputs = Vec::new();
     for text in &options.outputs {
-        let output = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
+        let (output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
         export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
-        outputs.push(output);
+        outputs.push((output, times));
     }
     Ok(outputs)
 }
@@ -124,7 +124,7 @@ fn parse(options: &BuildOptions, inputs: &Inputs, source: &SourceText) -> Result
 /// What the stops of one build share.
 struct Stops<'a> {
     options: &'a BuildOptions,
-    outputs: Vec<Output>,
+    outputs: Vec<(Output, Times)>,
     secrets: Arc<Secrets>,
     store: Arc<Store>,
     inputs: Inputs,
@@ -155,27 +155,27 @@ impl Stops<'_> {
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
         let results = self.solve(graph, &targets, images, cancel).await?;
-        let epoch = builds.first().and_then(|build| build.epoch);
-        let mut platforms = Vec::with_capacity(builds.len());
-        for (build, layers) in builds.into_iter().zip(results) {
-            let Build {
-                config,
-                n_base_history,
-                epoch,
-                ..
-            } = build;
-            let config = finish_config(config, n_base_history, &layers, epoch, &self.store).to_json();
-            platforms.push(PlatformImage {
-                config,
-                layers: layers.to_vec(),
-            });
-        }
-        let image = ExportImage::of_platforms(platforms, &self.options.tags, self.wants_index());
-        let id = image
+        let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
+        let image = self.image(&results, Times::default())?;
+        let mut id = image
             .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
-        for output in &self.outputs {
-            export::export(&self.store, output, &image, epoch).map_err(|error| failure::of_export(&error))?;
+        let epoch = results.first().and_then(|(build, _)| build.epoch);
+        for (output, times) in &self.outputs {
+            let epoch = times.epoch.or(epoch);
+            let own;
+            let image = match *times == Times::default() {
+                true => &image,
+                false => {
+                    own = self.image(&results, *times)?;
+                    &own
+                }
+            };
+            let exported = export::export(&self.store, output, image, epoch)
+                .map_err(|error| failure::of_export(&error))?;
+            if let Output::Image { .. } = output {
+                id = exported.id;
+            }
         }
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
@@ -198,6 +198,33 @@ impl Stops<'_> {
             }
         }
         Ok(Some(lock))
+    }
+
+    /// Makes the image of what the targets became, as an output wants its times.
+    fn image(&self, results: &[(Build, Arc<[DiffId]>)], times: Times) -> Result<ExportImage, Failure> {
+        let mut platforms = Vec::with_capacity(results.len());
+        for (build, layers) in results {
+            let epoch = times.epoch.or(build.epoch);
+            let layers = match epoch.filter(|_| times.rewrite) {
+                None => layers.to_vec(),
+                Some(epoch) => {
+                    let own = &build.config.history[build.n_base_history..];
+                    let n_own = own.iter().filter(|entry| !entry.empty_layer).count();
+                    let n_base = layers.len().saturating_sub(n_own);
+                    export::rewrite::layers(&self.store, layers, n_base, epoch)
+                        .map_err(|error| failure::of_export(&error))?
+                }
+            };
+            let config = build.config.clone();
+            let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
+            platforms.push(PlatformImage { config, layers });
+        }
+        let wants_index = self.wants_index();
+        Ok(ExportImage::of_platforms(
+            platforms,
+            &self.options.tags,
+            wants_index,
+        ))
     }
 
     /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.

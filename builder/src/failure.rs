@@ -188,7 +188,7 @@ fn quoted(path: &str) -> String {
 fn marked(cause: &OpError) -> Option<&str> {
     match cause {
         OpError::Tree(tree::Error::NotFound { pattern, .. }) => Some(pattern.trim_start_matches('/')),
-        OpError::User { user, .. } => Some(user),
+        OpError::User { user, .. } | OpError::OwnerOfNothing { user } => Some(user),
         _ => None,
     }
 }

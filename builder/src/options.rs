@@ -176,7 +176,7 @@ impl BuildOptions {
     pub(crate) fn writes_to_stdout(&self) -> bool {
         self.outputs
             .iter()
-            .any(|text| Output::parse(text).is_ok_and(|output| output.is_stdout()))
+            .any(|text| Output::parse(text).is_ok_and(|(output, _)| output.is_stdout()))
     }
 }
 

@@ -49,7 +49,9 @@ fn what_export_writes_load_reads() {
         "type=oci,compression=zstd",
     ] {
         let path = dir.path().join("image.tar");
-        let output = Output::parse(&format!("{spec},dest={}", path.display())).unwrap();
+        let output = Output::parse(&format!("{spec},dest={}", path.display()))
+            .unwrap()
+            .0;
         export(&origin, &output, &source, None).unwrap();
         check(Input::Path(&path), &source, spec);
         let mut stream = File::open(&path).unwrap();
@@ -67,7 +69,9 @@ fn what_export_writes_load_reads() {
         }
     }
     let layout = dir.path().join("layout");
-    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display())).unwrap();
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display()))
+        .unwrap()
+        .0;
     export(&origin, &output, &source, None).unwrap();
     check(Input::Path(&layout), &source, "directory");
 }
@@ -80,7 +84,9 @@ fn what_skopeo_writes_load_reads() {
     let (dir, origin) = store();
     let source = image(&origin, &["docker.io/library/app:1"]);
     let ours = dir.path().join("ours.tar");
-    let output = Output::parse(&format!("type=oci,dest={}", ours.display())).unwrap();
+    let output = Output::parse(&format!("type=oci,dest={}", ours.display()))
+        .unwrap()
+        .0;
     export(&origin, &output, &source, None).unwrap();
     let from = format!("oci-archive:{}:1", ours.display());
     for format in ["docker-archive", "oci-archive"] {
@@ -229,7 +235,9 @@ fn a_layout_directory_is_never_left() {
     let (dir, origin) = store();
     let source = image(&origin, &["docker.io/library/app:1"]);
     let layout = dir.path().join("layout");
-    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display())).unwrap();
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display()))
+        .unwrap()
+        .0;
     let manifest = export(&origin, &output, &source, None).unwrap().manifest.unwrap();
     let blob = layout.join("blobs/sha256").join(manifest.digest.hex());
     let kept = std::fs::read(&blob).unwrap();
@@ -271,7 +279,9 @@ fn a_layout_answers_by_tag_by_digest_or_alone() {
     let (dir, origin) = store();
     let source = image(&origin, &["docker.io/library/app:1"]);
     let path = dir.path().join("layout");
-    let output = Output::parse(&format!("type=oci,tar=false,dest={}", path.display())).unwrap();
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", path.display()))
+        .unwrap()
+        .0;
     let manifest = export(&origin, &output, &source, None)
         .unwrap()
         .manifest

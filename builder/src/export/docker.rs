@@ -21,7 +21,7 @@ pub(super) fn archive(
     let mut tarball = Tarball::create(dest, epoch)?;
     let packed = images
         .iter()
-        .map(|image| document::pack(store, image, options))
+        .map(|image| document::pack(store, image, options, epoch))
         .collect::<Result<Vec<Packed>, _>>()?;
     let entries = packed.iter().flat_map(document::entries).collect();
     // What describes the archive comes first: a reader of a stream then knows what to expect.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::blob::{self, Blob};
 use super::spec::ImageOptions;
 use super::{ExportError, ExportImage};
+use crate::clock;
 use crate::registry::{Descriptor, Reference};
 
 /// What an OCI layout says about its version. Spec: OCI image-spec, image-layout.md#oci-layout-file.
@@ -24,6 +25,8 @@ pub(super) struct Packed {
     pub(super) index: Option<(Descriptor, Vec<u8>)>,
     /// Canonical.
     pub(super) names: Vec<Reference>,
+    /// SOURCE_DATE_EPOCH: what the layout says about when the image was made.
+    pub(super) created: Option<i64>,
 }
 
 /// An image for one platform with all its blobs known.
@@ -52,6 +55,7 @@ pub(super) fn pack(
     store: &Store,
     image: &ExportImage,
     options: &ImageOptions,
+    created: Option<i64>,
 ) -> Result<Packed, ExportError> {
     let mut manifests = vec![pack_one(store, &image.config, &image.layers, options)?];
     for further in image.further.iter().flatten() {
@@ -72,6 +76,7 @@ pub(super) fn pack(
     Ok(Packed {
         manifests,
         index,
+        created,
         names: names
             .collect::<Result<_, _>>()
             .map_err(crate::registry::ImageError::from)?,
@@ -142,16 +147,23 @@ fn descriptor(of: &Descriptor) -> Value {
 
 /// Returns the entries of `index.json` for an image: one for each name.
 pub(super) fn entries(image: &Packed) -> Vec<Value> {
-    let base = match &image.index {
+    let mut base = match &image.index {
         Some((index, _)) => descriptor(index),
         None => entry(&image.manifests[0]),
     };
+    if let Some(created) = image.created {
+        base["annotations"] = json!({"org.opencontainers.image.created": clock::rfc3339(created)});
+    }
     if image.names.is_empty() {
         return vec![base];
     }
     let named = |name: &Reference| {
         let mut entry = base.clone();
         let mut annotations = json!({"io.containerd.image.name": name.to_string()});
+        if let Some(Value::Object(own)) = base.get("annotations") {
+            own.iter()
+                .for_each(|(key, value)| annotations[key] = value.clone());
+        }
         if let Some(tag) = name.tag() {
             annotations["org.opencontainers.image.ref.name"] = json!(tag);
         }

@@ -9,6 +9,7 @@ mod document;
 mod flat;
 mod local;
 mod oci;
+pub(crate) mod rewrite;
 mod spec;
 mod tarball;
 mod target;
@@ -26,7 +27,7 @@ use crate::image::{self, StoredImage};
 use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
-pub(crate) use spec::{Compression, Destination, ImageOptions, Output};
+pub(crate) use spec::{Compression, Destination, ImageOptions, Output, Times};
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -226,11 +227,11 @@ pub(crate) fn export(
         image.names.retain(|name| seen.insert(name.clone()));
         image
     };
-    let id = Digest::of(&image.config);
+    let mut id = Digest::of(&image.config);
     let manifest = match output {
         Output::CacheOnly => None,
         Output::Image { names } => {
-            with_names(names).commit(store)?;
+            id = with_names(names).commit(store)?;
             None
         }
         Output::OciArchive { dest, image: options } => {
@@ -239,7 +240,7 @@ pub(crate) fn export(
         }
         Output::OciDirectory { dest, image: options } => {
             let image = with_names(&options.names);
-            Some(oci::directory(store, dest, &image, options)?)
+            Some(oci::directory(store, dest, &image, options, epoch)?)
         }
         Output::DockerArchive { dest, image: options } => {
             if image.further.as_ref().is_some_and(|further| !further.is_empty()) {

@@ -29,7 +29,7 @@ pub(super) fn archive(
     epoch: Option<i64>,
 ) -> Result<Descriptor, ExportError> {
     let mut tarball = Tarball::create(dest, epoch)?;
-    let packed = document::pack(store, image, options)?;
+    let packed = document::pack(store, image, options, epoch)?;
     tarball.file("oci-layout", document::LAYOUT_MARKER)?;
     tarball.file("index.json", &document::index(document::entries(&packed)))?;
     tarball.directory("blobs/")?;
@@ -46,9 +46,10 @@ pub(super) fn directory(
     dest: &Path,
     image: &ExportImage,
     options: &ImageOptions,
+    epoch: Option<i64>,
 ) -> Result<Descriptor, ExportError> {
     let dir = target::make_dir(dest)?;
-    let packed = document::pack(store, image, options)?;
+    let packed = document::pack(store, image, options, epoch)?;
     let blobs = sub_dir(&sub_dir(&dir, "blobs", dest)?, "sha256", dest)?;
     for one in &packed.manifests {
         for layer in &one.layers {

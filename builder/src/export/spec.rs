@@ -45,6 +45,9 @@ pub(crate) enum SpecError {
     /// Nowhere to write to.
     #[error("output type `{0}` needs dest=DIRECTORY")]
     NoDestination(String),
+    /// A layer's files can't be unpacked as one and written as another.
+    #[error("rewrite-timestamp conflicts with unpack")]
+    RewriteUnpacked,
     /// A bad image name.
     #[error(transparent)]
     Name(#[from] ReferenceError),
@@ -79,6 +82,38 @@ pub(crate) struct ImageOptions {
     pub(crate) compression: Compression,
     /// OCI media types, rather than Docker's.
     pub(crate) oci_types: bool,
+}
+
+/// Which time an output's own `source-date-epoch` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Epoch {
+    /// None was given: the build's.
+    #[default]
+    OfBuild,
+    /// An empty one: real times.
+    Off,
+    /// This one.
+    At(i64),
+}
+
+impl Epoch {
+    /// Returns the time that counts, in seconds since the Unix epoch.
+    pub(crate) fn or(self, of_build: Option<i64>) -> Option<i64> {
+        match self {
+            Self::OfBuild => of_build,
+            Self::Off => None,
+            Self::At(seconds) => Some(seconds),
+        }
+    }
+}
+
+/// What an output says about times. Spec: dockerfile.md §14.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Times {
+    /// Takes the place of the build's SOURCE_DATE_EPOCH.
+    pub(crate) epoch: Epoch,
+    /// Lowers times of files that are later than the epoch, in the layers that the build made.
+    pub(crate) rewrite: bool,
 }
 
 /// One output of a build.
@@ -147,23 +182,24 @@ impl Output {
     }
 
     /// Parses one `-o` value.
-    pub(crate) fn parse(text: &str) -> Result<Self, SpecError> {
+    pub(crate) fn parse(text: &str) -> Result<(Self, Times), SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
         let fields = fields(text).ok_or_else(syntax)?;
         if let [only] = &fields[..]
             && !only.contains('=')
         {
-            return match only.as_str() {
-                "" => Err(syntax()),
-                "-" => Ok(Self::Tar {
+            let output = match only.as_str() {
+                "" => return Err(syntax()),
+                "-" => Self::Tar {
                     split: true,
                     dest: Destination::Stdout,
-                }),
-                dir => Ok(Self::Local {
+                },
+                dir => Self::Local {
                     dest: dir.into(),
                     split: true,
-                }),
+                },
             };
+            return Ok((output, Times::default()));
         }
         let mut attributes = Attributes::default();
         for field in &fields {
@@ -173,9 +209,10 @@ impl Output {
                 .push((key.trim().to_ascii_lowercase(), value.to_owned()));
         }
         attributes.kind = attributes.take("type").ok_or_else(syntax)?;
+        let times = attributes.times()?;
         let output = attributes.output()?;
         match attributes.pairs.into_iter().next() {
-            None => Ok(output),
+            None => Ok((output, times)),
             Some((key, _)) if is_known_elsewhere(&key) => {
                 Err(SpecError::Unsupported(format!("attribute `{key}`")))
             }
@@ -189,7 +226,7 @@ impl Output {
 
 /// Attributes that BuildKit has and we refuse by name.
 fn is_known_elsewhere(key: &str) -> bool {
-    const KNOWN: [&str; 17] = [
+    const KNOWN: [&str; 15] = [
         "attestation-inline",
         "attestation-prefix",
         "compatibility-version",
@@ -203,8 +240,6 @@ fn is_known_elsewhere(key: &str) -> bool {
         "push",
         "push-by-digest",
         "registry.insecure",
-        "rewrite-timestamp",
-        "source-date-epoch",
         "store",
         "unpack",
     ];
@@ -242,6 +277,26 @@ impl Attributes {
                 expected: "true or false",
             }),
         }
+    }
+
+    fn times(&mut self) -> Result<Times, SpecError> {
+        if self.kind == "cacheonly" {
+            return Ok(Times::default());
+        }
+        let rewrite = self.flag("rewrite-timestamp", false)?;
+        if rewrite && self.kind == "image" && self.flag("unpack", false)? {
+            return Err(SpecError::RewriteUnpacked);
+        }
+        let epoch = match self.take("source-date-epoch").as_deref() {
+            None => Epoch::OfBuild,
+            Some("") => Epoch::Off,
+            Some(text) => Epoch::At(text.parse().map_err(|_| SpecError::Value {
+                key: "source-date-epoch".to_owned(),
+                value: text.to_owned(),
+                expected: "seconds since 1970, or nothing",
+            })?),
+        };
+        Ok(Times { epoch, rewrite })
     }
 
     fn output(&mut self) -> Result<Output, SpecError> {
@@ -491,7 +546,7 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(Output::parse(text), Ok(expected), "{text}");
+            assert_eq!(Output::parse(text), Ok((expected, Times::default())), "{text}");
         }
     }
 
@@ -532,6 +587,29 @@ mod tests {
             ("type=image,name=A", "must be lowercase"),
         ] {
             let error = Output::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_are_an_outputs_own() {
+        let times = |text: &str| Output::parse(text).map(|(_, times)| times);
+        let at = |epoch, rewrite| Ok(Times { epoch, rewrite });
+        assert_eq!(times("type=oci,source-date-epoch=7"), at(Epoch::At(7), false));
+        assert_eq!(times("type=tar,source-date-epoch="), at(Epoch::Off, false));
+        assert_eq!(
+            times("type=image,rewrite-timestamp=true"),
+            at(Epoch::OfBuild, true)
+        );
+        for (text, expected) in [
+            ("type=oci,source-date-epoch=now", "invalid value `now`"),
+            (
+                "type=image,rewrite-timestamp=true,unpack=true",
+                "conflicts with unpack",
+            ),
+            ("type=cacheonly,rewrite-timestamp=true", "no attribute"),
+        ] {
+            let error = times(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }

@@ -6,7 +6,9 @@ use super::*;
 use crate::registry::fixture::{has_tool, image, run, store};
 
 fn write(store: &Store, image: &ExportImage, spec: &str, dest: &Path) -> Exported {
-    let output = Output::parse(&format!("{spec},dest={}", dest.display())).unwrap();
+    let output = Output::parse(&format!("{spec},dest={}", dest.display()))
+        .unwrap()
+        .0;
     check(&output, 1).unwrap();
     export(store, &output, image, None).unwrap()
 }
@@ -116,7 +118,9 @@ fn a_layout_directory_keeps_other_names_and_replaces_its_own() {
     );
     // Something else than an index is not overwritten.
     std::fs::File::create(layout.join("index.json")).unwrap();
-    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display())).unwrap();
+    let output = Output::parse(&format!("type=oci,tar=false,dest={}", layout.display()))
+        .unwrap()
+        .0;
     assert!(matches!(
         export(&store, &output, &source, None),
         Err(ExportError::Conflict { .. })
@@ -130,7 +134,9 @@ fn a_failed_output_leaves_no_file() {
     source.layers.push(DiffId::of(b"gone"));
     let path = dir.path().join("out.tar");
     for spec in ["type=docker", "type=oci", "type=tar"] {
-        let output = Output::parse(&format!("{spec},dest={}", path.display())).unwrap();
+        let output = Output::parse(&format!("{spec},dest={}", path.display()))
+            .unwrap()
+            .0;
         assert!(export(&store, &output, &source, None).is_err(), "{spec}");
     }
     assert_eq!(
@@ -142,9 +148,10 @@ fn a_failed_output_leaves_no_file() {
         "type=oci,dest={}",
         dir.path().join("no/x.tar").display()
     ))
-    .unwrap();
+    .unwrap()
+    .0;
     assert!(matches!(check(&missing, 1), Err(ExportError::Destination { .. })));
-    let full = Output::parse("type=docker,dest=/dev/full").unwrap();
+    let full = Output::parse("type=docker,dest=/dev/full").unwrap().0;
     let error = export(&store, &full, &image(&store, &[]), None).unwrap_err();
     assert!(matches!(error, ExportError::Write { .. }), "{error}");
 }
@@ -263,7 +270,9 @@ fn the_flat_tar_has_the_merged_files() {
             "to-etc 777 -> /etc",
         ]
     );
-    let output = Output::parse(&format!("type=tar,dest={}", path.display())).unwrap();
+    let output = Output::parse(&format!("type=tar,dest={}", path.display()))
+        .unwrap()
+        .0;
     export(&store, &output, &source, Some(7)).unwrap();
     let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
     assert!(
@@ -316,7 +325,7 @@ fn files_are_merged_into_a_directory_and_never_through_a_link() {
 
     std::fs::remove_file(dest.join("app")).unwrap();
     std::fs::create_dir(dest.join("app")).unwrap();
-    let output = Output::parse(dest.to_str().unwrap()).unwrap();
+    let output = Output::parse(dest.to_str().unwrap()).unwrap().0;
     assert!(
         export(&store, &output, &source, None).is_err(),
         "a directory is not removed for a file"

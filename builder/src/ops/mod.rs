@@ -66,6 +66,11 @@ pub(crate) enum OpError {
     DanglingLink { path: TreePath, target: TreePath },
     #[error("cannot use owner `{user}`: {source}")]
     User { user: String, source: UserError },
+    #[error(
+        "cannot look up owner `{user}` in an empty tree, which is what FROM scratch begins with and --link copies onto; \
+         give numbers"
+    )]
+    OwnerOfNothing { user: String },
     #[error("secret {id}: not found")]
     MissingSecret { id: String },
     #[error("secret {id} is to be a variable, but its value is no text")]

@@ -47,5 +47,10 @@ pub(super) fn of_chown(owner: &str, tree: &View) -> Result<Owner, OpError> {
     if let (Ok(id), false) = (owner.parse::<u32>(), owner.starts_with('+')) {
         return Ok(Owner { uid: id, gid: id });
     }
-    of_user(owner, tree)
+    match of_user(owner, tree) {
+        Err(OpError::User { user, .. }) if tree.children(&TreePath::root()).next().is_none() => {
+            Err(OpError::OwnerOfNothing { user })
+        }
+        other => other,
+    }
 }

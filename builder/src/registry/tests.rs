@@ -323,7 +323,7 @@ fn an_image_comes_back_from_a_real_registry() {
     for codec in ["gzip", "zstd", "uncompressed"] {
         let layout = dir.path().join(codec);
         let spec = format!("type=oci,tar=false,dest={},compression={codec}", layout.display());
-        export(&origin, &Output::parse(&spec).unwrap(), &source, None).unwrap();
+        export(&origin, &Output::parse(&spec).unwrap().0, &source, None).unwrap();
         let name = format!("{host}/team/app:{codec}");
         let from = format!("oci:{}:1", layout.display());
         let to = format!("docker://{name}");
@@ -369,7 +369,7 @@ fn an_image_comes_back_from_a_real_registry() {
 
     // A base image goes out in the very blobs in which it came.
     let spec = format!("type=oci,tar=false,dest={}", dir.path().join("again").display());
-    let exported = export(&target, &Output::parse(&spec).unwrap(), &source, None).unwrap();
+    let exported = export(&target, &Output::parse(&spec).unwrap().0, &source, None).unwrap();
     assert_eq!(
         exported.manifest.map(|manifest| manifest.digest),
         manifest_of(&target, &again)
