@@ -60,6 +60,13 @@ pub(crate) fn enter() -> Result<Entered> {
     entered
 }
 
+/// As [`enter`], for a process that needs no namespace and gets one all the same.
+#[cfg(test)]
+pub(in crate::sandbox) fn enter_new() -> Result<()> {
+    new_namespace()?;
+    launch::make_mounts_private()
+}
+
 /// Says whether this process has root's rights over its mounts, in whichever namespace it is.
 pub(crate) fn has_rights() -> bool {
     let capabilities = rustix::thread::capabilities(None);
