@@ -21,16 +21,19 @@ use crate::export::{self, ExportImage, Output, PlatformImage};
 use crate::failure;
 use crate::image;
 use crate::ops::{Lowers, OpError, Views, Worker};
-use crate::options::{self, BuildOptions, NamedSource};
+use crate::options::{self, BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, Resolved};
 use crate::report::{self, Failure, Kind};
 use crate::sandbox;
+use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
     let outputs = parse_outputs(options)?;
+    let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
+        .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let store = image::open_store(&options.store_root)?;
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
@@ -40,6 +43,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let stops = Stops {
         options,
         outputs,
+        secrets: Arc::new(secrets),
         store: Arc::new(store),
         inputs,
         source,
@@ -78,6 +82,7 @@ fn parse(inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
 struct Stops<'a> {
     options: &'a BuildOptions,
     outputs: Vec<Output>,
+    secrets: Arc<Secrets>,
     store: Arc<Store>,
     inputs: Inputs,
     source: SourceText,
@@ -235,6 +240,7 @@ impl Stops<'_> {
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             views: Views::default(),
             events: events.clone(),
+            secrets: Arc::clone(&self.secrets),
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
         self.progress.name_vertices(&graph);

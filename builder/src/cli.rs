@@ -153,6 +153,12 @@ pub(crate) struct BuildArgs {
     /// Add a line to /etc/hosts during RUN
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
+    /// Let RUN see a secret: id=ID[,src=FILE|,env=VAR] (repeatable)
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+    /// Let RUN use an ssh agent: default, or ID=SOCKET (repeatable)
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
     /// Ask the registry again what base images are
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
@@ -193,10 +199,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) sbom: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) resource: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) secret: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) ssh: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) ulimit: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

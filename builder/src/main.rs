@@ -19,6 +19,7 @@ mod registry;
 mod report;
 mod runtime;
 mod sandbox;
+mod secrets;
 
 use std::process::ExitCode;
 

@@ -16,6 +16,7 @@ use crate::export::Output;
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
+use crate::secrets::{SecretOption, SshOption};
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -158,6 +159,10 @@ pub(crate) struct BuildOptions {
     pub(crate) pull: bool,
     /// Size of `/dev/shm` during RUN.
     pub(crate) shm_size_bytes: Option<u64>,
+    /// Secrets that RUN may ask for.
+    pub(crate) secrets: Vec<SecretOption>,
+    /// Agents that RUN may ask for.
+    pub(crate) ssh: Vec<SshOption>,
 }
 
 impl BuildOptions {
@@ -220,8 +225,20 @@ pub(crate) fn build(
             .collect::<Result<_, _>>()?,
         pull: args.pull.unwrap_or(false),
         shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
+        secrets: parsed(&args.secret, SecretOption::parse)?,
+        ssh: parsed(&args.ssh, SshOption::parse)?,
     };
     Ok((options, legacy_notes(&args.legacy)))
+}
+
+fn parsed<T, E: std::error::Error + 'static>(
+    given: &[String],
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, Failure> {
+    let parsed = given.iter().map(|text| parse(text));
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::of(Kind::Usage, &error))
 }
 
 /// Returns the failure for what exists elsewhere and not here, yet.
@@ -246,8 +263,6 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--push", args.push == Some(true)),
         ("--resource", !args.resource.is_empty()),
         ("--sbom", !off(&args.sbom)),
-        ("--secret", !args.secret.is_empty()),
-        ("--ssh", !args.ssh.is_empty()),
         ("--ulimit", !args.ulimit.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {

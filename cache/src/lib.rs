@@ -11,6 +11,7 @@
 //!   incomplete/<id>/     scratch space of one process, held by <id>.lock; swept when nobody holds it
 //!   index                SQLite: step records, tree hashes, image names, compressed forms of layers
 //!   files.memo           stat identity of context files → content hash; may be lost at any time
+//!   mounts/<identity>-<n> cache mounts, each beside its kernel lock; made when first needed
 //!   locks/<key>          a kernel lock per running step or transfer
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod index;
 pub mod layer;
 pub mod layers;
 pub mod lock;
+pub mod mounts;
 pub mod record;
 pub mod root;
 pub mod store;

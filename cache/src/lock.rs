@@ -58,7 +58,7 @@ pub fn shared(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -70,7 +70,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Says whether `file` is still what `path` names; the previous holder may have unlinked it.
-fn is_current(file: &File, path: &Path) -> bool {
+pub(crate) fn is_current(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::symlink_metadata(path)) {
         (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
         _ => false,

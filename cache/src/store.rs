@@ -10,6 +10,7 @@ use crate::incomplete::Incomplete;
 use crate::index::{Index, IndexError};
 use crate::layers::Layers;
 use crate::lock::{self, FileLock};
+use crate::mounts::CacheMounts;
 
 /// Says why the store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,7 @@ pub struct Store {
     layers: Layers,
     index: Index,
     incomplete: Incomplete,
+    mounts: CacheMounts,
     set_aside: Option<PathBuf>,
     _share: File,
 }
@@ -73,6 +75,7 @@ impl Store {
             layers: Layers::new(root.join("layers")),
             index,
             incomplete,
+            mounts: CacheMounts::new(root.join("mounts")),
             set_aside,
             root: root.to_owned(),
             _share: share,
@@ -107,6 +110,11 @@ impl Store {
     /// Returns this process's scratch space.
     pub fn incomplete(&self) -> &Incomplete {
         &self.incomplete
+    }
+
+    /// Returns the cache mounts.
+    pub fn mounts(&self) -> &CacheMounts {
+        &self.mounts
     }
 
     /// Waits for the lock of the step or transfer called `name` (digits and letters only), across processes. Blocks.

@@ -138,14 +138,91 @@ pub struct Healthcheck {
 pub struct Run {
     /// `--network`
     pub network: Option<RunNetwork>,
-    /// Flags that are understood but can't be done yet; using the instruction is an error.
-    pub unsupported: Vec<Text>,
+    /// `--security=insecure`; where.
+    pub insecure: Option<Span>,
+    /// `--device`, in order.
+    pub devices: Vec<Device>,
+    /// `--mount`, in order.
+    pub mounts: Vec<Mount>,
     /// What runs, flags removed.
     pub command: Command,
     /// Heredocs that the command opens.
     pub heredocs: Vec<Heredoc>,
     /// The command is one heredoc and nothing else.
     pub is_script: bool,
+}
+
+/// A value of `RUN --device`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// What is asked for.
+    pub name: Text,
+    /// Fails when it isn't there.
+    pub required: bool,
+}
+
+/// A value of `RUN --mount`, not expanded yet. [`MountKey`] has the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The whole flag.
+    pub span: Span,
+    /// In order; a key may come again, and the last one counts.
+    pub fields: Vec<MountField>,
+}
+
+/// `key=value` or `key` of a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountField {
+    /// Which key.
+    pub key: MountKey,
+    /// The key as written, in lower case.
+    pub written: Text,
+    /// The value; `None` for a bare key.
+    pub value: Option<Text>,
+}
+
+/// The keys of mounts, each with all its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MountKey {
+    /// `type`
+    Type,
+    /// `target`, `dst`, `destination`
+    Target,
+    /// `source`, `src`
+    Source,
+    /// `from`; its value is never expanded.
+    From,
+    /// `readonly`, `ro`, and the opposite: `readwrite`, `rw`
+    Readonly,
+    /// `id`
+    Id,
+    /// `sharing`
+    Sharing,
+    /// `mode`
+    Mode,
+    /// `uid`
+    Uid,
+    /// `gid`
+    Gid,
+    /// `size`
+    Size,
+    /// `required`
+    Required,
+    /// `env`
+    Env,
+}
+
+impl Mount {
+    /// Returns the last field with this key.
+    pub fn field(&self, key: MountKey) -> Option<&MountField> {
+        self.fields.iter().rev().find(|field| field.key == key)
+    }
+
+    /// Returns the stage, image or context that it takes files from, if it names one.
+    pub fn from(&self) -> Option<&Text> {
+        let from = self.field(MountKey::From)?.value.as_ref();
+        from.filter(|from| !from.value.is_empty())
+    }
 }
 
 /// A value of `RUN --network`.

@@ -100,7 +100,7 @@ impl Diagnostic {
 
 /// Returns the candidate with the smallest edit distance, if that is small for the word's length.
 fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // The distance costs length times length, and nobody misspells a word of this size.
+    // Nobody misspells a word of this size.
     const MAX_BYTES: usize = 64;
     const MAX_CANDIDATES: usize = 1000;
     if written.len() > MAX_BYTES {
@@ -111,10 +111,32 @@ fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
         .into_iter()
         .take(MAX_CANDIDATES)
         .filter(|name| name.len() <= MAX_BYTES && *name != written)
-        .map(|name| (strsim::damerau_levenshtein(&folded, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= name.len().min(written.len()).div_ceil(3).min(3))
+        .filter_map(|name| {
+            let limit = name.len().min(written.len()).div_ceil(3).min(MAX_DISTANCE);
+            // A file can ask for many suggestions: names that can't be near must cost nothing.
+            // An edit makes two bytes differ, or those of two characters.
+            let is_ascii = folded.is_ascii() && name.is_ascii();
+            let bytes_per_edit = if is_ascii { 2 } else { 8 };
+            let possible = n_foreign(&folded, name) <= bytes_per_edit * limit;
+            let distance = possible.then(|| strsim::osa_distance(&folded, &name.to_lowercase()))?;
+            (distance <= limit).then_some((distance, name))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+/// Largest distance of a suggestion.
+const MAX_DISTANCE: usize = 3;
+
+/// Returns how many bytes one of two words has and the other hasn't, whatever their order.
+fn n_foreign(folded: &str, name: &str) -> usize {
+    let mut counts = [0i32; 256];
+    folded.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
+    for byte in name.bytes() {
+        counts[usize::from(byte.to_ascii_lowercase())] -= 1;
+    }
+    let differences = counts.iter().map(|count| count.unsigned_abs() as usize);
+    differences.sum()
 }
 
 /// Findings in the order they were made.
@@ -123,6 +145,8 @@ pub struct Diagnostics {
     list: Vec<Diagnostic>,
     /// How many came after the list was full.
     omitted: usize,
+    /// How many of the list stop the build.
+    n_errors: usize,
 }
 
 /// A hostile file can hold millions of mistakes; nobody reads more than this.
@@ -133,6 +157,7 @@ impl Diagnostics {
     pub fn push(&mut self, diagnostic: Diagnostic) {
         let is_first_error = || diagnostic.severity == Severity::Error && !self.has_errors();
         if self.list.len() < MAX_DIAGNOSTICS || is_first_error() {
+            self.n_errors += usize::from(diagnostic.severity == Severity::Error);
             self.list.push(diagnostic);
         } else {
             self.omitted += 1;
@@ -141,9 +166,7 @@ impl Diagnostics {
 
     /// Says whether one of them stops the build.
     pub fn has_errors(&self) -> bool {
-        self.list
-            .iter()
-            .any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.n_errors > 0
     }
 
     /// Iterates in order.
@@ -168,6 +191,8 @@ impl Diagnostics {
 
     pub(crate) fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
         self.list.retain(keep);
+        let errors = self.list.iter().filter(|d| d.severity == Severity::Error);
+        self.n_errors = errors.count();
     }
 
     /// Puts them in the order of the file; what has no place comes first.
@@ -199,10 +224,9 @@ impl Diagnostics {
 
 impl From<Diagnostic> for Diagnostics {
     fn from(diagnostic: Diagnostic) -> Self {
-        Self {
-            list: vec![diagnostic],
-            omitted: 0,
-        }
+        let mut diagnostics = Self::default();
+        diagnostics.push(diagnostic);
+        diagnostics
     }
 }
 

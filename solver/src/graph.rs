@@ -105,11 +105,14 @@ impl Graph {
             self.steps[id.node()].label.ignore_cache |= label.ignore_cache;
             return id;
         }
-        let sources: Vec<VertexId> = inputs.iter().map(|input| input.vertex).collect();
+        // Once per pair: users count the vertices they wait for, not the views. Asking the graph whether there is an
+        // edge already would walk all users of a vertex that everything uses.
+        let mut sources: Vec<VertexId> = inputs.iter().map(|input| input.vertex).collect();
+        sources.sort_unstable();
+        sources.dedup();
         let node = self.steps.add_node(Vertex { op, inputs, label });
         for source in sources {
-            // Once per pair: users count the vertices they wait for, not the views.
-            self.steps.update_edge(source.node(), node, ());
+            self.steps.add_edge(source.node(), node, ());
         }
         let id = VertexId(u32::try_from(node.index()).expect("because node indices are u32"));
         self.known.entry(hash).or_default().push(id);

@@ -12,6 +12,7 @@ use solver::op::Exec;
 use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
+use super::mounts::{Holding, Step, Wanted};
 use super::{OpError, Worker, owner, stacked, unpacked};
 use crate::options::host_platform;
 use crate::runtime::blocking;
@@ -34,6 +35,7 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         layers: Arc::clone(layers),
         view,
         lowers: Arc::clone(&worker.lowers),
+        mounts: Wanted::of(worker, op, job).await?,
         subject: Subject::Vertex(job.id),
         events: job.events.clone(),
         shm_size_bytes: worker.shm_size_bytes,
@@ -58,6 +60,7 @@ struct Run {
     layers: Arc<[DiffId]>,
     view: View,
     lowers: Arc<Lowers>,
+    mounts: Wanted,
     subject: Subject,
     events: Events,
     shm_size_bytes: u64,
@@ -67,24 +70,35 @@ struct Run {
 impl Run {
     fn to_layer(&self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
+        let holding = self.mounts.hold(&self.step())?;
         let upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
         if !upper.keeps_user_attributes()? {
-            return self.on_disk(&settings);
+            return self.on_disk(&settings, &holding);
         }
-        let exit = self.run(&settings, &upper)?;
+        let exit = self.run(&settings, &upper, &holding)?;
         if exit.code != 0 && upper.is_full()? {
             drop(upper);
             self.events
                 .warn("a RUN used up the memory meant for its changes; it is run again on disk");
-            return self.on_disk(&settings);
+            return self.on_disk(&settings, &holding);
         }
         self.pack(&exit, &upper)
     }
 
-    fn on_disk(&self, settings: &Settings) -> Result<DiffId, OpError> {
+    fn step(&self) -> Step<'_> {
+        Step {
+            lowers: &self.lowers,
+            view: &self.view,
+            subject: &self.subject,
+            events: &self.events,
+            kill: self.kill.as_fd(),
+        }
+    }
+
+    fn on_disk(&self, settings: &Settings, holding: &Holding) -> Result<DiffId, OpError> {
         let scratch = self.lowers.scratch_dir()?;
         let upper = self.described(Upper::directory(scratch.as_fd())?)?;
-        let exit = self.run(settings, &upper)?;
+        let exit = self.run(settings, &upper, holding)?;
         self.pack(&exit, &upper)
     }
 
@@ -141,7 +155,9 @@ impl Run {
     }
 
     /// Runs the process once, passing its output on.
-    fn run(&self, settings: &Settings, upper: &Upper) -> Result<Exit, OpError> {
+    fn run(&self, settings: &Settings, upper: &Upper, holding: &Holding) -> Result<Exit, OpError> {
+        let attached = self.mounts.attach(holding, &self.step())?;
+        let settings = &with_env(settings, &attached.env);
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
@@ -154,7 +170,7 @@ impl Run {
             let spec = Spec {
                 lowers: &lowers,
                 upper: Some(upper),
-                mounts: &[],
+                mounts: &attached.points,
                 settings,
             };
             let stdio = Stdio {
@@ -176,10 +192,29 @@ impl Run {
     fn pass_on(&self, from: OwnedFd, stream: Stream) {
         let mut from = std::fs::File::from(from);
         let mut buffer = vec![0; 64 << 10];
+        let mut mask = self.mounts.secrets().mask();
         while let Ok(n_read @ 1..) = from.read(&mut buffer) {
-            self.events.log(self.subject.clone(), stream, &buffer[..n_read]);
+            let bytes = &buffer[..n_read];
+            match mask.is_empty() {
+                true => self.events.log(self.subject.clone(), stream, bytes),
+                false => self.events.log(self.subject.clone(), stream, &mask.pass(bytes)),
+            }
+        }
+        let rest = mask.finish();
+        if !rest.is_empty() {
+            self.events.log(self.subject.clone(), stream, &rest);
         }
     }
+}
+
+/// Adds what mounts bring: a variable of theirs replaces the step's own.
+fn with_env(settings: &Settings, env: &[(String, String)]) -> Settings {
+    let mut settings = settings.clone();
+    for (name, value) in env {
+        settings.env.retain(|(known, _)| known != name);
+        settings.env.push((name.clone(), value.clone()));
+    }
+    settings
 }
 
 /// Says how a process ended, in the words that users of other builders search for.
@@ -205,7 +240,7 @@ fn foreign(platform: &str, exit: &Exit) -> Option<String> {
 }
 
 /// Returns how much memory the changes of one RUN may take before it is run again on disk.
-fn memory_budget_bytes() -> u64 {
+pub(super) fn memory_budget_bytes() -> u64 {
     let info = rustix::system::sysinfo();
     let free = (info.freeram as u64 + info.bufferram as u64).saturating_mul(u64::from(info.mem_unit));
     (free / 4).clamp(64 << 20, MAX_MEMORY_BYTES)

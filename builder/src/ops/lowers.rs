@@ -12,6 +12,7 @@ use cache::{ChainId, DiffId, Store};
 use solver::Events;
 use solver::op::Network;
 
+use super::mounts::Parts;
 use super::{OpError, unpacked};
 use crate::sandbox::{self, Helper, Lower, Net};
 
@@ -22,6 +23,7 @@ const MERGE_ABOVE: usize = 100;
 pub(crate) struct Lowers {
     store: Arc<Store>,
     state: Mutex<State>,
+    parts: Parts,
 }
 
 #[derive(Default)]
@@ -38,11 +40,17 @@ impl Lowers {
         Self {
             store,
             state: Mutex::default(),
+            parts: Parts::default(),
         }
     }
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Returns the parts of contexts that are mounted.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -109,7 +117,8 @@ impl Lowers {
         Ok(kept)
     }
 
-    fn can_mount(&self) -> Result<bool, OpError> {
+    /// Says whether layer files can be mounted here.
+    pub(super) fn can_mount(&self) -> Result<bool, OpError> {
         let mut state = self.state();
         if let Some(known) = state.can_mount {
             return Ok(known);

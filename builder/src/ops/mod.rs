@@ -7,6 +7,7 @@ mod draft;
 mod exec;
 mod extract;
 mod lowers;
+mod mounts;
 mod network_files;
 mod owner;
 mod pack;
@@ -29,6 +30,7 @@ use crate::registry::{ImageError, Resolved, Transfer};
 use crate::runtime::blocking;
 use crate::sandbox::SandboxError;
 use crate::sandbox::user::UserError;
+use crate::secrets::Secrets;
 use copy::CopySource;
 
 pub(crate) use lowers::Lowers;
@@ -61,6 +63,14 @@ pub(crate) enum OpError {
     DanglingLink { path: TreePath, target: TreePath },
     #[error("cannot use owner `{user}`: {source}")]
     User { user: String, source: UserError },
+    #[error("secret {id}: not found")]
+    MissingSecret { id: String },
+    #[error("secret {id} is to be a variable, but its value is no text")]
+    SecretNotText { id: String },
+    #[error("no SSH key \"{id}\" forwarded from the client")]
+    MissingAgent { id: String },
+    #[error(transparent)]
+    CacheMount(#[from] cache::mounts::MountsError),
     #[error("cannot write scratch space: {source}")]
     Scratch { source: io::Error },
     #[error("cannot read {path}: {source}")]
@@ -93,6 +103,7 @@ pub(crate) struct Worker {
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) views: Views,
     pub(crate) events: solver::Events,
+    pub(crate) secrets: Arc<Secrets>,
     /// Size of `/dev/shm` in containers.
     pub(crate) shm_size_bytes: u64,
 }

@@ -179,8 +179,6 @@ fn what_is_not_supported_is_refused_by_name() {
         "--push",
         "--resource memory=1g",
         "--sbom",
-        "--secret id=x",
-        "--ssh default",
         "--ulimit nofile=1",
     ] {
         let name = flag.split([' ', '=']).next().unwrap();

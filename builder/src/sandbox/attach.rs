@@ -18,7 +18,7 @@ use super::place::Attached;
 use super::{Lower, Upper, overlay};
 
 /// Most mounts of one container, so that descriptors don't run out.
-pub(crate) const MAX_MOUNTS: usize = 256;
+pub(super) const MAX_MOUNTS: usize = 256;
 
 /// Something to be mounted, and where. Good for one run: the container takes it away.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) lowers: &'a [&'a Lower],
     /// Where changes go; `None` makes the root read-only. Good for one run.
     pub(crate) upper: Option<&'a Upper>,
-    /// What else is mounted. At most [`MAX_MOUNTS`](super::MAX_MOUNTS); good for one run.
+    /// What else is mounted. At most `attach::MAX_MOUNTS`; good for one run.
     pub(crate) mounts: &'a [MountPoint],
     /// The process and its surroundings.
     pub(crate) settings: &'a Settings,

@@ -127,7 +127,8 @@ impl Pattern {
 
     /// Marks `state` as reached, and what is reached from it without a character.
     fn enter(&self, states: &mut [bool], mut state: usize) {
-        loop {
+        // What is reached from a marked state was marked with it: a run of stars costs its length once, not squared.
+        while !states[state] {
             states[state] = true;
             match self.tokens.get(state) {
                 Some(Token::Star | Token::Rest) => state += 1,
@@ -372,6 +373,21 @@ mod tests {
                     .as_slice()
             )
         );
+    }
+
+    /// Squared, the length of these would be minutes.
+    #[test]
+    fn long_runs_of_wildcards_cost_their_length() {
+        let name = [b'a'; 255];
+        let stars = Pattern::component(&[b'*'; 60_000]).unwrap();
+        assert!(stars.matches(&name));
+        let mixed = Pattern::component("*?".repeat(30_000).as_bytes()).unwrap();
+        assert!(!mixed.matches(&name));
+        let path = "a/".repeat(200) + "b";
+        let deep = Pattern::ignore(("**/".repeat(20_000) + "a*a*a*b").as_bytes()).unwrap();
+        assert!(!deep.matches(path.as_bytes()));
+        let deep = Pattern::ignore(("**/".repeat(20_000) + "b").as_bytes()).unwrap();
+        assert!(deep.matches(path.as_bytes()));
     }
 
     #[test]

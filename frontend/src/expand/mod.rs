@@ -40,6 +40,9 @@ pub enum ExpandError {
     /// The result is larger than anyone needs.
     #[error("the result is larger than {0} bytes")]
     TooLarge(usize),
+    /// More copying and matching than anyone needs.
+    #[error("expanding it takes more than {0} steps")]
+    TooCostly(usize),
     /// The pattern is longer than anyone needs.
     #[error("the pattern is longer than {0} characters")]
     PatternTooLong(usize),
@@ -58,6 +61,8 @@ pub(crate) enum Quotes {
 
 /// Largest result, beyond the length of the word itself.
 const MAX_GROWTH_BYTES: usize = 1 << 20;
+/// Most work for one word: bytes copied, and characters compared with those of a pattern.
+const MAX_STEPS: usize = 32 << 20;
 /// Longest pattern: matching costs its length times the value's.
 const MAX_PATTERN: usize = 1024;
 
@@ -102,6 +107,18 @@ pub(crate) struct Expansion {
     pub(crate) words: Vec<String>,
     /// Names that were used, are not set, and had no word to stand in.
     pub(crate) unset: Vec<String>,
+    /// The work that it took, for the account of the whole build: a short result can be dear.
+    pub(crate) steps: usize,
+}
+
+impl ExpandError {
+    /// Returns how much work an expansion that ended so may have been.
+    pub(crate) fn steps(&self) -> usize {
+        match self {
+            Self::TooCostly(_) | Self::TooLarge(_) => MAX_STEPS,
+            _ => 0,
+        }
+    }
 }
 
 /// Expands `text` with the variables of `env`.
@@ -150,7 +167,16 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn work(&mut self, steps: usize) -> Result<(), ExpandError> {
+        self.out.steps = self.out.steps.saturating_add(steps);
+        if self.out.steps > MAX_STEPS {
+            return Err(ExpandError::TooCostly(MAX_STEPS));
+        }
+        Ok(())
+    }
+
     fn grow(&mut self, text: &str) -> Result<(), ExpandError> {
+        self.work(text.len())?;
         if self.out.text.len() + text.len() > self.limit {
             return Err(ExpandError::TooLarge(self.limit));
         }
@@ -197,10 +223,14 @@ impl Writer<'_> {
             env: self.env,
             keep_unset: self.keep_unset,
             limit: self.limit,
-            out: Expansion::default(),
+            out: Expansion {
+                steps: self.out.steps,
+                ..Expansion::default()
+            },
             in_word: false,
         };
         inner.pieces(pieces)?;
+        self.out.steps = inner.out.steps;
         self.out.unset.append(&mut inner.out.unset);
         Ok(inner.out.text)
     }
@@ -216,6 +246,7 @@ impl Writer<'_> {
             return Ok(source.clone());
         }
         let value = set.unwrap_or_default();
+        self.work(value.len())?;
         let absent = |or_empty: &bool| set.is_none() || (*or_empty && value.is_empty());
         match modifier {
             Modifier::Default { word, or_empty } if absent(or_empty) => return self.nested(word),
@@ -238,19 +269,28 @@ impl Writer<'_> {
         }
         Ok(match modifier {
             Modifier::TrimPrefix { pattern, longest } => {
-                glob::trim_prefix(&self.pattern(pattern)?, value, *longest)
+                let pattern = self.pattern_for(pattern, value)?;
+                glob::trim_prefix(&pattern, value, *longest)
             }
             Modifier::TrimSuffix { pattern, longest } => {
-                glob::trim_suffix(&self.pattern(pattern)?, value, *longest)
+                let pattern = self.pattern_for(pattern, value)?;
+                glob::trim_suffix(&pattern, value, *longest)
             }
             Modifier::Replace { pattern, with, all } => {
-                let pattern = self.pattern(pattern)?;
+                let pattern = self.pattern_for(pattern, value)?;
                 let with = self.nested(with)?;
                 glob::replace(&pattern, value, &with, *all, self.limit)
                     .ok_or(ExpandError::TooLarge(self.limit))?
             }
             _ => value.to_owned(),
         })
+    }
+
+    /// Expands a pattern that is matched with `value`.
+    fn pattern_for(&mut self, pieces: &[Piece], value: &str) -> Result<Vec<Token>, ExpandError> {
+        let tokens = self.pattern(pieces)?;
+        self.work(tokens.len().saturating_mul(value.len()))?;
+        Ok(tokens)
     }
 
     /// Expands a pattern: wildcards count unless they are quoted or escaped.

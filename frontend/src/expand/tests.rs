@@ -207,4 +207,13 @@ fn hostile_words_are_refused() {
     );
     let error = expand("${big#$big}", '\\', Quotes::Remove, &env).unwrap_err();
     assert_eq!(error.to_string(), "the pattern is longer than 1024 characters");
+    // Much work for a short result, in one word.
+    let error = expand(&"${big##*}".repeat(100), '\\', Quotes::Remove, &env).unwrap_err();
+    assert!(
+        error.to_string().starts_with("expanding it takes more than"),
+        "{error}"
+    );
+    assert!(error.steps() > 0);
+    let done = expand("${big##*}", '\\', Quotes::Remove, &env).unwrap();
+    assert_eq!((done.text.as_str(), done.steps > 1 << 20), ("", true));
 }

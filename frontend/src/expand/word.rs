@@ -30,7 +30,7 @@ pub(super) enum Piece {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Variable {
     pub(super) name: String,
-    /// As written, from the `$` on.
+    /// As written, from the `$` on; empty where nobody needs it.
     pub(super) source: String,
     pub(super) modifier: Modifier,
 }
@@ -216,7 +216,11 @@ impl Grammar {
         let rest = &input[1..];
         if let Some(inner) = rest.strip_prefix('{') {
             let (rest, (name, modifier)) = self.braced(inner, depth)?;
-            let source = input[..input.len() - rest.len()].to_owned();
+            // Each level of nesting would hold its text once more.
+            let source = match self.quotes {
+                Quotes::Keep => input[..input.len() - rest.len()].to_owned(),
+                _ => String::new(),
+            };
             return Ok((
                 rest,
                 Piece::Variable {

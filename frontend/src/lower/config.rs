@@ -6,6 +6,7 @@ use super::history;
 use super::ports;
 use super::signal;
 use super::stage::Current;
+use super::weight;
 use crate::ast::{Arg, Command, Healthcheck, Instruction, Kind, Pairs};
 use crate::config::{Empty, Health};
 use crate::diagnostic::Diagnostic;
@@ -177,6 +178,7 @@ fn expose(current: &mut Current<'_, '_>, words: &[Text]) -> Result<String, Diagn
             all.extend(parsed.map_err(|message| Diagnostic::error(message).at(text.span))?);
         }
     }
+    current.lowering.spend(weight(all.iter().map(String::len)))?;
     for port in &all {
         current
             .state

@@ -6,7 +6,7 @@ use solver::graph::{Input, InputView, Label};
 use solver::mode::ModeChange;
 use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::Origin;
+use super::plan::{Origin, Reference};
 use super::stage::Current;
 use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
@@ -51,12 +51,12 @@ pub(super) fn lower(
         created_by.push_str(&word);
     }
     created_by.push_str(" # buildkit");
-    let dest = destination(current, copy, &dest, flavour);
+    let dest = destination(current, copy, &dest, flavour)?;
     let mut inputs = Vec::new();
     let mut actions = Vec::new();
     if !sources.is_empty() {
         let vertex = match &copy.from {
-            Some(from) => current.origin(from)?,
+            Some(from) => current.origin(&Reference::Copy(from))?,
             None => current.source(&Origin::Directory("context".to_owned())),
         };
         inputs.push(Input {
@@ -86,7 +86,7 @@ pub(super) fn lower(
         actions,
         epoch: current.lowering.epoch,
     });
-    let label = current.label(instruction, &instruction.text);
+    let label = current.label(instruction, &instruction.text)?;
     if copy.link {
         link(current, op, inputs, label);
     } else {
@@ -214,26 +214,34 @@ fn sources(current: &mut Current<'_, '_>, copy: &Copy, flavour: Flavour) -> Resu
 }
 
 /// Returns the absolute destination; a trailing slash says that it is a directory.
-fn destination(current: &mut Current<'_, '_>, copy: &Copy, dest: &str, flavour: Flavour) -> String {
-    let path = absolute(&current.state.config.config.working_dir, dest);
-    let is_directory = matches!(dest.rsplit('/').next(), None | Some("" | "." | "..")) || path == "/";
-    let n_sources = copy.sources.len() + copy.heredocs.len();
-    if n_sources > 1 && !is_directory {
-        // The manual demands the slash, BuildKit doesn't. What it builds is the same with the slash, but where the
-        // destination is missing: there the files would overwrite each other.
+fn destination(
+    current: &Current<'_, '_>,
+    copy: &Copy,
+    dest: &str,
+    flavour: Flavour,
+) -> Result<String, Diagnostic> {
+    let working_dir = &current.state.config.config.working_dir;
+    let path = absolute(working_dir, dest);
+    let is_directory = matches!(dest.rsplit('/').next(), None | Some("" | "." | ".."));
+    let is_known = is_directory || path == "/" || path == clean(working_dir);
+    let is_many = copy.sources.len() + copy.heredocs.len() > 1;
+    if is_many && !is_known {
+        // The manual demands the slash, BuildKit doesn't: where the destination is missing, the files overwrite each
+        // other there, and only the last one is left.
         let message = format!(
-            "{} with more than one source needs a directory as its destination, taken as \"{dest}/\"",
+            "when using {} with more than one source file, the destination must be a directory and end with a /",
             flavour.name()
         );
-        let warning = Diagnostic::warning("CopyDestinationSlash", message).at(copy.dest.span);
-        current.warn(warning.label("end it with a slash"));
+        return Err(Diagnostic::error(message)
+            .at(copy.dest.span)
+            .help(format!("write {dest}/")));
     }
-    let slash = if (is_directory || n_sources > 1) && path != "/" {
+    let slash = if (is_directory || is_many) && path != "/" {
         "/"
     } else {
         ""
     };
-    format!("{path}{slash}")
+    Ok(format!("{path}{slash}"))
 }
 
 /// Adds the directory to the stage, unless it is the root.
@@ -253,7 +261,7 @@ pub(super) fn workdir(
     }
     current.state.has_workdir = true;
     current.state.config.config.working_dir.clone_from(&path);
-    let label = current.label(instruction, &instruction.text);
+    let label = current.label(instruction, &instruction.text)?;
     let is_root = path == "/";
     let created_by = format!("WORKDIR {path}");
     if !is_root {
@@ -271,7 +279,7 @@ pub(super) fn workdir(
 }
 
 /// Joins and cleans; no trailing slash.
-fn absolute(working_dir: &str, path: &str) -> String {
+pub(super) fn absolute(working_dir: &str, path: &str) -> String {
     if path.starts_with('/') {
         clean(path)
     } else {
@@ -280,6 +288,6 @@ fn absolute(working_dir: &str, path: &str) -> String {
 }
 
 /// Cleans a path as if it were rooted.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     TreePath::clean(path.as_bytes()).to_string()
 }

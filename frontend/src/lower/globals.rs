@@ -1,5 +1,6 @@
 //! Arguments before the first FROM, and the ones that are there by themselves. Spec: dockerfile.md §8, §14.
 
+use super::{MAX_EXPANDED_BYTES, too_much_text};
 use crate::ast::{Dockerfile, Kind};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
@@ -39,7 +40,12 @@ pub(super) fn evaluate(
             Kind::Arg(args) => Some(args),
             _ => None,
         });
+    let mut steps = 0;
     for arg in args.flatten() {
+        if steps > MAX_EXPANDED_BYTES {
+            diagnostics.push(too_much_text().at(arg.name.span));
+            break;
+        }
         let name = arg.name.value.as_str();
         match (options.build_arg(name), &arg.value) {
             (Some(value), _) => globals.set(name, value),
@@ -49,8 +55,12 @@ pub(super) fn evaluate(
                 Quotes::Remove,
                 &globals,
             ) {
-                Ok(value) => globals.set(name, &value.text),
+                Ok(value) => {
+                    steps += value.steps;
+                    globals.set(name, &value.text);
+                }
                 Err(error) => {
+                    steps += error.steps();
                     let message = format!("failed to process \"{}\": {error}", text.value);
                     diagnostics.push(Diagnostic::error(message).at(text.span));
                 }

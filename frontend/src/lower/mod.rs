@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod globals;
 mod history;
+mod mount;
 mod plan;
 mod ports;
 mod run;
@@ -129,21 +130,35 @@ struct Lowering<'a> {
     spent_bytes: usize,
 }
 
-/// Most text that one build makes from variables.
-const MAX_EXPANDED_BYTES: usize = 256 << 20;
+/// Returns what a list costs in memory, given the lengths of its entries.
+fn weight(lengths: impl Iterator<Item = usize>) -> usize {
+    /// What an entry takes beside its text.
+    const ENTRY_BYTES: usize = 64;
+    lengths.map(|length| length + ENTRY_BYTES).sum()
+}
+
+/// Most text that one build makes from variables and from what stages inherit, and most work of making it.
+const MAX_EXPANDED_BYTES: usize = 128 << 20;
+
+/// Most vertices of one build.
+const MAX_VERTICES: usize = 100_000;
+
+fn too_much_text() -> Diagnostic {
+    let message = format!("the variables of this build expand to more than {MAX_EXPANDED_BYTES} bytes");
+    Diagnostic::error(message)
+}
 
 impl Lowering<'_> {
     /// Says whether going on would only cost more.
     fn is_exhausted(&self) -> bool {
         self.spent_bytes > MAX_EXPANDED_BYTES
+            || (self.diagnostics.omitted() > 0 && self.diagnostics.has_errors())
     }
 
     fn spend(&mut self, n_bytes: usize) -> Result<(), Diagnostic> {
         self.spent_bytes = self.spent_bytes.saturating_add(n_bytes);
         if self.spent_bytes > MAX_EXPANDED_BYTES {
-            return Err(Diagnostic::error(format!(
-                "the variables of this build expand to more than {MAX_EXPANDED_BYTES} bytes"
-            )));
+            return Err(too_much_text());
         }
         Ok(())
     }

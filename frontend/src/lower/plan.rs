@@ -3,9 +3,12 @@
 //!
 //! A stage can only use stages before it, so the order of the file is an order to build in, and there are no cycles.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
-use crate::ast::{Copy, Dockerfile, Instruction, Kind, Stage};
+use super::stage::MAX_SUGGESTIONS;
+use super::{MAX_EXPANDED_BYTES, too_much_text};
+use crate::ast::{Dockerfile, Instruction, Kind, Mount, MountKey, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
 use crate::lines::Text;
@@ -16,6 +19,8 @@ use crate::source::Span;
 
 /// Most triggers of one build: each stage runs those of its base again.
 const MAX_TRIGGERS: usize = 100_000;
+/// Most text of theirs.
+const MAX_TRIGGER_BYTES: usize = 64 << 20;
 
 /// Where a tree comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +31,45 @@ pub(super) enum Origin {
     Image(ImageRequest),
     /// A directory that is a named context.
     Directory(String),
+}
+
+/// A name in an instruction that stands for a stage, a context or an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reference<'a> {
+    /// `COPY --from`
+    Copy(&'a Text),
+    /// `RUN --mount=from=`, and the mount.
+    Mount(&'a Text, &'a Mount),
+}
+
+impl<'a> Reference<'a> {
+    /// Returns all that an instruction holds.
+    fn of(instruction: &'a Instruction) -> Vec<Self> {
+        match &instruction.kind {
+            Kind::Copy(copy) => copy.from.iter().map(Self::Copy).collect(),
+            Kind::Run(run) => {
+                let from = |mount: &'a Mount| Some(Self::Mount(mount.from()?, mount));
+                run.mounts
+                    .iter()
+                    .filter(|mount| reads_files(mount))
+                    .filter_map(from)
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &'a Text {
+        match self {
+            Self::Copy(name) | Self::Mount(name, _) => name,
+        }
+    }
+}
+
+/// Says whether `from` means something: the type may be a variable, then it does.
+fn reads_files(mount: &Mount) -> bool {
+    let kind = mount.field(MountKey::Type).and_then(|field| field.value.as_ref());
+    kind.is_none_or(|kind| !["tmpfs", "secret", "ssh"].contains(&kind.value.to_lowercase().as_str()))
 }
 
 /// A stage with its names settled.
@@ -52,10 +96,13 @@ pub(super) struct Plan {
     pub(super) needs: BTreeMap<Request, Span>,
     /// Indexes of the stages of each name, in order.
     names: HashMap<String, Vec<usize>>,
+    /// Work that went into the variables of FROM lines.
+    steps: Cell<usize>,
 }
 
 impl Plan {
-    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist.
+    /// Settles all stages and finds what the target reaches; `None` when the target doesn't exist, or a limit ended
+    /// the search.
     pub(super) fn new(
         dockerfile: &Dockerfile,
         options: &Options,
@@ -68,6 +115,7 @@ impl Plan {
             target: 0,
             needs: BTreeMap::new(),
             names: HashMap::new(),
+            steps: Cell::new(0),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             let planned = plan
@@ -77,6 +125,10 @@ impl Plan {
                     PlannedStage::new(Origin::Scratch, options.target_platform.clone())
                 });
             plan.stages.push(planned);
+            if plan.steps.get() > MAX_EXPANDED_BYTES {
+                diagnostics.push(too_much_text().at(stage.span));
+                return None;
+            }
             if let Some(name) = &stage.name {
                 plan.names.entry(name.value.clone()).or_default().push(index);
             }
@@ -88,8 +140,8 @@ impl Plan {
                 return None;
             }
         };
-        plan.reach(dockerfile, options, answers, diagnostics);
-        Some(plan)
+        plan.reach(dockerfile, options, answers, diagnostics)
+            .then_some(plan)
     }
 
     fn find_target(&self, dockerfile: &Dockerfile, options: &Options) -> Result<usize, Diagnostic> {
@@ -136,16 +188,16 @@ impl Plan {
         globals: &Variables,
     ) -> Result<PlannedStage, Diagnostic> {
         let mut warnings = Vec::new();
+        let spend = |steps: usize| self.steps.set(self.steps.get().saturating_add(steps));
         let mut expanded = |text: &Text| {
             let escape = dockerfile.directives.escape;
             let done = expand(&text.value, escape, Quotes::Remove, globals).map_err(|error| {
+                spend(error.steps());
                 Diagnostic::error(format!("failed to process \"{}\": {error}", text.value)).at(text.span)
             })?;
-            for name in &done.unset {
-                let message = format!("FROM argument '{name}' is not declared");
-                let warning = Diagnostic::warning("UndefinedArgInFrom", message).at(text.span);
-                warnings.push(warning.suggest(name, globals.names()));
-            }
+            spend(done.steps);
+            let unset = done.unset.iter();
+            warnings.extend(unset.map(|name| self.undeclared(name, text, globals)));
             Ok::<String, Diagnostic>(done.text)
         };
         let name = expanded(&stage.base)?;
@@ -202,16 +254,27 @@ impl Plan {
         })
     }
 
-    /// Walks from the target to everything that it needs.
+    /// A variable of a FROM line that is no global argument.
+    fn undeclared(&self, name: &str, text: &Text, globals: &Variables) -> Diagnostic {
+        let message = format!("FROM argument '{name}' is not declared");
+        let warning = Diagnostic::warning("UndefinedArgInFrom", message).at(text.span);
+        if self.stages.len() < MAX_SUGGESTIONS {
+            warning.suggest(name, globals.names())
+        } else {
+            warning
+        }
+    }
+
+    /// Walks from the target to everything that it needs; says whether it got to the end.
     fn reach(
         &mut self,
         dockerfile: &Dockerfile,
         options: &Options,
         answers: &Answers,
         diagnostics: &mut Diagnostics,
-    ) {
+    ) -> bool {
         let mut work = vec![self.target];
-        let mut n_triggers = 0;
+        let (mut n_triggers, mut n_trigger_bytes) = (0, 0);
         while let Some(index) = work.pop() {
             if std::mem::replace(&mut self.stages[index].reached, true) {
                 continue;
@@ -225,30 +288,42 @@ impl Plan {
             if matches!(self.stages[index].base, Origin::Stage(_)) {
                 self.stages[index].trigger_escape = dockerfile.directives.escape;
             }
-            let triggers = self.find_triggers(index, dockerfile, answers, diagnostics);
-            n_triggers += triggers.len();
-            if n_triggers > MAX_TRIGGERS {
-                let message = format!("more than {MAX_TRIGGERS} ONBUILD triggers would run");
+            let texts = self.triggers_of_base(index, dockerfile, answers);
+            n_triggers += texts.len();
+            n_trigger_bytes += texts.iter().map(|text| text.len()).sum::<usize>();
+            if n_triggers > MAX_TRIGGERS || n_trigger_bytes > MAX_TRIGGER_BYTES {
+                let message = format!(
+                    "more than {MAX_TRIGGERS} ONBUILD triggers, or {MAX_TRIGGER_BYTES} bytes of them, would run"
+                );
                 diagnostics.push(Diagnostic::error(message).at(dockerfile.stages[index].span));
-                return;
+                return false;
             }
-            self.stages[index].triggers = triggers;
+            self.stages[index].triggers = self.parse_triggers(&texts, index, dockerfile, diagnostics);
             let mut origins = Vec::new();
-            for instruction in self.instructions(index, dockerfile) {
-                let (Kind::Copy(Copy { from: Some(from), .. }) | Kind::Add(Copy { from: Some(from), .. })) =
-                    &instruction.kind
-                else {
-                    continue;
-                };
-                match self.copy_source(from, index, dockerfile, options) {
-                    Ok(origin) => origins.push((origin, from.span)),
-                    Err(error) => diagnostics.push(error),
+            let mut errors = Vec::new();
+            for (position, instruction) in self.instructions(index, dockerfile).enumerate() {
+                for reference in Reference::of(instruction) {
+                    match self.resolve(&reference, index, dockerfile, options) {
+                        Ok(origin) => origins.push((origin, reference.name().span)),
+                        Err(error) => errors.push((error, position)),
+                    }
                 }
+            }
+            let n_triggers_here = self.stages[index].triggers.len();
+            for (error, position) in errors {
+                // What stands in a trigger is reported at the FROM line.
+                let is_trigger = position < n_triggers_here;
+                diagnostics.push(if is_trigger {
+                    error.at(dockerfile.stages[index].span)
+                } else {
+                    error
+                });
             }
             origins
                 .iter()
                 .for_each(|(origin, span)| self.visit(origin, *span, &mut work, answers));
         }
+        true
     }
 
     fn visit(&mut self, origin: &Origin, span: Span, work: &mut Vec<usize>, answers: &Answers) {
@@ -275,16 +350,14 @@ impl Plan {
         self.stages[index].triggers.iter().chain(own)
     }
 
-    /// Parses the triggers of a stage's base. They are reported at the FROM line.
-    fn find_triggers(
+    /// Returns the text of the triggers of a stage's base.
+    fn triggers_of_base<'a>(
         &self,
         index: usize,
-        dockerfile: &Dockerfile,
-        answers: &Answers,
-        diagnostics: &mut Diagnostics,
-    ) -> Vec<Instruction> {
-        let span = dockerfile.stages[index].span;
-        let texts: Vec<&str> = match &self.stages[index].base {
+        dockerfile: &'a Dockerfile,
+        answers: &'a Answers,
+    ) -> Vec<&'a str> {
+        match &self.stages[index].base {
             Origin::Image(request) => {
                 let image = answers.images.get(request);
                 let texts =
@@ -302,7 +375,18 @@ impl Plan {
                 texts.collect()
             }
             _ => Vec::new(),
-        };
+        }
+    }
+
+    /// Parses triggers. What is wrong with them is reported at the FROM line.
+    fn parse_triggers(
+        &self,
+        texts: &[&str],
+        index: usize,
+        dockerfile: &Dockerfile,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<Instruction> {
+        let span = dockerfile.stages[index].span;
         let mut triggers = Vec::new();
         for text in texts {
             match parse::parse_trigger(text, self.stages[index].trigger_escape, span) {
@@ -325,30 +409,25 @@ impl Plan {
             if self.stages[index].reached {
                 continue;
             }
-            let sources = stage
-                .instructions
-                .iter()
-                .filter_map(|instruction| match &instruction.kind {
-                    Kind::Copy(copy) => copy.from.as_ref(),
-                    _ => None,
-                });
-            for error in sources.filter_map(|from| self.copy_source(from, index, dockerfile, options).err()) {
-                diagnostics.push(error);
-            }
+            let references = stage.instructions.iter().flat_map(Reference::of);
+            references
+                .filter_map(|reference| self.resolve(&reference, index, dockerfile, options).err())
+                .for_each(|error| diagnostics.push(error));
         }
     }
 
-    /// Settles `COPY --from`. Spec: dockerfile.md §7.4.
-    pub(super) fn copy_source(
+    /// Settles `COPY --from` and the `from` of mounts. Spec: dockerfile.md §7.4.
+    pub(super) fn resolve(
         &self,
-        from: &Text,
+        reference: &Reference<'_>,
         current: usize,
         dockerfile: &Dockerfile,
         options: &Options,
     ) -> Result<Origin, Diagnostic> {
+        let from = reference.name();
         let name = from.value.as_str();
         let error = |message: String| Err(Diagnostic::error(message).at(from.span));
-        if name.contains('$') {
+        if matches!(reference, Reference::Copy(_)) && name.contains('$') {
             return error(
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
                  scope as a workaround"
@@ -358,7 +437,16 @@ impl Plan {
         if name.bytes().all(|byte| byte.is_ascii_digit()) {
             return match name.parse::<usize>() {
                 Ok(index) if index < current => Ok(Origin::Stage(index)),
-                _ => error(format!("invalid stage index {name}")),
+                _ => {
+                    let error = Diagnostic::error(format!("invalid stage index {name}")).at(from.span);
+                    Err(match reference {
+                        Reference::Copy(_) => error,
+                        // BuildKit takes it as an image there.
+                        Reference::Mount(..) => {
+                            error.help(format!("an image of this name is docker.io/library/{name}"))
+                        }
+                    })
+                }
             };
         }
         let lower = name.to_lowercase();
@@ -371,9 +459,15 @@ impl Plan {
                 Some(name) => name.value.clone(),
                 None => current.to_string(),
             };
-            return error(format!(
-                "cannot copy from stage \"{lower}\", it needs to be defined before current stage \"{current}\""
-            ));
+            return error(match reference {
+                Reference::Copy(_) => format!(
+                    "cannot copy from stage \"{lower}\", it needs to be defined before current stage \"{current}\""
+                ),
+                Reference::Mount(_, mount) => format!(
+                    "cannot mount from stage \"{lower}\" to \"{}\", stage needs to be defined before current command",
+                    target_of(mount)
+                ),
+            });
         }
         let platform = &self.stages[current].platform;
         Ok(match named(name, platform, options) {
@@ -382,6 +476,14 @@ impl Plan {
             None => image(name, platform),
         })
     }
+}
+
+/// Returns the target of a mount as written.
+fn target_of(mount: &Mount) -> &str {
+    let target = mount
+        .field(MountKey::Target)
+        .and_then(|field| field.value.as_ref());
+    target.map_or("", |target| &target.value)
 }
 
 impl PlannedStage {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use solver::op::{Exec, Network, Op, Security};
+use solver::op::{Device, Exec, Network, Op, Security};
 
 use super::PROXIES;
 use super::history;
+use super::mount;
 use super::stage::Current;
+use super::weight;
 use crate::ast::{Command, Instruction, Run, RunNetwork};
 use crate::diagnostic::Diagnostic;
 
@@ -27,14 +29,18 @@ pub(super) fn lower(
     instruction: &Instruction,
     run: &Run,
 ) -> Result<(), Diagnostic> {
-    if let Some(flag) = run.unsupported.first() {
-        return Err(Diagnostic::error(format!("RUN {} is not supported yet", flag.value)).at(flag.span));
-    }
     let network = network(current, run)?;
+    let security = security(current, run)?;
+    let devices = devices(current, run)?;
+    let mut inputs = Vec::new();
+    let mounts = mount::lower(current, &run.mounts, &mut inputs);
     let Process { args, scripts, name } = process(current, instruction, run);
     let options = current.lowering.options;
     let env = current.state.env.list().to_vec();
-    let size = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let config = &current.state.config.config;
+    let size = weight(env.iter().map(|(name, value)| name.len() + value.len()))
+        + config.working_dir.len()
+        + config.user.len();
     current.lowering.spend(size)?;
     let proxies = options
         .build_args
@@ -68,12 +74,12 @@ pub(super) fn lower(
             .to_owned(),
         extra_hosts: options.extra_hosts.clone(),
         scripts,
-        mounts: Vec::new(),
-        security: Security::Sandbox,
-        devices: Vec::new(),
+        mounts,
+        security,
+        devices,
     };
-    let label = current.label(instruction, &name);
-    current.step(Op::Exec(exec), Vec::new(), label);
+    let label = current.label(instruction, &name)?;
+    current.step(Op::Exec(exec), inputs, label);
     current.history(created_by, false)
 }
 
@@ -90,6 +96,35 @@ fn network(current: &Current<'_, '_>, run: &Run) -> Result<Network, Diagnostic> 
         return Err(Diagnostic { span, ..error });
     }
     Ok(network)
+}
+
+fn security(current: &Current<'_, '_>, run: &Run) -> Result<Security, Diagnostic> {
+    match run.insecure {
+        None => Ok(Security::Sandbox),
+        Some(_) if current.lowering.options.allow_security_insecure => Ok(Security::Insecure),
+        Some(span) => Err(Diagnostic::error("entitlement security.insecure is not allowed")
+            .at(span)
+            .help("allow it with --allow security.insecure")),
+    }
+}
+
+fn devices(current: &Current<'_, '_>, run: &Run) -> Result<Vec<Device>, Diagnostic> {
+    let allowed = &current.lowering.options.allow_device;
+    let devices = run.devices.iter().map(|device| {
+        let name = device.name.value.clone();
+        if !allowed.allows(&name) {
+            return Err(Diagnostic::error("entitlement device is not allowed")
+                .at(device.name.span)
+                .help(format!(
+                    "allow it with --allow device={name}, or all with --allow device"
+                )));
+        }
+        Ok(Device {
+            name,
+            required: device.required,
+        })
+    });
+    devices.collect()
 }
 
 fn process(current: &Current<'_, '_>, instruction: &Instruction, run: &Run) -> Process {

@@ -6,8 +6,8 @@ use cache::tree::Selection;
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::{self, FileAction, FileOp, MetaChange, Op, Source};
 
-use super::plan::{Origin, Plan, PlannedStage};
-use super::{Lowering, config, copy, run};
+use super::plan::{Origin, Plan, PlannedStage, Reference};
+use super::{Lowering, MAX_VERTICES, config, copy, run, weight};
 use crate::ast::{Dockerfile, Instruction, Kind};
 use crate::config::{History, ImageConfig};
 use crate::diagnostic::Diagnostic;
@@ -18,6 +18,9 @@ use crate::platform::Platform;
 use crate::source::Span;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How many findings may come with a suggestion.
+pub(super) const MAX_SUGGESTIONS: usize = 200;
 
 /// What a stage has come to.
 #[derive(Debug, Clone)]
@@ -136,7 +139,7 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
         lowering,
     };
     current.state.config.config.on_build.clear();
-    current.run(dockerfile, triggers.len(), span);
+    current.run(dockerfile, triggers.len());
     current.state
 }
 
@@ -157,14 +160,37 @@ fn stop_after(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, n_steps: u
 /// Returns the state that a stage leaves to one that is based on it.
 fn inherit(lowering: &mut Lowering<'_>, base: Option<&State>) -> State {
     let base = base.expect("because a base stands before its stage and is reached with it");
-    // A long chain of stages would copy an ever longer history.
-    if let Err(error) = lowering.spend((base.config.history.len() + base.env.list().len()) * 64) {
+    if let Err(error) = lowering.spend(weight_of(base)) {
         lowering.diagnostics.push(error);
     }
     State {
         has_cmd: false,
         ..base.clone()
     }
+}
+
+/// Returns what a copy of a state costs: a long chain of stages copies an ever longer history.
+fn weight_of(state: &State) -> usize {
+    let config = &state.config.config;
+    let variables = [&state.env, &state.image_env, &state.args]
+        .into_iter()
+        .flat_map(|variables| variables.list())
+        .map(|(name, value)| 2 * name.len() + value.len());
+    let labels = config.labels.iter().map(|(name, value)| name.len() + value.len());
+    let names = config.exposed_ports.keys().chain(config.volumes.keys());
+    let words = config
+        .entrypoint
+        .iter()
+        .chain(&config.cmd)
+        .chain(&config.shell)
+        .chain(&config.on_build);
+    let history = state
+        .config
+        .history
+        .iter()
+        .map(|entry| entry.created_by.len() + size_of::<History>());
+    let texts = names.chain(words).map(String::len);
+    weight(variables.chain(labels).chain(texts).chain(history))
 }
 
 fn ignores_cache(lowering: &Lowering<'_>, index: usize) -> bool {
@@ -349,8 +375,8 @@ fn lines(lowering: &Lowering<'_>, span: Span) -> (u32, u32) {
 }
 
 impl Current<'_, '_> {
-    /// Lowers the stage's instructions, the triggers first. `from` is the FROM line.
-    fn run(&mut self, dockerfile: &Dockerfile, n_triggers: usize, from: Span) {
+    /// Lowers the stage's instructions, the triggers first.
+    fn run(&mut self, dockerfile: &Dockerfile, n_triggers: usize) {
         let plan = self.plan;
         let until = stop_after(self.lowering, self.plan, self.index, self.n_steps);
         for (at, instruction) in plan.instructions(self.index, dockerfile).enumerate() {
@@ -359,11 +385,7 @@ impl Current<'_, '_> {
             }
             self.is_trigger = at < n_triggers;
             if let Err(error) = self.instruction(instruction) {
-                let span = if self.is_trigger {
-                    Some(from)
-                } else {
-                    error.span.or(Some(instruction.span))
-                };
+                let span = error.span.or(Some(instruction.span));
                 self.report(Diagnostic { span, ..error });
             }
             if self.lowering.is_exhausted() {
@@ -383,10 +405,13 @@ impl Current<'_, '_> {
     }
 
     /// Returns the tree that `--from` means.
-    pub(super) fn origin(&mut self, from: &Text) -> Result<VertexId, Diagnostic> {
-        let origin =
-            self.plan
-                .copy_source(from, self.index, self.lowering.dockerfile, self.lowering.options)?;
+    pub(super) fn origin(&mut self, reference: &Reference<'_>) -> Result<VertexId, Diagnostic> {
+        let origin = self.plan.resolve(
+            reference,
+            self.index,
+            self.lowering.dockerfile,
+            self.lowering.options,
+        )?;
         match origin {
             Origin::Stage(index) => {
                 let stage = self.stages[index].as_ref();
@@ -431,25 +456,40 @@ impl Current<'_, '_> {
     /// Expands, and returns everything that is known about the result.
     pub(super) fn expand_to(&mut self, text: &Text, quotes: Quotes) -> Result<Expansion, Diagnostic> {
         let escape = self.escape();
-        let expansion = expand(&text.value, escape, quotes, &self.state.env).map_err(|error| {
-            let shown: String = text.value.chars().take(200).collect();
-            Diagnostic::error(format!("failed to process \"{shown}\": {error}")).at(text.span)
-        })?;
-        self.lowering.spend(expansion.text.len())?;
+        let expansion = match expand(&text.value, escape, quotes, &self.state.env) {
+            Ok(expansion) => expansion,
+            Err(error) => {
+                self.lowering.spend(error.steps())?;
+                let shown: String = text.value.chars().take(200).collect();
+                return Err(
+                    Diagnostic::error(format!("failed to process \"{shown}\": {error}")).at(text.span),
+                );
+            }
+        };
+        self.lowering.spend(expansion.text.len() + expansion.steps)?;
         for name in &expansion.unset {
             if self.state.args.get(name).is_none() {
                 let message = format!("usage of undefined variable '${name}'");
                 let warning = Diagnostic::warning("UndefinedVar", message).at(text.span);
-                let warning = warning.suggest(name, self.state.env.names());
+                // Looking for what was meant is dear where a file has thousands of both, and nobody would read it.
+                let warning = if self.lowering.diagnostics.len() < MAX_SUGGESTIONS {
+                    warning.suggest(name, self.state.env.names())
+                } else {
+                    warning
+                };
                 self.warn(warning);
             }
         }
         Ok(expansion)
     }
 
-    /// Adds an error, unless planning found it already.
-    fn report(&mut self, error: Diagnostic) {
-        if !self.lowering.diagnostics.contains(&error) {
+    /// Adds an error, unless planning found it already. One in a trigger is reported at the FROM line.
+    pub(super) fn report(&mut self, mut error: Diagnostic) {
+        if self.is_trigger {
+            error.span = Some(self.lowering.dockerfile.stages[self.index].span);
+        }
+        let is_full = self.lowering.diagnostics.omitted() > 0;
+        if is_full || !self.lowering.diagnostics.contains(&error) {
             self.lowering.diagnostics.push(error);
         }
     }
@@ -461,7 +501,14 @@ impl Current<'_, '_> {
     }
 
     /// Returns the label of a step that counts. `text` is its name without the number.
-    pub(super) fn label(&mut self, instruction: &Instruction, text: &str) -> Label {
+    pub(super) fn label(&mut self, instruction: &Instruction, text: &str) -> Result<Label, Diagnostic> {
+        if self.lowering.graph.len() >= MAX_VERTICES {
+            // Nothing after this can be lowered either.
+            self.lowering.spent_bytes = usize::MAX;
+            return Err(Diagnostic::error(format!(
+                "the build has more than {MAX_VERTICES} steps"
+            )));
+        }
         self.step += 1;
         let (word, rest) = keyword(text);
         let word = word.to_ascii_uppercase();
@@ -473,21 +520,24 @@ impl Current<'_, '_> {
         let step = format!("{key} {ordinal}");
         let escape = self.escape();
         // A name is for people: what can't be expanded is shown as written.
-        let rest = expand(rest, escape, Quotes::Keep, &self.state.env)
-            .map_or_else(|_| rest.to_owned(), |done| done.text);
+        let (rest, steps) = match expand(rest, escape, Quotes::Keep, &self.state.env) {
+            Ok(done) => (done.text, done.steps),
+            Err(error) => (rest.to_owned(), error.steps()),
+        };
+        self.lowering.spend(rest.len() + steps)?;
         let rest = rest.replace(['\n', '\r'], " ");
         let separator = if rest.is_empty() { "" } else { " " };
         let name = format!(
             "[{}{}/{}] {prefix}{word}{separator}{rest}",
             self.title, self.step, self.n_steps
         );
-        Label {
+        Ok(Label {
             name,
             step,
             line: Some(line),
             last_line: Some(last_line),
             ignore_cache: self.ignore_cache && word != "WORKDIR",
-        }
+        })
     }
 
     /// Adds a vertex on top of the stage's tree.

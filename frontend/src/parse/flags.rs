@@ -2,6 +2,8 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::lines::{LogicalLine, Text};
+use crate::parse::traced::Traced;
+use crate::source::Span;
 
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ struct Flag {
     name: &'static str,
     /// The value with its quotes removed, and the place of the whole flag.
     value: Text,
+    /// The value with the places of its bytes.
+    traced: Traced,
     enabled: bool,
 }
 
@@ -87,18 +91,12 @@ impl Flags {
             .map(|flag| flag.enabled)
     }
 
-    /// Returns the flags with one of these names, boolean ones only when they are on; `value` is the flag's name.
-    pub(crate) fn given(&self, names: &[&str]) -> Vec<Text> {
-        let flags = self
-            .0
+    /// Returns the values of a flag that may be repeated, in order, with the places of the flags.
+    pub(crate) fn traced(&self, name: &str) -> impl Iterator<Item = (&Traced, Span)> {
+        self.0
             .iter()
-            .filter(|flag| names.contains(&flag.name) && flag.enabled);
-        flags
-            .map(|flag| Text {
-                value: format!("--{}", flag.name),
-                span: flag.value.span,
-            })
-            .collect()
+            .filter(move |flag| flag.name == name)
+            .map(|flag| (&flag.traced, flag.value.span))
     }
 
     /// Returns the place of the first flag.
@@ -107,26 +105,31 @@ impl Flags {
     }
 }
 
-/// Splits the flag words off `text`: each as a slice and dequoted, and what follows them.
-fn split(text: &str, escape: char) -> (Vec<(&str, String)>, &str) {
+/// Splits the flag words off `text`: each as a slice and dequoted, and what follows them. Places are offsets in `text`.
+fn split(text: &str, escape: char) -> (Vec<(&str, Traced)>, &str) {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while rest.starts_with("--") {
-        let mut word = String::new();
+        let base = text.len() - rest.len();
+        let mut word = Traced::default();
         let mut quote = None;
         let mut end = rest.len();
         let mut chars = rest.char_indices();
         while let Some((at, char)) = chars.next() {
             match quote {
                 Some(open) if char == open => quote = None,
-                _ if char == escape => word.extend(chars.next().map(|(_, char)| char)),
-                Some(_) => word.push(char),
+                _ if char == escape => {
+                    if let Some((at, char)) = chars.next() {
+                        word.push(char, base + at);
+                    }
+                }
+                Some(_) => word.push(char, base + at),
                 None if char == '"' || char == '\'' => quote = Some(char),
                 None if char.is_whitespace() => {
                     end = at;
                     break;
                 }
-                None => word.push(char),
+                None => word.push(char, base + at),
             }
         }
         let slice = &rest[..end];
@@ -153,11 +156,13 @@ pub(crate) fn parse<'a>(
 ) -> Result<(Flags, &'a str), Diagnostic> {
     let (words, rest) = split(text, escape);
     let mut flags = Flags::default();
-    for (slice, word) in words {
+    let base = line.offset_of(text);
+    for (slice, mut word) in words {
+        word.shift(base);
         let span = line.text_of(slice).span;
-        let (written, value) = match word[2..].split_once('=') {
+        let (written, value) = match word.text[2..].split_once('=') {
             Some((name, value)) => (name, Some(value)),
-            None => (&word[2..], None),
+            None => (&word.text[2..], None),
         };
         let shown: String = written.chars().take(64).collect();
         let all = known(instruction);
@@ -190,6 +195,7 @@ pub(crate) fn parse<'a>(
                 value: value.unwrap_or_default().to_owned(),
                 span,
             },
+            traced: word.part(word.text.len() - value.map_or(0, str::len)..word.text.len()),
             enabled,
         });
     }

@@ -10,9 +10,11 @@ pub(crate) mod flags;
 mod from;
 mod healthcheck;
 pub(crate) mod heredoc;
+pub(crate) mod mount;
 mod run;
 #[cfg(test)]
 mod tests;
+pub(crate) mod traced;
 mod words;
 
 pub(crate) use copy::remote;

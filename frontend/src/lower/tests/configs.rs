@@ -102,7 +102,6 @@ fn warnings() {
         ("quirk 3", "FROM base AS x\nFROM X", "StageNameCasing"),
         ("triggers", "FROM base AS x\nONBUILD CMD a\nFROM x", ""),
         ("UndefinedArgInFrom", "FROM base$x", "UndefinedArgInFrom"),
-        ("C16", "FROM base\nCOPY a b /c", "CopyDestinationSlash"),
     ] {
         let build = built(text, &options());
         let rules: Vec<&str> = build.warnings.iter().filter_map(|warning| warning.rule).collect();

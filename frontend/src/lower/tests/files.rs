@@ -21,7 +21,11 @@ fn copies() {
         ("C14", "COPY [[]x /", "/ [\"/[[]x\"]"),
         ("J7", "COPY [\"a $LANG\",\"/\"]", "/ [\"/a C\"]"),
         ("V31", "ENV s='a b'\nCOPY $s /d", "/d [\"/a b\"]"),
-        ("C16", "COPY a b /d", "/d/ [\"/a\", \"/b\"]"),
+        ("C17", "WORKDIR /d\nCOPY a b /d", "/d/ [\"/a\", \"/b\"]"),
+        ("C50", "COPY --parents a/./b /d/", "/d/ [\"/a/./b\"]"),
+        ("C51", "COPY --parents ./x/./y/../z /d/", "/d/ [\"/x/./z\"]"),
+        ("C52", "COPY --parents /./a/b a/b/./ a/./b/./c /d/", "/d/ [\"/a/b\", \"/a/b/./\", \"/a/./b/c\"]"),
+        ("C53", "COPY --parents **/*.go /d/", "/d/ [\"/**/*.go\"]"),
     ] {
         let build = built(&format!("FROM base\n{text}"), &options());
         let vertex = build.graph.vertex(build.target);
@@ -71,6 +75,21 @@ fn copies_have_flags() {
         ("C67", "COPY --link=false a b", "None None false"),
     ] {
         assert_eq!(change(text), expected, "{id}");
+    }
+    let selection = |text: &str| {
+        let build = built(&format!("FROM base\nENV x=y\n{text}"), &options());
+        match &build.graph.vertex(build.target).inputs[1].view {
+            InputView::Paths(selection) => format!("{:?} {}", selection.excludes, selection.parents),
+            InputView::Whole => panic!("{text}"),
+        }
+    };
+    // Patterns of --exclude are never expanded.
+    for (id, text, expected) in [
+        ("C55", "COPY --exclude=*.png --exclude=!$x a b", "[\"*.png\", \"!$x\"] false"),
+        ("C58", "ADD --exclude=a b c", "[\"a\"] false"),
+        ("C50", "COPY --parents=true a b", "[] true"),
+    ] {
+        assert_eq!(selection(text), expected, "{id}");
     }
     let build = built("FROM base\nCOPY --link --chmod=755 a b", &options());
     let merge = build.graph.vertex(build.target);

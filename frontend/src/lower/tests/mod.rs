@@ -4,6 +4,7 @@
 
 mod configs;
 mod files;
+mod mounts;
 mod processes;
 mod refusals;
 mod stages;

@@ -1,0 +1,170 @@
+//! Cache mounts: which directory of the store a step gets, and what a new one begins with.
+//!
+//! A cache is named by namespace and id, and either by its owner and mode or by what it began as a copy of. The default
+//! namespace is one for all builds of a store, as with docker, where projects share their package caches; builds that
+//! don't trust each other set BUILDKIT_CACHE_MOUNT_NS, or use stores of their own.
+//!
+//! A step takes all its caches in the order of their names, so that no two steps wait for each other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use cache::layer::TreePath;
+use cache::mounts::{self, About, Identity, Sharing, Start, Taken};
+use cache::root::Root;
+use cache::tree::Error as TreeError;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Gid, Mode, Uid};
+use solver::Stream;
+use solver::op::{self, CacheMount, FileOwner, Mount};
+
+use super::{Step, Wanted, subtree};
+use crate::ops::OpError;
+use crate::sandbox::{Access, Tree};
+
+/// How long a step sleeps before it looks again whether a cache is free: the first time, and at most.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// The caches of a step, for as long as it takes.
+pub(super) struct Held(BTreeMap<Identity, mounts::Held>);
+
+impl Held {
+    /// Returns the directory of one of the step's caches.
+    pub(super) fn tree(&self, cache: &CacheMount, access: Access) -> Result<Tree, OpError> {
+        let held = self
+            .0
+            .get(&about(cache).identity())
+            .expect("because all caches of the step were taken");
+        let dir = File::open(held.data()).map_err(|source| OpError::Read {
+            path: held.data().to_owned(),
+            source,
+        })?;
+        Ok(Tree::directory(dir.as_fd(), access)?)
+    }
+}
+
+/// One cache, as all mounts of a step together want it.
+struct Want<'a> {
+    about: About,
+    sharing: Sharing,
+    cache: &'a CacheMount,
+}
+
+/// Takes the caches of a step, waiting for those that others have for themselves.
+pub(super) fn take(wanted: &Wanted, step: &Step<'_>) -> Result<Held, OpError> {
+    let mut wants: BTreeMap<Identity, Want<'_>> = BTreeMap::new();
+    for mount in &wanted.mounts {
+        let Mount::Cache(cache) = mount else { continue };
+        let about = about(cache);
+        let sharing = sharing(cache.sharing);
+        let identity = about.identity();
+        // The same cache at two places is one cache; whoever wants the most of it decides.
+        let want = wants.entry(identity).or_insert(Want {
+            about,
+            sharing,
+            cache,
+        });
+        want.sharing = want.sharing.max(sharing);
+    }
+    let mut held = BTreeMap::new();
+    for (identity, want) in wants {
+        held.insert(identity, wait_for(&want, wanted, step)?);
+    }
+    Ok(Held(held))
+}
+
+fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts::Held, OpError> {
+    let start = match want.cache.from {
+        Some(_) if wanted.fresh => Start::Fresh,
+        _ => Start::Kept,
+    };
+    let user = format!("process {}", std::process::id());
+    let store = step.lowers.store();
+    let fill = |root: &Root| fill(root, want.cache, wanted, step);
+    let mut has_told = false;
+    let mut pause = PATIENCE.0;
+    loop {
+        let kind = (want.sharing, start);
+        match store
+            .mounts()
+            .take(&want.about, kind, &user, store.incomplete(), &fill)?
+        {
+            Taken::Held(held) => return Ok(held),
+            Taken::Busy(who) => {
+                if !std::mem::replace(&mut has_told, true) {
+                    let who = if who.is_empty() { "somebody" } else { &who };
+                    let id = &want.about.id;
+                    let text = format!("waiting for the cache mount `{id}`, which {who} has locked\n");
+                    step.events
+                        .log(step.subject.clone(), Stream::Stderr, text.as_bytes());
+                }
+                if is_cancelled(step.kill, pause)? {
+                    return Err(OpError::Cancelled);
+                }
+                pause = (pause * 2).min(PATIENCE.1);
+            }
+        }
+    }
+}
+
+/// Sleeps, unless the step is cancelled. Waiting in flock(2) could not be cancelled.
+fn is_cancelled(kill: BorrowedFd<'_>, pause: Duration) -> Result<bool, OpError> {
+    let mut fds = [PollFd::from_borrowed_fd(kill, PollFlags::IN)];
+    let pause = Timespec {
+        tv_sec: 0,
+        tv_nsec: pause.subsec_nanos().into(),
+    };
+    match rustix::event::poll(&mut fds, Some(&pause)) {
+        Ok(n_ready) => Ok(n_ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(OpError::Scratch { source: errno.into() }),
+    }
+}
+
+/// Gives a new cache what it begins with.
+fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Result<(), OpError> {
+    let failed = |errno: rustix::io::Errno| OpError::Scratch { source: errno.into() };
+    let owner = match &cache.from {
+        None => cache.owner,
+        Some((input, source)) => {
+            let tree = &wanted.input(*input).tree;
+            let found = tree.resolve(&TreePath::clean(source.as_bytes()))?;
+            let node = found.node.ok_or_else(|| TreeError::NotFound {
+                pattern: source.clone(),
+                candidates: Vec::new(),
+            })?;
+            if !node.is_dir() {
+                return Err(TreeError::NotDirectory { path: found.path }.into());
+            }
+            subtree::copied(step.lowers, tree, &found.path, &node, root)?;
+            FileOwner {
+                mode: node.meta.mode,
+                uid: node.meta.uid,
+                gid: node.meta.gid,
+            }
+        }
+    };
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::fchown(root, Some(uid), Some(gid)).map_err(failed)?;
+    rustix::fs::fchmod(root, Mode::from_raw_mode(owner.mode)).map_err(failed)
+}
+
+pub(super) fn about(cache: &CacheMount) -> About {
+    let FileOwner { mode, uid, gid } = cache.owner;
+    About {
+        id: cache.id.clone(),
+        namespace: cache.namespace.clone(),
+        owner: cache.from.is_none().then_some((mode, uid, gid)),
+        source: cache.from.as_ref().map(|(_, source)| source.clone()),
+    }
+}
+
+fn sharing(sharing: op::Sharing) -> Sharing {
+    match sharing {
+        op::Sharing::Shared => Sharing::Shared,
+        op::Sharing::Private => Sharing::Private,
+        op::Sharing::Locked => Sharing::Locked,
+    }
+}
