@@ -157,6 +157,8 @@ RUN mkdir -p /dir/deep /gone /set && touch /dir/deep/old /gone/a && echo text > 
 RUN rm -rf /dir/deep /gone && mkdir /dir/deep && touch /dir/deep/new && chmod 6755 /set/id && ln -s /set/id /link && \\
     touch -h -d @7 /link && touch -d @7 /dir/deep/new /dir/deep /dir /set/id /set /
 RUN rm /set/twin && touch -d @7 /set && test ! -e /gone && test -e /dir/deep/new && test ! -e /dir/deep/old
+FROM busybox
+COPY --from=0 / /
 WORKDIR /work
 COPY --chown=7:8 Dockerfile .
 ";
@@ -166,9 +168,9 @@ const OWNERS: &str = "\
 FROM busybox
 RUN mkdir /own && echo x > /own/file && chown -R 1000:33 /own && touch -d @7 /own/file /own /
 USER app
-RUN id -u > /tmp/id && id -G > /tmp/groups && cat /own/file && touch -d @7 /tmp/id /tmp/groups /tmp
+RUN id -u > /own/id && id -G > /own/groups && cat /own/file && touch -d @7 /own/id /own/groups /own
 USER root
-RUN test \"$(stat -c %u:%g /own/file /tmp/id | tr '\\n' ' ')\" = '1000:33 1000:1000 '
+RUN test \"$(stat -c %u:%g /own/file /own/id | tr '\\n' ' ')\" = '1000:33 1000:1000 '
 ";
 
 /// A file with a capability, which the kernel keeps in another form in user namespaces.
@@ -335,7 +337,7 @@ fn what_a_step_may_is_what_it_may_under_root() {
         // case R36 (what it says of the process is hardening T09)
         place.write(
             "Dockerfile",
-            "FROM busybox\nRUN --network=none sysprobe; grep -E '^(Cap|Seccomp:|NoNewPrivs|Groups)' /proc/self/status; \
+            "FROM busybox\nRUN --network=none exec 2>&1; sysprobe; grep -E '^(Cap|Seccomp:|NoNewPrivs|Groups)' /proc/self/status; \
              ls /dev; id -u; id -g; umask; cat /proc/keys /proc/timer_list; echo x > /proc/sys/kernel/core_pattern; ls -l /proc/self/fd | wc -l; \
              ls /sys/fs/cgroup | wc -l; busybox hostname; cat /etc/hosts; env | sort\n",
         );
