@@ -35,6 +35,7 @@ scripts! {
     copy_paths,
     copy_wildcards,
     determinism,
+    doctor,
     dockerfile_syntax,
     errors,
     exec_and_shell_form,
