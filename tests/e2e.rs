@@ -19,6 +19,8 @@ mod oracle;
 mod readers;
 #[path = "e2e/rootfs.rs"]
 mod rootfs;
+#[path = "e2e/rootless.rs"]
+mod rootless;
 #[path = "e2e/scene.rs"]
 mod scene;
 #[path = "e2e/script/mod.rs"]

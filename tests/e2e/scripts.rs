@@ -42,6 +42,7 @@ scripts! {
     copy_wildcards,
     debugging,
     determinism,
+    doctor,
     dockerfile_syntax,
     errors,
     exec_and_shell_form,

@@ -18,9 +18,11 @@ pub(super) fn assume(settings: &Settings, filter: &[Instruction]) -> Result<()> 
     let wanted = CapabilitySet::from_bits_retain(CAPABILITIES);
     drop_bounding(wanted)?;
     rustix::thread::set_keep_capabilities(true).setup("keep capabilities")?;
-    let groups: Vec<Gid> = settings.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    // Where the kernel denies them, `launch` let nobody through who has others than the one that there is.
-    if Namespace::current().has_groups() {
+    // Groups that don't exist in this namespace are left out: no file here can belong to them.
+    let namespace = Namespace::current();
+    let existing = settings.groups.iter().filter(|gid| namespace.has_group(**gid));
+    let groups: Vec<Gid> = existing.map(|gid| Gid::from_raw(*gid)).collect();
+    if namespace.has_groups() {
         rustix::thread::set_thread_groups(&groups).setup("set the groups")?;
     }
     let gid = Gid::from_raw(settings.gid);

@@ -250,13 +250,9 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
 
 /// Refuses a user that doesn't exist here before anything is made for it.
 fn require_user(spec: &Spec<'_>) -> Result<()> {
-    let (settings, namespace) = (spec.settings, userns::Namespace::current());
+    let settings = spec.settings;
     let what = || format!("the process `{}`", settings.args.join(" "));
-    namespace.require(what, settings.uid, settings.gid)?;
-    settings
-        .groups
-        .iter()
-        .try_for_each(|gid| namespace.require(what, settings.uid, *gid))
+    userns::Namespace::current().require(what, settings.uid, settings.gid)
 }
 
 /// The socket becomes the helper's standard input, so nothing has to be inheritable: no other child can get it.

@@ -8,8 +8,8 @@
 //! end ends its pid namespace.
 //! Nothing is mounted where another process could see it, so nothing has to be cleaned up.
 //!
-//! Needs Linux 5.12 (mount_setattr; everything else is older), overlayfs and root. What newer kernels do better is found
-//! out by trying, and there is another way for those that can't:
+//! Needs Linux 5.12 (mount_setattr; everything else is older), overlayfs, and root or a user namespace (`userns`). What
+//! newer kernels do better is found out by trying, and there is another way for those that can't:
 //!
 //! | wanted | since | else |
 //! |---|---|---|
@@ -23,7 +23,13 @@
 //! Not here: finding out what to run, packing what changed, networks other than none and the host's.
 //!
 //! Known holes and deviations from Docker:
-//! - Everything needs root; there is no user namespace yet, so root in the container is root, less capabilities.
+//! - As root there is no user namespace: root in the container is root, less capabilities. Ordinary users' containers have
+//!   the user namespace of the build (`userns`), all containers of a build the same one: its root is the user.
+//! - With one id (no /etc/subuid) the kernel lets nobody set groups: processes keep those of the user, which show as 65534.
+//!   In a user namespace with the host's network `/sys` is the machine's, read-only; `/dev/null` and the like are the
+//!   machine's nodes. A secret may go to swap there: the kernel keeps only root's tmpfs from it.
+//! - Where the kernel refuses a fresh `/proc` (inside of a container with a masked one) there is no container. A mode that
+//!   shares the outer `/proc` and pid namespace isn't here.
 //! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
 //!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
 //! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper and removed after the run. If the

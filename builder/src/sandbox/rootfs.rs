@@ -98,7 +98,8 @@ impl Provision {
         let attr = NOSUID | NOEXEC;
         let node = match Namespace::current().is_initial() {
             true => self.bind(name, attr)?,
-            false => mount::bind(CWD, &format!("/dev/{name}"), attr)
+            // Read-only is about the node, not what is behind it: root of this namespace may own the machine's.
+            false => mount::bind(CWD, &format!("/dev/{name}"), attr | RDONLY)
                 .setup(format!("clone the machine's /dev/{name}"))?,
         };
         verify_device(node.as_fd(), name, major, minor)?;

@@ -238,7 +238,10 @@ static HELPER_ENTRY: extern "C" fn() = {
         if let Some(code) = super::helper_entry() {
             std::process::exit(code);
         }
-        let _without_rights_they_skip = super::launch::enter_private_mounts();
+        let _without_rights_they_skip = match std::env::var_os(super::tests::NAMESPACE) {
+            Some(_) => super::userns::enter_new(),
+            None => super::launch::enter_private_mounts(),
+        };
     }
     entry
 };

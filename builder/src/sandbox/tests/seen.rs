@@ -37,7 +37,10 @@ fn the_mounts_are_the_profiles_and_nothing_of_the_host() {
         "/proc proc rw,nosuid,nodev,noexec,relatime",
         "/sys sysfs ro,nosuid,nodev,noexec,relatime",
         "/dev tmpfs rw,nosuid,nodev",
-        "/dev/null tmpfs rw,nosuid,noexec,relatime",
+        match needs_the_machines_root() {
+            false => "/dev/null tmpfs rw,nosuid,noexec,relatime",
+            true => "/dev/null devtmpfs ro,nosuid,noexec,relatime",
+        },
         "/dev/pts devpts rw,nosuid,noexec,relatime",
         "/dev/shm tmpfs rw,nosuid,nodev,noexec,relatime",
         "/dev/mqueue mqueue rw,nosuid,nodev,noexec,relatime",
@@ -98,6 +101,14 @@ fn devices_are_dockers_and_no_other_can_be_opened() {
         "urandom", "zero",
     ] {
         assert!(names.contains(&name), "{name} not in {names:?}");
+    }
+    if needs_the_machines_root() {
+        // There no node can be made at all, and those that are there are the machine's: nobody may change them.
+        let outcome = sh("mknod /d b 8 0; chmod 600 /dev/null; echo x > /dev/zero && echo written");
+        let expected =
+            "mknod: /d: Operation not permitted\nchmod: /dev/null: Read-only file system\nwritten\n";
+        assert_eq!(outcome.output, expected);
+        return;
     }
     // CAP_MKNOD is there; opening what it makes is not, wherever it is made.
     for place in ["/d", "/dev/d", "/dev/shm/d"] {

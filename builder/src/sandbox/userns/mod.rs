@@ -9,6 +9,8 @@ mod map;
 
 use std::sync::OnceLock;
 
+#[cfg(test)]
+pub(super) use enter::enter_new;
 pub(super) use enter::refusal;
 pub(crate) use enter::{Entered, enter, has_rights, program_in_path};
 pub(crate) use map::IdMap;
