@@ -460,10 +460,12 @@ impl Current<'_, '_> {
             Ok(expansion) => expansion,
             Err(error) => {
                 self.lowering.spend(error.steps())?;
-                let shown: String = text.value.chars().take(200).collect();
-                return Err(
-                    Diagnostic::error(format!("failed to process \"{shown}\": {error}")).at(text.span),
-                );
+                let shown: String = match quotes {
+                    // The lines are shown anyway.
+                    Quotes::Plain => "the heredoc".to_owned(),
+                    _ => format!("\"{}\"", text.value.chars().take(200).collect::<String>()),
+                };
+                return Err(Diagnostic::error(format!("failed to process {shown}: {error}")).at(text.span));
             }
         };
         self.lowering.spend(expansion.text.len() + expansion.steps)?;
