@@ -128,6 +128,7 @@ const FILES: &[Hostile] = &[
     Hostile { name: "patterns in one word", full: 200_000, make: |n| format!("{}USER u{}", big(), "${a##*x*x*x*x}\\\n".repeat(n.max(5000))), refused: "takes more than" },
     Hostile { name: "patterns in FROM", full: 100_000, make: |n| format!("ARG a=x\n{}{}", "ARG a=$a$a\n".repeat(16), "FROM x${a//*x*x*x*x*x*x*x*x*y/}\n".repeat(n.max(1000))), refused: "expand to more than" },
     Hostile { name: "names of steps", full: 200_000, make: |n| format!("{}{}", big(), "COPY a /${a##*}\n".repeat(n.max(5000))), refused: "expand to more than" },
+    Hostile { name: "a long name of nested variables", full: 1_000_000, make: |n| stage(&format!("RUN {}{}{}", "${a:-".repeat(60), "x \\\n".repeat(n), "}".repeat(60))), refused: "" },
     Hostile { name: "heredocs", full: 10_000, make: |n| stage(&format!("RUN cat {}\n{}", "<<E \\\n".repeat(n.max(1001)), "E\n".repeat(n))), refused: "more than 1000 heredocs in one instruction" },
     Hostile { name: "heredocs that end nowhere", full: 1_000_000, make: |n| stage(&format!("RUN <<E\n{}", "a\n".repeat(n))), refused: "unterminated heredoc" },
     Hostile { name: "instructions with a heredoc", full: 300_000, make: |n| numbered(n, |i| format!("RUN <<E\n{i}\nE\n")), refused: "" },

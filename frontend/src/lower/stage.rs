@@ -19,6 +19,9 @@ use crate::source::Span;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Longest name of a step whose variables are filled in: what is written is held once more for each level of nesting.
+const MAX_EXPANDED_NAME_BYTES: usize = 64 << 10;
+
 /// How many findings may come with a suggestion.
 pub(super) const MAX_SUGGESTIONS: usize = 200;
 
@@ -521,10 +524,13 @@ impl Current<'_, '_> {
         *ordinal += 1;
         let step = format!("{key} {ordinal}");
         let escape = self.escape();
-        // A name is for people: what can't be expanded is shown as written.
-        let (rest, steps) = match expand(rest, escape, Quotes::Keep, &self.state.env) {
-            Ok(done) => (done.text, done.steps),
-            Err(error) => (rest.to_owned(), error.steps()),
+        // A name is for people: what can't be expanded is shown as written, and so is what nobody reads to its end.
+        let is_short = rest.len() <= MAX_EXPANDED_NAME_BYTES;
+        let expanded = is_short.then(|| expand(rest, escape, Quotes::Keep, &self.state.env));
+        let (rest, steps) = match expanded {
+            Some(Ok(done)) => (done.text, done.steps),
+            Some(Err(error)) => (rest.to_owned(), error.steps()),
+            None => (rest.to_owned(), 0),
         };
         self.lowering.spend(rest.len() + steps)?;
         let rest = rest.replace(['\n', '\r'], " ");
