@@ -15,12 +15,13 @@ use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
+use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output, PlatformImage};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
-use crate::ops::{Lowers, OpError, Views, Worker};
+use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
 use crate::options::{self, BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
@@ -30,7 +31,7 @@ use crate::sandbox;
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
-pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
     let outputs = parse_outputs(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
@@ -54,7 +55,27 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let result = stops.run(&dockerfile, cancel).await;
     let Stops { source, inputs, .. } = stops;
     let tails = progress.finish();
-    result.map_err(|stop| stop.into_failure(&source, &inputs, &tails))
+    result.map_err(|mut stop| Failed {
+        container: stop.take_container(),
+        failure: stop.into_failure(&source, &inputs, &tails),
+    })
+}
+
+/// Why there is no image.
+pub(crate) struct Failed {
+    /// What happened.
+    pub(crate) failure: Failure,
+    /// The container of the failed step, if it is wanted.
+    pub(crate) container: Option<Box<FailedContainer>>,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            container: None,
+        }
+    }
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
@@ -121,6 +142,9 @@ impl Stops<'_> {
             images,
             asked,
         } = self.lower(dockerfile).await?;
+        if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
+            rights::start_again()?;
+        }
         let lock = self.new_lock(&asked, &images)?;
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
@@ -284,9 +308,11 @@ impl Stops<'_> {
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
+            keeps_failed: self.options.shell_on_error,
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
-        self.progress.name_vertices(&graph);
+        self.progress
+            .name_vertices(&graph, |name| self.secrets.hide(name));
         let graph = Arc::new(graph);
         let records = Arc::new(Records::new(Arc::clone(&self.store), fetchable));
         let options = solver::Options::default();
@@ -340,6 +366,21 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
+    /// Takes out the container of a failed step, if it was kept.
+    fn take_container(&mut self) -> Option<Box<FailedContainer>> {
+        match self {
+            Self::Step {
+                error:
+                    SolveError::Step {
+                        source: OpError::Exit { container, .. },
+                        ..
+                    },
+                ..
+            } => container.take(),
+            _ => None,
+        }
+    }
+
     fn into_failure(self, source: &SourceText, inputs: &Inputs, tails: &Tails) -> Failure {
         match self {
             Self::Failure(failure) => failure,

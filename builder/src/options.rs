@@ -156,6 +156,8 @@ pub(crate) struct BuildOptions {
     pub(crate) allow_host_network: bool,
     /// Lines for `/etc/hosts`: name to address.
     pub(crate) extra_hosts: Vec<(String, String)>,
+    /// Opens a shell in the container of a RUN that failed.
+    pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
     /// What is done with the lock file.
@@ -226,6 +228,7 @@ pub(crate) fn build(
             .iter()
             .map(|text| values::add_host(text))
             .collect::<Result<_, _>>()?,
+        shell_on_error: args.on_error.as_deref() == Some("shell"),
         pull: args.pull.unwrap_or(false),
         lock: match (args.lock, args.locked) {
             (true, _) => LockMode::Write,

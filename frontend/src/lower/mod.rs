@@ -5,6 +5,7 @@
 
 mod config;
 mod copy;
+mod epoch;
 mod globals;
 mod history;
 mod mount;
@@ -19,6 +20,8 @@ mod tests;
 use std::collections::BTreeSet;
 
 use solver::graph::Graph;
+
+use epoch::Epoch;
 
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
@@ -69,12 +72,26 @@ fn lower_unsorted(
     if let Some(error) = directive::refuse_syntax(syntax, options) {
         diagnostics.push(error);
     }
-    let globals = globals::evaluate(dockerfile, options, &mut diagnostics);
-    let epoch = globals::epoch(dockerfile, options, &globals, &mut diagnostics);
+    let mut globals = globals::evaluate(dockerfile, options, &mut diagnostics);
+    let settled = epoch::settle(dockerfile, options, &globals, answers);
+    let settled = settled.unwrap_or_else(|error| {
+        diagnostics.push(error);
+        Epoch::Unset
+    });
+    let epoch = settled.seconds();
+    if globals.get(epoch::NAME).is_some() || options.build_arg(epoch::NAME).is_some() {
+        globals.set(
+            epoch::NAME,
+            &epoch.map(|seconds| seconds.to_string()).unwrap_or_default(),
+        );
+    }
     let plan = plan::Plan::new(dockerfile, options, &globals, answers, &mut diagnostics);
-    let Some(plan) = plan else {
+    let Some(mut plan) = plan else {
         return Err(diagnostics);
     };
+    if let Epoch::Of(request, span) = settled {
+        plan.needs.entry(request).or_insert(span);
+    }
     plan.check_unreached(dockerfile, options, &mut diagnostics);
     if !plan.needs.is_empty() {
         if diagnostics.has_errors() {
@@ -153,6 +170,15 @@ fn too_much_text() -> Diagnostic {
 }
 
 impl Lowering<'_> {
+    /// Returns the value of a build argument. For SOURCE_DATE_EPOCH that is the number, when a name was given.
+    fn build_arg(&self, name: &str) -> Option<&str> {
+        let given = self.options.build_arg(name)?;
+        if name == epoch::NAME {
+            return self.globals.get(name);
+        }
+        Some(given)
+    }
+
     /// Says whether going on would only cost more.
     fn is_exhausted(&self) -> bool {
         self.spent_bytes > MAX_EXPANDED_BYTES
