@@ -508,11 +508,9 @@ impl Current<'_, '_> {
     /// Returns the label of a step that counts. `text` is its name without the number.
     pub(super) fn label(&mut self, instruction: &Instruction, text: &str) -> Result<Label, Diagnostic> {
         if self.lowering.graph.len() >= MAX_VERTICES {
-            // Nothing after this can be lowered either.
-            self.lowering.spent_bytes = usize::MAX;
-            return Err(Diagnostic::error(format!(
-                "the build has more than {MAX_VERTICES} steps"
-            )));
+            return Err(self
+                .lowering
+                .exhaust(format!("the build has more than {MAX_VERTICES} steps")));
         }
         self.step += 1;
         let (word, rest) = keyword(text);
