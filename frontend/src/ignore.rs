@@ -94,6 +94,15 @@ mod tests {
     }
 
     #[test]
+    fn there_is_a_largest_number_of_patterns() {
+        assert_eq!(
+            parse("a\n".repeat(MAX_PATTERNS).as_bytes()).unwrap().len(),
+            MAX_PATTERNS
+        );
+        assert_eq!(parse("a\n".repeat(100_000).as_bytes()), Err(IgnoreError::TooMany));
+    }
+
+    #[test]
     fn a_lone_exclamation_mark_is_refused() {
         assert_eq!(parse(b"a\n ! \n"), Err(IgnoreError::LoneExclamation { line: 2 }));
     }

@@ -76,6 +76,7 @@ macro_rules! files {
 }
 
 files! {
+    checks,
     forms,
     heredocs,
     history,

@@ -11,7 +11,8 @@
 )]
 
 use solver::graph::Graph;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use frontend::{
     Answers, ImageConfig, Lowered, NamedContext, Options, Request, ResolvedImage, SourceText, lower, parse,
@@ -20,10 +21,13 @@ use frontend::{
 
 const GROWTH: usize = 8;
 
-/// Processor time of this thread.
+/// Processor time of this thread; the time of the day where the kernel keeps no account.
 fn thread_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    match std::fs::read_to_string("/proc/thread-self/schedstat") {
+        Ok(text) => Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap()),
+        Err(_) => START.elapsed(),
+    }
 }
 
 /// Parses and lowers; returns the first error, or nothing.
@@ -110,8 +114,8 @@ const FILES: &[Hostile] = &[
     Hostile { name: "variables, each made of the last", full: 300_000, make: |n| numbered(n, |i| format!("ENV v{}=${{v{i}:-x}}\n", i + 1)), refused: "" },
     Hostile { name: "variables and commands", full: 50_000, make: |n| numbered(n, |i| format!("ENV v{i}=x\nRUN y\n")), refused: "" },
     Hostile { name: "arguments and commands", full: 50_000, make: |n| numbered(n, |i| format!("ARG v{i}=x\nRUN y\n")), refused: "" },
-    Hostile { name: "unknown variables beside many known ones", full: 50_000, make: |n| stage(&format!("{}{}", (0..1000).map(|i| format!("ENV aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{i:06}=x\n")).collect::<String>(), "USER $aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab000000\n".repeat(n))), refused: "" },
-    Hostile { name: "unknown variables in FROM", full: 50_000, make: |n| format!("{}{}", (0..1000).map(|i| format!("ARG aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{i:06}=x\n")).collect::<String>(), "FROM x$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab000000\n".repeat(n)), refused: "" },
+    Hostile { name: "unknown variables beside many known ones", full: 50_000, make: |n| stage(&format!("{}{}", (0..250).map(|i| format!("ENV aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{i:06}=x\n")).collect::<String>(), "USER $aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab000000\n".repeat(n))), refused: "" },
+    Hostile { name: "unknown variables in FROM", full: 50_000, make: |n| format!("{}{}", (0..250).map(|i| format!("ARG aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{i:06}=x\n")).collect::<String>(), "FROM x$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab000000\n".repeat(n)), refused: "" },
     Hostile { name: "mistakes", full: 700_000, make: |n| numbered(n, |_| "NONSENSE x\n".to_owned()), refused: "unknown instruction: NONSENSE" },
     Hostile { name: "mistakes in variables", full: 500_000, make: |n| numbered(n, |_| "USER ${a:?b}\n".to_owned()), refused: "a: b" },
     Hostile { name: "deep defaults", full: 100_000, make: |n| stage(&format!("ENV a={}x{}", "${a:-\\\n".repeat(n.max(65)), "}".repeat(60_000.min(n)))), refused: "nested more than 64 deep" },
@@ -124,6 +128,7 @@ const FILES: &[Hostile] = &[
     Hostile { name: "patterns in one word", full: 200_000, make: |n| format!("{}USER u{}", big(), "${a##*x*x*x*x}\\\n".repeat(n.max(5000))), refused: "takes more than" },
     Hostile { name: "patterns in FROM", full: 100_000, make: |n| format!("ARG a=x\n{}{}", "ARG a=$a$a\n".repeat(16), "FROM x${a//*x*x*x*x*x*x*x*x*y/}\n".repeat(n.max(1000))), refused: "expand to more than" },
     Hostile { name: "names of steps", full: 200_000, make: |n| format!("{}{}", big(), "COPY a /${a##*}\n".repeat(n.max(5000))), refused: "expand to more than" },
+    Hostile { name: "a long name of nested variables", full: 1_000_000, make: |n| stage(&format!("RUN {}{}{}", "${a:-".repeat(60), "x \\\n".repeat(n), "}".repeat(60))), refused: "" },
     Hostile { name: "heredocs", full: 10_000, make: |n| stage(&format!("RUN cat {}\n{}", "<<E \\\n".repeat(n.max(1001)), "E\n".repeat(n))), refused: "more than 1000 heredocs in one instruction" },
     Hostile { name: "heredocs that end nowhere", full: 1_000_000, make: |n| stage(&format!("RUN <<E\n{}", "a\n".repeat(n))), refused: "unterminated heredoc" },
     Hostile { name: "instructions with a heredoc", full: 300_000, make: |n| numbered(n, |i| format!("RUN <<E\n{i}\nE\n")), refused: "" },
@@ -147,7 +152,8 @@ const FILES: &[Hostile] = &[
 ];
 
 /// Files that a build refuses after a second of work, which is five without optimisation.
-const DEAR: [&str; 6] = [
+const DEAR: [&str; 7] = [
+    "a long trigger",
     "a large value that is copied",
     "ports",
     "patterns of stars",
@@ -183,7 +189,7 @@ fn time_grows_with_the_size() {
             println!("{:>8.1?} {}", measure(file, file.full), file.name);
             continue;
         }
-        let size = (file.full / 1500).max(2);
+        let size = (file.full / 3000).max(2);
         let best = |size| (0..3).map(|_| measure(file, size)).min().unwrap();
         if !file.refused.is_empty() {
             // The limit is the bound; what it takes to reach it is measured at full size, with optimisation.

@@ -23,6 +23,8 @@ scripts! {
     build_arg_file,
     cache_content,
     cache_stages,
+    case_archives,
+    case_cancel,
     case_errors,
     case_outputs,
     case_platforms,

@@ -6,7 +6,7 @@ use super::history;
 use super::ports;
 use super::signal;
 use super::stage::Current;
-use super::weight;
+use super::{MAX_VARIABLES, weight};
 use crate::ast::{Arg, Command, Healthcheck, Instruction, Kind, Pairs};
 use crate::config::{Empty, Health};
 use crate::diagnostic::Diagnostic;
@@ -16,8 +16,16 @@ use crate::lines::Text;
 /// Applies one of them.
 pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) -> Result<(), Diagnostic> {
     let created_by = match &instruction.kind {
-        Kind::Arg(args) => declare(current, args)?,
-        Kind::Env(pairs) => environment(current, pairs)?,
+        Kind::Arg(args) => {
+            let created_by = declare(current, args)?;
+            current.limit_variables()?;
+            created_by
+        }
+        Kind::Env(pairs) => {
+            let created_by = environment(current, pairs)?;
+            current.limit_variables()?;
+            created_by
+        }
         Kind::Label(pairs) => labels(current, pairs)?,
         Kind::Cmd(command) => {
             lint_json(current, instruction, command);
@@ -73,6 +81,16 @@ pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) ->
         }
     };
     current.history(created_by, true)
+}
+
+impl Current<'_, '_> {
+    fn limit_variables(&mut self) -> Result<(), Diagnostic> {
+        if self.state.env.list().len() > MAX_VARIABLES {
+            let message = format!("the stage has more than {MAX_VARIABLES} variables");
+            return Err(self.lowering.exhaust(message));
+        }
+        Ok(())
+    }
 }
 
 fn with_shell(current: &Current<'_, '_>, command: &Command) -> Vec<String> {

@@ -175,6 +175,9 @@ fn weight(lengths: impl Iterator<Item = usize>) -> usize {
 /// Most text that one build makes from variables and from what stages inherit, and most work of making it.
 const MAX_EXPANDED_BYTES: usize = 128 << 20;
 
+/// Most variables of one stage: no system starts a process with as many.
+const MAX_VARIABLES: usize = 100_000;
+
 /// Most vertices of one build.
 const MAX_VERTICES: usize = 100_000;
 
@@ -197,6 +200,12 @@ impl Lowering<'_> {
     fn is_exhausted(&self) -> bool {
         self.spent_bytes > MAX_EXPANDED_BYTES
             || (self.diagnostics.omitted() > 0 && self.diagnostics.has_errors())
+    }
+
+    /// Ends the lowering with an error.
+    fn exhaust(&mut self, message: String) -> Diagnostic {
+        self.spent_bytes = usize::MAX;
+        Diagnostic::error(message)
     }
 
     fn spend(&mut self, n_bytes: usize) -> Result<(), Diagnostic> {

@@ -18,6 +18,9 @@ use crate::options::Request;
 use crate::parse::keyword;
 use crate::platform::Platform;
 
+/// Longest name of a step whose variables are filled in: what is written is held once more for each level of nesting.
+const MAX_EXPANDED_NAME_BYTES: usize = 64 << 10;
+
 /// How many findings may come with a suggestion.
 pub(super) const MAX_SUGGESTIONS: usize = 200;
 
@@ -275,10 +278,12 @@ impl Current<'_, '_> {
             Err(error) => {
                 self.is_uncertain |= matches!(error, ExpandError::Unknown(_));
                 self.lowering.spend(error.steps())?;
-                let shown: String = text.value.chars().take(200).collect();
-                return Err(
-                    Diagnostic::error(format!("failed to process \"{shown}\": {error}")).at(text.span),
-                );
+                let shown: String = match quotes {
+                    // The lines are shown anyway.
+                    Quotes::Plain => "the heredoc".to_owned(),
+                    _ => format!("\"{}\"", text.value.chars().take(200).collect::<String>()),
+                };
+                return Err(Diagnostic::error(format!("failed to process {shown}: {error}")).at(text.span));
             }
         };
         self.lowering.spend(expansion.text.len() + expansion.steps)?;
@@ -321,11 +326,9 @@ impl Current<'_, '_> {
     /// Returns the label of a step that counts. `text` is its name without the number.
     pub(super) fn label(&mut self, instruction: &Instruction, text: &str) -> Result<Label, Diagnostic> {
         if self.lowering.graph.len() >= MAX_VERTICES {
-            // Nothing after this can be lowered either.
-            self.lowering.spent_bytes = usize::MAX;
-            return Err(Diagnostic::error(format!(
-                "the build has more than {MAX_VERTICES} steps"
-            )));
+            return Err(self
+                .lowering
+                .exhaust(format!("the build has more than {MAX_VERTICES} steps")));
         }
         self.step += 1;
         let (word, rest) = keyword(text);
@@ -337,10 +340,13 @@ impl Current<'_, '_> {
         *ordinal += 1;
         let step = format!("{key} {ordinal}");
         let escape = self.escape();
-        // A name is for people: what can't be expanded is shown as written.
-        let (rest, steps) = match expand(rest, escape, Quotes::Keep, &self.state.env) {
-            Ok(done) => (done.text, done.steps),
-            Err(error) => (rest.to_owned(), error.steps()),
+        // A name is for people: what can't be expanded is shown as written, and so is what nobody reads to its end.
+        let is_short = rest.len() <= MAX_EXPANDED_NAME_BYTES;
+        let expanded = is_short.then(|| expand(rest, escape, Quotes::Keep, &self.state.env));
+        let (rest, steps) = match expanded {
+            Some(Ok(done)) => (done.text, done.steps),
+            Some(Err(error)) => (rest.to_owned(), error.steps()),
+            None => (rest.to_owned(), 0),
         };
         self.lowering.spend(rest.len() + steps)?;
         let rest = rest.replace(['\n', '\r'], " ");
