@@ -3,7 +3,7 @@
 //! ```text
 //! mounts/<identity>-<copy>/about   what people see of it, as JSON; its time is that of the last use
 //! mounts/<identity>-<copy>/data/   what is mounted
-//! mounts/<identity>-<copy>.lock    held by whoever uses it; says who that is
+//! mounts/<identity>-<copy>.lock    held by whoever uses it; says who took it last
 //! ```
 //!
 //! An identity is a hash, so that no id is ever a path. What is in a cache is nobody's business here, and hostile: it is
@@ -128,7 +128,7 @@ impl Held {
 pub enum Taken {
     /// It is the caller's.
     Held(Held),
-    /// Somebody else has it; the text says who, if they said so.
+    /// Somebody else has it; the text says who took it last, if they said so. Of several that share it, another may be left.
     Busy(String),
 }
 
