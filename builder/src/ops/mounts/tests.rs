@@ -199,6 +199,7 @@ impl World {
             views: Views::default(),
             events,
             secrets: Arc::clone(&self.secrets),
+            keeps_failed: false,
             shm_size_bytes: 1 << 20,
         }
     }
