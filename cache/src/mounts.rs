@@ -3,7 +3,7 @@
 //! ```text
 //! mounts/<identity>-<copy>/about   what people see of it, as JSON; its time is that of the last use
 //! mounts/<identity>-<copy>/data/   what is mounted
-//! mounts/<identity>-<copy>.lock    held by whoever uses it; says who that is
+//! mounts/<identity>-<copy>.lock    held by whoever uses it; says who took it last
 //! ```
 //!
 //! An identity is a hash, so that no id is ever a path. What is in a cache is nobody's business here, and hostile: it is
@@ -113,7 +113,7 @@ pub enum Start {
 #[derive(Debug)]
 pub struct Held {
     data: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Held {
@@ -128,7 +128,7 @@ impl Held {
 pub enum Taken {
     /// It is the caller's.
     Held(Held),
-    /// Somebody else has it; the text says who, if they said so.
+    /// Somebody else has it; the text says who took it last, if they said so. Of several that share it, another may be left.
     Busy(String),
 }
 
@@ -177,11 +177,12 @@ impl CacheMounts {
             let name = format!("{}-{copy}", identity.0);
             let exclusive = sharing != Sharing::Shared || start == Start::Fresh;
             let path = self.lock_path(&name);
-            let Some(file) = try_lock(&path, exclusive).map_err(failed("lock", &path))? else {
+            let Some(lock) = try_lock(&path, exclusive).map_err(failed("lock", &path))? else {
                 busy = who(&path);
                 continue;
             };
             // Only to be told; that it can't be written is no reason to fail.
+            let Lock(file) = &lock;
             let _ = file
                 .set_len(0)
                 .and_then(|()| file.write_all_at(user.as_bytes(), 0));
@@ -195,7 +196,7 @@ impl CacheMounts {
             if let Ok(about) = File::open(self.dir.join(&name).join("about")) {
                 let _ = about.set_modified(SystemTime::now());
             }
-            return Ok(Taken::Held(Held { data, _lock: file }));
+            return Ok(Taken::Held(Held { data, _lock: lock }));
         }
         match sharing {
             Sharing::Locked => Ok(Taken::Busy(busy)),
@@ -349,8 +350,19 @@ fn is_name(name: &str) -> bool {
     })
 }
 
+/// A lock that is held.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing is not enough: a process that another thread is just starting may have the file open for a moment.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Locks a file if that can be had now.
-fn try_lock(path: &Path, exclusive: bool) -> io::Result<Option<File>> {
+fn try_lock(path: &Path, exclusive: bool) -> io::Result<Option<Lock>> {
     let how = match exclusive {
         true => FlockOperation::NonBlockingLockExclusive,
         false => FlockOperation::NonBlockingLockShared,
@@ -362,7 +374,7 @@ fn try_lock(path: &Path, exclusive: bool) -> io::Result<Option<File>> {
             other => other?,
         }
         if lock::is_current(&file, path) {
-            return Ok(Some(file));
+            return Ok(Some(Lock(file)));
         }
     }
 }

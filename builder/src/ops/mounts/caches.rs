@@ -84,6 +84,7 @@ fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts:
     let store = step.lowers.store();
     let fill = |root: &Root| fill(root, want.cache, wanted, step);
     let mut has_told = false;
+    let mut n_tries = 0;
     let mut pause = PATIENCE.0;
     loop {
         let kind = (want.sharing, start);
@@ -93,10 +94,12 @@ fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts:
         {
             Taken::Held(held) => return Ok(held),
             Taken::Busy(who) => {
-                if !std::mem::replace(&mut has_told, true) {
+                n_tries += 1;
+                // Whoever took it just now may not have said yet who it is.
+                if (!who.is_empty() || n_tries > 3) && !std::mem::replace(&mut has_told, true) {
                     let who = if who.is_empty() { "somebody" } else { &who };
                     let id = &want.about.id;
-                    let text = format!("waiting for the cache mount `{id}`, which {who} has locked\n");
+                    let text = format!("waiting for the cache mount `{id}`, last taken by {who}\n");
                     step.events
                         .log(step.subject.clone(), Stream::Stderr, text.as_bytes());
                 }

@@ -4,7 +4,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 
 use cache::Store;
 use cache::layer::{Body, Meta};
@@ -111,29 +110,11 @@ impl World {
         cancel: &Cancel,
     ) -> Ran {
         let (events, received) = Events::channel();
-        let worker = self.worker(events.clone(), context);
-        let mut graph = Graph::new();
-        let scratch = graph.add(Op::Source(Source::Scratch), Vec::new(), Label::default());
-        let op = Op::Exec(exec(script, mounts));
-        let vertices = vec![
-            VertexInput {
-                vertex: scratch,
-                view: InputView::Whole,
-            };
-            inputs.len() + 1
-        ];
-        let label = Label {
-            ignore_cache: self.no_cache,
-            ..Label::default()
-        };
-        let id = graph.add(op, vertices, label);
-        let snapshots = [self.base.clone()].into_iter().chain(inputs.iter().cloned());
-        let job = job(graph, id, snapshots, cancel, events);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let result = runtime.block_on(worker.execute(job));
-        drop(worker);
+        // One stream, so that what comes first is told first.
+        let script = format!("exec 2>&1; {script}");
+        let result = self.execute(&exec(&script, mounts), inputs, context, cancel, events);
         let mut ran = Ran {
-            said: said(&received),
+            said: said(received.try_iter()),
             changed: Vec::new(),
             layer: None,
         };
@@ -153,6 +134,57 @@ impl World {
             Err(error) => ran.said.push_str(&error.to_string()),
         }
         ran
+    }
+
+    fn execute(
+        &self,
+        op: &Exec,
+        inputs: &[Snapshot],
+        context: Option<View>,
+        cancel: &Cancel,
+        events: Events,
+    ) -> Result<Snapshot, OpError> {
+        let worker = self.worker(events.clone(), context);
+        let mut graph = Graph::new();
+        let scratch = graph.add(Op::Source(Source::Scratch), Vec::new(), Label::default());
+        let vertices = vec![
+            VertexInput {
+                vertex: scratch,
+                view: InputView::Whole,
+            };
+            inputs.len() + 1
+        ];
+        let label = Label {
+            ignore_cache: self.no_cache,
+            ..Label::default()
+        };
+        let id = graph.add(Op::Exec(op.clone()), vertices, label);
+        let snapshots = [self.base.clone()].into_iter().chain(inputs.iter().cloned());
+        let job = job(graph, id, snapshots, cancel, events);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(worker.execute(job))
+    }
+
+    /// Takes a cache as another process would.
+    fn hold(&self, cache: &CacheMount, sharing: cache::mounts::Sharing) -> cache::mounts::Held {
+        let fill = |root: &Root| {
+            root.create_file(&TreePath::clean(b"of the holder"), 0o644)
+                .map_err(cache::mounts::MountsError::from)?;
+            Ok::<_, OpError>(())
+        };
+        let kind = (sharing, cache::mounts::Start::Kept);
+        let mounts = self.store.mounts();
+        let taken = mounts.take(
+            &caches::about(cache),
+            kind,
+            "the test",
+            self.store.incomplete(),
+            &fill,
+        );
+        match taken.unwrap() {
+            cache::mounts::Taken::Held(held) => held,
+            cache::mounts::Taken::Busy(who) => panic!("{who} has it"),
+        }
     }
 
     fn worker(&self, events: Events, context: Option<View>) -> Worker {
@@ -238,9 +270,9 @@ fn job(
     }
 }
 
-fn said(received: &Receiver<Event>) -> String {
+fn said(events: impl Iterator<Item = Event>) -> String {
     let mut text = Vec::new();
-    for event in received.try_iter() {
+    for event in events {
         if let Event::Log { chunk, .. } = event {
             text.extend_from_slice(chunk.bytes());
         }
@@ -356,7 +388,7 @@ fn other_results_are_seen_and_their_links_stay_inside() {
         "/",
         true,
         "cat /m/sel/passwd",
-        "cat: can't open '/m/sel/passwd': No such file or directory\nprocess \"/bin/sh -c cat /m/sel/passwd\" did not complete successfully: exit code: 1",
+        "cat: can't open '/m/sel/passwd': No such file or directory\nprocess \"/bin/sh -c exec 2>&1; cat /m/sel/passwd\" did not complete successfully: exit code: 1",
     );
     check(
         "/dir",
@@ -466,54 +498,68 @@ fn links_in_caches_lead_nowhere() {
 
 /// case R26
 #[test]
-fn locked_caches_are_had_one_after_the_other_and_private_ones_beside_each_other() {
+fn private_caches_are_copies_and_locked_ones_are_waited_for() {
+    use cache::mounts::Sharing::{Private, Shared};
     let Some(world) = World::new() else { return };
-    let pair = |sharing: Sharing| {
-        let cache = CacheMount {
-            sharing,
-            ..cache_mount("/c", "pair")
-        };
-        let script = "n=$(cat /c/n 2>/dev/null || echo 0); touch /c/in; busybox usleep 60000; \
-                      echo $((n + 1)) > /c/n; rm /c/in; cat /c/n";
-        let mounts = [Mount::Cache(cache)];
-        let mut said: Vec<String> = std::thread::scope(|scope| {
-            let both = [0, 1].map(|_| scope.spawn(|| world.run(script, &mounts, &[]).said));
-            both.map(|run| run.join().unwrap()).into()
-        });
-        said.sort();
-        said
+    let cache = |sharing| CacheMount {
+        sharing,
+        ..cache_mount("/c", "x")
     };
-    assert_eq!(pair(Sharing::Private), ["1\n", "1\n"]);
-    let locked = pair(Sharing::Locked);
-    let waited = format!(
-        "waiting for the cache mount `pair`, which process {} has locked\n3\n",
-        std::process::id()
-    );
-    assert_eq!(locked, ["2\n", &waited]);
+    let held = world.hold(&cache(Sharing::Shared), Private);
+    for sharing in [Sharing::Private, Sharing::Shared] {
+        let ran = world.run("ls /c", &[Mount::Cache(cache(sharing))], &[]);
+        assert_eq!(ran.said, "", "{sharing:?}");
+    }
+    drop(held);
+    let held = world.hold(&cache(Sharing::Shared), Shared);
+    let ran = world.run("ls /c", &[Mount::Cache(cache(Sharing::Shared))], &[]);
+    assert_eq!(ran.said, "of the holder\n");
+    drop(held);
+    let held = world.hold(&cache(Sharing::Shared), Shared);
+    let (events, received) = Events::channel();
+    std::thread::scope(|scope| {
+        let op = exec("ls /c", &[Mount::Cache(cache(Sharing::Locked))]);
+        let world = &world;
+        let waiting = scope.spawn(move || world.execute(&op, &[], None, &Cancel::new(), events));
+        let first = said(received.iter().take(1));
+        assert_eq!(first, "waiting for the cache mount `x`, last taken by the test\n");
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    });
+    assert_eq!(said(received.iter()), "of the holder\n");
+}
+
+#[test]
+fn steps_with_a_locked_cache_run_one_after_the_other() {
+    let Some(world) = World::new() else { return };
+    let cache = Mount::Cache(CacheMount {
+        sharing: Sharing::Locked,
+        ..cache_mount("/c", "x")
+    });
+    let script = "test ! -e /c/in || echo overlap; touch /c/in; n=$(cat /c/n 2>/dev/null || echo 0); \
+                  busybox usleep 20000; echo $((n + 1)) > /c/n; cat /c/n; busybox rm /c/in";
+    let mut last: Vec<String> = std::thread::scope(|scope| {
+        let runs =
+            [0, 1, 2].map(|_| scope.spawn(|| world.run(script, std::slice::from_ref(&cache), &[]).said));
+        let last = |said: String| said.lines().last().map(str::to_owned).unwrap_or_default();
+        runs.map(|run| last(run.join().unwrap())).into()
+    });
+    last.sort();
+    assert_eq!(last, ["1", "2", "3"]);
 }
 
 #[test]
 fn waiting_for_a_cache_ends_when_the_build_is_cancelled() {
     let Some(world) = World::new() else { return };
-    let cache = cache_mount("/c", "x");
-    let about = caches::about(&cache);
-    let fill = |_: &Root| Ok::<_, OpError>(());
-    let kind = (cache::mounts::Sharing::Private, cache::mounts::Start::Kept);
-    let held = world
-        .store
-        .mounts()
-        .take(&about, kind, "", world.store.incomplete(), &fill)
-        .unwrap();
+    let cache = CacheMount {
+        sharing: Sharing::Locked,
+        ..cache_mount("/c", "x")
+    };
+    let _held = world.hold(&cache, cache::mounts::Sharing::Shared);
     let cancel = Cancel::new();
     cancel.cancel();
-    let mounts = [Mount::Cache(CacheMount {
-        sharing: Sharing::Locked,
-        ..cache
-    })];
-    let ran = world.start("true", &mounts, &[], None, &cancel);
-    let expected = "waiting for the cache mount `x`, which somebody has locked\nthe build was cancelled";
-    assert_eq!(ran.said, expected);
-    drop(held);
+    let ran = world.start("true", &[Mount::Cache(cache)], &[], None, &cancel);
+    assert!(ran.said.ends_with("the build was cancelled"), "{}", ran.said);
 }
 
 /// hardening T81: a value is nowhere but in the container.
