@@ -24,6 +24,16 @@ pub(super) enum Epoch {
     Of(Request, Span),
 }
 
+impl Epoch {
+    /// Returns the time, where it is known.
+    pub(super) fn seconds(&self) -> Option<i64> {
+        match self {
+            Self::At(seconds) => Some(*seconds),
+            Self::Unset | Self::Of(..) => None,
+        }
+    }
+}
+
 /// Settles the variable: the build argument, else the default of the global one.
 pub(super) fn settle(
     dockerfile: &Dockerfile,

@@ -29,6 +29,7 @@ use epoch::Epoch;
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::directive;
 use crate::options::{Answers, Build, Lowered, Needed, Options, Request};
 use crate::source::Span;
 
@@ -71,17 +72,17 @@ fn lower_unsorted(
 ) -> Result<Lowered, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let check = effective_check(dockerfile, options, &mut diagnostics);
-    refuse_foreign_syntax(dockerfile, options, &mut diagnostics);
+    let syntax = dockerfile.directives.syntax.as_ref();
+    if let Some(error) = directive::refuse_syntax(syntax, options) {
+        diagnostics.push(error);
+    }
     let mut globals = globals::evaluate(dockerfile, options, &mut diagnostics);
     let settled = epoch::settle(dockerfile, options, &globals, answers);
     let settled = settled.unwrap_or_else(|error| {
         diagnostics.push(error);
         Epoch::Unset
     });
-    let epoch = match settled {
-        Epoch::At(seconds) => Some(seconds),
-        Epoch::Unset | Epoch::Of(..) => None,
-    };
+    let epoch = settled.seconds();
     if globals.get(epoch::NAME).is_some() || options.build_arg(epoch::NAME).is_some() {
         globals.set(
             epoch::NAME,
@@ -215,27 +216,6 @@ fn effective_check(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut
         diagnostics.push(Diagnostic::error(message).help("see the build argument BUILDKIT_DOCKERFILE_CHECK"));
         Check::default()
     })
-}
-
-/// Only the language that is built in can be spoken.
-fn refuse_foreign_syntax(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut Diagnostics) {
-    let (value, span) = match (
-        options.build_arg("BUILDKIT_SYNTAX"),
-        &dockerfile.directives.syntax,
-    ) {
-        (Some(value), _) => (value, None),
-        (None, Some(text)) => (text.value.as_str(), Some(text.span)),
-        (None, None) => return,
-    };
-    let reference = value.split_whitespace().next().unwrap_or_default();
-    let path = reference.strip_prefix("docker.io/").unwrap_or(reference);
-    if reference.is_empty() || reference == "dockerfile.v0" || path.starts_with("docker/dockerfile") {
-        return;
-    }
-    let error = Diagnostic::error(format!("syntax {reference} is not supported")).help(
-        "only docker/dockerfile, which is built in, can be named; drop the directive or set BUILDKIT_SYNTAX",
-    );
-    diagnostics.push(Diagnostic { span, ..error });
 }
 
 fn unused_build_args(dockerfile: &Dockerfile, options: &Options, plan: &plan::Plan) -> Vec<String> {
