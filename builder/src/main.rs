@@ -3,6 +3,7 @@
 //! This file decides the order of the first microseconds and the exit code, and hands over to a command.
 
 mod archive;
+mod argfile;
 mod build;
 mod cli;
 mod clock;
@@ -11,6 +12,7 @@ mod context;
 mod export;
 mod failure;
 mod image;
+mod lockfile;
 mod ops;
 mod options;
 mod progress;
@@ -84,13 +86,26 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::History(args) => report::data(&commands::history::history(&args, &open()?, now_unix)?)?,
         Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
+        Command::Prune(args) => {
+            let answer = &mut std::io::stdin().lock();
+            report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
+        }
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
+        Command::Doctor(args) => {
+            let (text, code) = commands::doctor::doctor(&args, &root()?)?;
+            report::data(&text)?;
+            return Ok(code);
+        }
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
-        Command::Run(args) => return commands::container::run(&args, open()?, &environment),
+        Command::Run(args) => {
+            // While there is one thread only. Inside, what an earlier run left can be removed as well.
+            commands::rights::for_container()?;
+            return commands::container::run(&args, open()?, &environment);
+        }
     }
     Ok(0)
 }

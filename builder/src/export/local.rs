@@ -14,6 +14,7 @@ use cache::tree::{Node, NodeKind, View};
 use cache::{DiffId, Store};
 
 use super::{ExportError, flat, target};
+use crate::sandbox::Namespace;
 
 /// Writes the tree into `dest`, which is made when missing.
 pub(super) fn directory(
@@ -28,7 +29,8 @@ pub(super) fn directory(
         root: Root::from(dir),
         view: &view,
         first_names: HashMap::new(),
-        is_root: rustix::process::geteuid().is_root(),
+        // Not in a user namespace: what is exported belongs to the user, as when nothing had to be run.
+        is_root: rustix::process::geteuid().is_root() && Namespace::current().is_initial(),
         epoch,
     };
     let mut dirs = Vec::new();

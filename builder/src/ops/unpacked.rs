@@ -15,7 +15,7 @@ use cache::tree::View;
 use cache::{ChainId, DiffId, Store};
 
 use super::OpError;
-use crate::sandbox::Lower;
+use crate::sandbox::{Lower, Namespace};
 
 /// Returns the lowers for a stack of layers, top first. `layers` base first.
 pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<Lower>>, OpError> {
@@ -31,6 +31,11 @@ pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<
                 "chain-{}",
                 ChainId::of_stack(&chain).expect("it has a layer").hex()
             ),
+        };
+        // Owners and marks on disk are those of the user namespace in which they were made.
+        let name = match Namespace::current().tag() {
+            Some(tag) => format!("in-{tag}-{name}"),
+            None => name,
         };
         let dir = store.root().join("unpacked").join(&name);
         if !dir.is_dir() {
@@ -49,6 +54,14 @@ pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<
     Ok(lowers)
 }
 
+/// Returns the kind of marks that overlays of this process have.
+pub(super) fn marks() -> OverlayXattr {
+    match Namespace::current().is_initial() {
+        true => OverlayXattr::Trusted,
+        false => OverlayXattr::User,
+    }
+}
+
 /// Unpacks a layer beside its place and moves it there whole, unless another process was faster.
 fn make(
     store: &Store,
@@ -60,6 +73,11 @@ fn make(
     let _held = store.lock(&format!("unpack-{name}"))?;
     if dir.is_dir() {
         return Ok(());
+    }
+    let namespace = Namespace::current();
+    for entry in entries {
+        let what = || format!("{} of the image", entry.path);
+        namespace.require(what, entry.meta.uid, entry.meta.gid)?;
     }
     let scratch = |source| OpError::Scratch { source };
     let path = store.incomplete().path().map_err(scratch)?;
@@ -74,7 +92,7 @@ fn make(
         Some((newest.clone(), wanted.clone()))
     };
     let options = UnpackOptions {
-        overlay: OverlayXattr::Trusted,
+        overlay: marks(),
         owners: Owners::Keep,
         below: &find,
     };

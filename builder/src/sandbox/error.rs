@@ -11,6 +11,28 @@ pub(crate) enum SandboxError {
         /// Who runs.
         uid: u32,
     },
+    /// No user namespace could be entered.
+    #[error("containers without root need a user namespace: {reason}")]
+    NoNamespace {
+        /// What stood in the way.
+        reason: String,
+    },
+    /// A user or group that this user namespace doesn't have.
+    #[error(
+        "{what} belongs to {uid}:{gid}, and there {} here: grant more to this user in /etc/subuid and /etc/subgid, and \
+         install newuidmap (Debian's package uidmap), or build as root",
+        match n_uids { 1 => "is no user but 0".to_owned(), n => format!("are {n} users only") }
+    )]
+    UnknownId {
+        /// What belongs to them.
+        what: String,
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// How many users there are.
+        n_uids: u64,
+    },
     /// The kernel lacks something, or what this process runs in forbids it.
     #[error("containers need {missing}, which isn't available here")]
     Missing {

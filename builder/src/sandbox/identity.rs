@@ -11,6 +11,7 @@ use super::error::{Result, Step as _};
 use super::profile::CAPABILITIES;
 use super::spec::Settings;
 use super::sys::{self, Instruction};
+use super::userns::Namespace;
 
 /// Becomes the user, with the profile's rights.
 pub(super) fn assume(settings: &Settings, filter: &[Instruction]) -> Result<()> {
@@ -18,7 +19,10 @@ pub(super) fn assume(settings: &Settings, filter: &[Instruction]) -> Result<()> 
     drop_bounding(wanted)?;
     rustix::thread::set_keep_capabilities(true).setup("keep capabilities")?;
     let groups: Vec<Gid> = settings.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups).setup("set the groups")?;
+    // Where the kernel denies them, `launch` let nobody through who has others than the one that there is.
+    if Namespace::current().has_groups() {
+        rustix::thread::set_thread_groups(&groups).setup("set the groups")?;
+    }
     let gid = Gid::from_raw(settings.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).setup(format!("become group {}", settings.gid))?;
     let uid = Uid::from_raw(settings.uid);

@@ -18,6 +18,7 @@ use super::error::{Result, SandboxError, Step as _};
 use super::overlay::Parts;
 use super::rootfs::{self, Provision};
 use super::spec::{Exit, Net, Settings, TerminalSize};
+use super::userns::Namespace;
 use super::wire::{self, Report};
 use super::{helper, identity, mount, sys};
 
@@ -167,7 +168,11 @@ fn connect(streams: [BorrowedFd<'_>; 3], terminal: Option<OwnedFd>, uid: u32) ->
     for stream in [stdin, stdout, stderr] {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(stream).setup(step)?.st_mode);
         if kind == FileType::Fifo || terminal.is_some() {
-            rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None).setup(step)?;
+            match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
+                // Somebody's who doesn't exist in this user namespace; it can be used, but not opened anew.
+                Err(Errno::PERM | Errno::INVAL) if !Namespace::current().is_initial() => {}
+                other => other.setup(step)?,
+            }
         }
     }
     rustix::stdio::dup2_stdin(stdin).setup(step)?;

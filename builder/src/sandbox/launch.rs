@@ -20,21 +20,35 @@ use super::mount::{NODEV, NOSUID, RDONLY};
 use super::overlay::Way;
 use super::spec::{Exit, Spec, Stdio};
 use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Start};
-use super::{mount, place, profile, seccomp, sys};
+use super::{mount, place, profile, seccomp, sys, userns};
 
 /// Returns an error if this process can't run containers.
 pub(super) fn probe() -> Result<()> {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
+    if let Some(reason) = userns::refusal() {
+        let reason = reason.to_owned();
+        return Err(SandboxError::NoNamespace { reason });
+    }
+    if userns::has_rights() {
         Ok(())
     } else {
-        Err(SandboxError::NotRoot { uid: uid.as_raw() })
+        let uid = rustix::process::geteuid().as_raw();
+        Err(SandboxError::NotRoot { uid })
     }
+}
+
+/// Says whether this process has the rights that containers need, or tried to get them.
+pub(crate) fn has_tried() -> bool {
+    userns::refusal().is_some() || userns::has_rights()
 }
 
 /// Gives this process a mount namespace of its own, which nothing leaks from. Must be called before any thread starts.
 pub(crate) fn enter_private_mounts() -> Result<()> {
     sys::unshare_mounts().step("enter a private mount namespace")?;
+    make_mounts_private()
+}
+
+/// Cuts the mounts of this process's own, new namespace off from all others.
+pub(super) fn make_mounts_private() -> Result<()> {
     match mount::make_all_private() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             let missing = "mount_setattr(2) (Linux 5.12)";
@@ -220,6 +234,7 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
         let reason = format!("{} mounts: at most {MAX_MOUNTS} are possible", spec.mounts.len());
         return Err(SandboxError::Refused { reason });
     }
+    require_user(spec)?;
     let socket = helper.fork()?;
     let mut made = Vec::new();
     // However it goes: closing the socket makes a process that is still there kill its container and end.
@@ -231,6 +246,17 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
             spec.upper.map_or(Ok(()), |upper| upper.remove_stubs(&made))?;
             Ok(exit)
         })
+}
+
+/// Refuses a user that doesn't exist here before anything is made for it.
+fn require_user(spec: &Spec<'_>) -> Result<()> {
+    let (settings, namespace) = (spec.settings, userns::Namespace::current());
+    let what = || format!("the process `{}`", settings.args.join(" "));
+    namespace.require(what, settings.uid, settings.gid)?;
+    settings
+        .groups
+        .iter()
+        .try_for_each(|gid| namespace.require(what, settings.uid, *gid))
 }
 
 /// The socket becomes the helper's standard input, so nothing has to be inheritable: no other child can get it.

@@ -46,8 +46,10 @@ mod seccomp;
 mod spec;
 mod sys;
 mod targets;
+mod trial;
 mod upper;
 pub(crate) mod user;
+pub(crate) mod userns;
 mod wire;
 
 #[cfg(test)]
@@ -56,8 +58,10 @@ mod tests;
 pub(crate) use attach::{Access, MountPoint, Ownership, Tree};
 pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
-pub(crate) use launch::{Cancel, Helper, enter_private_mounts, run};
+pub(crate) use launch::{Cancel, Helper, has_tried, run};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::choose;
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use trial::trial;
 pub(crate) use upper::Upper;
+pub(crate) use userns::{Entered, Namespace, enter, has_rights};

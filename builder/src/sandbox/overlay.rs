@@ -16,6 +16,7 @@ use super::error::{Result, SandboxError, Step as _};
 use super::lower::Lower;
 use super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
 use super::place::{self, Attached, OWN};
+use super::userns::Namespace;
 
 /// mount(2) takes one page of options and silently cuts what is longer, layers and all: a wrong image, and no error.
 /// Pages are larger on some machines, never smaller. The last byte is the kernel's NUL.
@@ -28,6 +29,8 @@ const OPTIONS: [(&str, &str); 4] = [
     ("index", "off"),
     ("xino", "on"),
 ];
+/// The same in a user namespace, where marks are `user.*` attributes; with them the kernel refuses to hear of the rest.
+const OPTIONS_INSIDE: [(&str, &str); 3] = [("userxattr", ""), ("index", "off"), ("xino", "on")];
 /// An upper is used once and packed by this process, so what a crash leaves is never trusted.
 const VOLATILE: &str = "volatile";
 
@@ -206,6 +209,14 @@ impl Parts<'_> {
     }
 }
 
+/// Returns the options that every overlay of this process has; a flag has no value.
+fn options() -> &'static [(&'static str, &'static str)] {
+    match Namespace::current().is_initial() {
+        true => &OPTIONS,
+        false => &OPTIONS_INSIDE,
+    }
+}
+
 fn added(lowers: &[String]) -> Vec<Param<'_>> {
     lowers.iter().map(|name| Param::Text("lowerdir+", name)).collect()
 }
@@ -218,7 +229,10 @@ fn params<'a>(lowers: &[Param<'a>], changes: Option<[Param<'a>; 2]>) -> Vec<Para
         params.extend(changes);
         params.push(Param::Flag(VOLATILE));
     }
-    params.extend(OPTIONS.map(|(key, value)| Param::Text(key, value)));
+    params.extend(options().iter().map(|&(key, value)| match value {
+        "" => Param::Flag(key),
+        value => Param::Text(key, value),
+    }));
     params
 }
 
@@ -228,8 +242,11 @@ fn listed(lowers: &[String], changes: Option<&[String; 2]>) -> Result<CString> {
     if let Some([upper, work]) = changes {
         options.push_str(&format!(",upperdir={upper},workdir={work},{VOLATILE}"));
     }
-    for (key, value) in OPTIONS {
-        options.push_str(&format!(",{key}={value}"));
+    for (key, value) in self::options() {
+        options.push_str(&format!(",{key}"));
+        if !value.is_empty() {
+            options.push_str(&format!("={value}"));
+        }
     }
     if options.len() > MAX_OPTIONS_BYTES {
         return Err(SandboxError::Refused {

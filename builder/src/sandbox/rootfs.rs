@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::attach::{Kind, Point};
@@ -16,6 +16,7 @@ use super::overlay::{Parts, Way};
 use super::profile::{DEVICE_LINKS, DEVICES, MASKED, READ_ONLY};
 use super::spec::Settings;
 use super::targets::{self, Made, times_of};
+use super::userns::Namespace;
 
 /// A path of more components than this can't be opened anyway (PATH_MAX).
 const MAX_COMPONENTS: usize = 2048;
@@ -43,7 +44,8 @@ impl Provision {
         for directory in [STUBS, "empty"] {
             mkdir(mount.as_fd(), directory)?;
         }
-        for &(name, major, minor) in DEVICES {
+        // In a user namespace nobody can make them; there the machine's own are used.
+        for &(name, major, minor) in DEVICES.iter().filter(|_| Namespace::current().is_initial()) {
             let mode = Mode::from_raw_mode(0o666);
             let device = rustix::fs::makedev(major, minor);
             rustix::fs::mknodat(&mount, name, FileType::CharacterDevice, mode, device)
@@ -91,6 +93,18 @@ impl Provision {
         }
     }
 
+    /// Clones a device node, and makes sure that it is one.
+    fn device(&self, name: &str, major: u32, minor: u32) -> Result<OwnedFd> {
+        let attr = NOSUID | NOEXEC;
+        let node = match Namespace::current().is_initial() {
+            true => self.bind(name, attr)?,
+            false => mount::bind(CWD, &format!("/dev/{name}"), attr)
+                .setup(format!("clone the machine's /dev/{name}"))?,
+        };
+        verify_device(node.as_fd(), name, major, minor)?;
+        Ok(node)
+    }
+
     fn bind(&self, name: &str, attr: rustix::mount::MountAttrFlags) -> Result<OwnedFd> {
         mount::bind(self.mount.as_fd(), name, attr).setup(format!("clone the container's {name}"))
     }
@@ -101,14 +115,8 @@ pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, settings: &Settings
     let provision = init.provision;
     let mut made = Made::default();
     let kernel = NOSUID | NOEXEC | NODEV;
-    mount_at(root, "proc", "proc", &[Param::Text("source", "proc")], kernel)?;
-    mount_at(
-        root,
-        "sys",
-        "sysfs",
-        &[Param::Text("source", "sysfs")],
-        kernel | RDONLY,
-    )?;
+    mount_at(root, "proc", "proc", &[Param::Text("source", "proc")], kernel).map_err(explain_proc)?;
+    system(root, provision, kernel | RDONLY)?;
     devices(root, provision, settings)?;
     for name in ["hosts", "resolv.conf"] {
         let file = provision.bind(name, kernel | RDONLY)?;
@@ -132,6 +140,51 @@ pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, settings: &Settings
     Ok(made)
 }
 
+/// The kernel lets a user namespace mount a procfs only where a whole one is visible already: what somebody masked in it
+/// would come to light. That is so inside of most containers.
+fn explain_proc(error: SandboxError) -> SandboxError {
+    match error {
+        SandboxError::Setup { source, .. }
+            if mount::errno_of(&source) == Errno::PERM.raw_os_error()
+                && !Namespace::current().is_initial() =>
+        {
+            SandboxError::Refused {
+                reason: "the kernel doesn't let this user namespace mount a /proc, because parts of the one here are \
+                         masked, as in a container: start that container without masks (docker: --security-opt \
+                         systempaths=unconfined)"
+                    .to_owned(),
+            }
+        }
+        other => other,
+    }
+}
+
+/// Makes `/sys`. It shows the network namespace that its mounter owns, so in a user namespace with the host's network
+/// the machine's is used, all of it read-only, and without cgroups.
+fn system(root: BorrowedFd<'_>, provision: &Provision, attr: rustix::mount::MountAttrFlags) -> Result<()> {
+    let source = [Param::Text("source", "sysfs")];
+    let mounted = match mount::create("sysfs", &source, attr) {
+        Err(error)
+            if mount::errno_of(&error) == Errno::PERM.raw_os_error()
+                && !Namespace::current().is_initial() =>
+        {
+            mount::bind_tree(CWD, "/sys", attr).setup("clone the machine's /sys")?
+        }
+        other => {
+            other.setup("create a sysfs")?;
+            mount_at(root, "sys", "sysfs", &source, attr)?;
+            return Ok(());
+        }
+    };
+    let target = open_directory(root, "sys")?;
+    mount::attach(mounted.as_fd(), target.as_fd()).setup("mount the machine's /sys")?;
+    if let Some(cgroups) = find(root, "sys/fs/cgroup")? {
+        let empty = provision.bind("empty", attr)?;
+        mount::attach(empty.as_fd(), cgroups.as_fd()).setup("hide the machine's cgroups")?;
+    }
+    Ok(())
+}
+
 /// Says whether a path lies in what is mounted in every container.
 fn is_furnished(path: &str) -> bool {
     let first = path.split('/').find(|name| !name.is_empty() && *name != ".");
@@ -153,8 +206,7 @@ fn devices(root: BorrowedFd<'_>, provision: &Provision, settings: &Settings) -> 
     let dev = mount_at(root, "dev", "tmpfs", &tmpfs, NOSUID | NODEV | strictatime)?;
     for &(name, major, minor) in DEVICES {
         write(dev.as_fd(), name, "", 0o666)?;
-        let node = provision.bind(name, NOSUID | NOEXEC)?;
-        verify_device(node.as_fd(), name, major, minor)?;
+        let node = provision.device(name, major, minor)?;
         let target = open_path(dev.as_fd(), name).setup(format!("open /dev/{name}"))?;
         mount::attach(node.as_fd(), target.as_fd()).setup(format!("mount /dev/{name}"))?;
     }
@@ -164,13 +216,16 @@ fn devices(root: BorrowedFd<'_>, provision: &Provision, settings: &Settings) -> 
     for name in ["pts", "shm", "mqueue"] {
         mkdir(dev.as_fd(), name)?;
     }
-    let pts = [
+    let mut pts = vec![
         Param::Text("source", "devpts"),
         Param::Flag("newinstance"),
         Param::Text("ptmxmode", "0666"),
         Param::Text("mode", "0620"),
-        Param::Text("gid", "5"),
     ];
+    // Debian's and everybody's group of terminals; a user namespace may lack it.
+    if Namespace::current().has_group(5) {
+        pts.push(Param::Text("gid", "5"));
+    }
     mount_at(dev.as_fd(), "pts", "devpts", &pts, NOSUID | NOEXEC)?;
     let size = settings.shm_size_bytes.to_string();
     let shm = [
@@ -212,9 +267,7 @@ fn protect(root: BorrowedFd<'_>, provision: &Provision) -> Result<()> {
         let mask = if kind == FileType::Directory {
             provision.bind("empty", RDONLY | NOSUID | NODEV | NOEXEC)?
         } else {
-            let null = provision.bind("null", NOSUID | NOEXEC)?;
-            verify_device(null.as_fd(), "null", 1, 3)?;
-            null
+            provision.device("null", 1, 3)?
         };
         mount::attach(mask.as_fd(), target.as_fd()).setup(format!("mask /{path}"))?;
     }
@@ -258,18 +311,22 @@ fn mount_at(
     params: &[Param<'_>],
     attr: rustix::mount::MountAttrFlags,
 ) -> Result<OwnedFd> {
-    let target = open_path(dir, name).setup(format!("open the mountpoint {name}"))?;
-    let found = FileType::from_raw_mode(
-        rustix::fs::fstat(&target)
-            .setup(format!("look at {name}"))?
-            .st_mode,
-    );
-    if found != FileType::Directory {
-        return refused(format!("the image's /{name} is not a directory"));
-    }
+    let target = open_directory(dir, name)?;
     let mounted = mount::create(kind, params, attr).setup(format!("create a {kind}"))?;
     mount::attach(mounted.as_fd(), target.as_fd()).setup(format!("mount {kind} on {name}"))?;
     Ok(mounted)
+}
+
+/// Opens a mountpoint directly below `dir`, which must be a real directory.
+fn open_directory(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let target = open_path(dir, name).setup(format!("open the mountpoint {name}"))?;
+    let mode = rustix::fs::fstat(&target)
+        .setup(format!("look at {name}"))?
+        .st_mode;
+    match FileType::from_raw_mode(mode) {
+        FileType::Directory => Ok(target),
+        _ => refused(format!("the image's /{name} is not a directory")),
+    }
 }
 
 /// Mounts a file onto `path`, over a symlink if the last component is one: its target is none of our business.

@@ -90,6 +90,12 @@ pub(super) fn unshare_mounts() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
 }
 
+/// Gives the process a user namespace of its own, without ids yet, and a mount namespace in it. It must have one thread.
+pub(super) fn unshare_user_and_mounts() -> io::Result<()> {
+    // SAFETY: no memory is passed; the kernel refuses a process with several threads.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) }.into()).map(drop)
+}
+
 /// Adds attributes to the mount at `path` relative to `fd` (to `fd` itself when empty).
 pub(super) fn mount_setattr(
     fd: BorrowedFd<'_>,
@@ -232,7 +238,7 @@ static HELPER_ENTRY: extern "C" fn() = {
         if let Some(code) = super::helper_entry() {
             std::process::exit(code);
         }
-        let _without_rights_they_skip = super::enter_private_mounts();
+        let _without_rights_they_skip = super::launch::enter_private_mounts();
     }
     entry
 };

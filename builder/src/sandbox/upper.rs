@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::error::{Result, SandboxError, Step as _};
 use super::mount::{self, NODEV, NOSUID, Param};
 use super::targets::times_of;
+use super::userns::Namespace;
 
 /// Free space below which a tmpfs counts as full: a writer that met ENOSPC may have given a little back since.
 const NEARLY_FULL_BYTES: u64 = 1 << 20;
@@ -75,6 +76,7 @@ impl Upper {
     /// upper, whatever the lowers say. To be called before the run.
     pub(crate) fn describe_root(&self, meta: &Meta) -> Result<()> {
         let step = "give the upper directory the root's";
+        Namespace::current().require(|| "the image's root directory".to_owned(), meta.uid, meta.gid)?;
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
         rustix::fs::fchown(&self.upper, Some(uid), Some(gid)).step(format!("{step} owner"))?;
         // After the owner, whose change drops the set-id bits.
@@ -120,6 +122,17 @@ impl Upper {
             }
         }
         Ok(())
+    }
+
+    /// Makes ready for one more run on top of what the last one left. The work directory of a volatile overlay can't be
+    /// used again.
+    pub(crate) fn again(&self) -> Result<()> {
+        let step = "make a new work directory";
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).step(step)?;
+        let used = format!("used-{}", cache::digest::hex(&random));
+        rustix::fs::renameat(&self.base, "work", &self.base, used).step(step)?;
+        rustix::fs::mkdirat(&self.base, "work", Mode::RWXU).step(step)
     }
 
     /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.

@@ -157,7 +157,7 @@ fn stand_in_builder() {
     let Some(root) = std::env::var_os("ASHLAR_TEST_STAND_IN") else {
         return;
     };
-    crate::sandbox::enter_private_mounts().unwrap();
+    crate::sandbox::launch::enter_private_mounts().unwrap();
     let lower = Lower::unpacked(open(Path::new(&root)).as_fd()).unwrap();
     let upper = Upper::tmpfs(1 << 20).unwrap();
     let settings = shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000");
