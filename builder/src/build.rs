@@ -154,7 +154,7 @@ impl Stops<'_> {
             }
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
-        let results = self.solve(graph, &targets, images, cancel).await?;
+        let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
         let image = self.image(&results, Times::default())?;
         let mut id = image
@@ -310,6 +310,7 @@ impl Stops<'_> {
     /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
     async fn solve(
         &self,
+        dockerfile: &Dockerfile,
         graph: Graph,
         targets: &[VertexId],
         images: Vec<Arc<Resolved>>,
@@ -321,6 +322,9 @@ impl Stops<'_> {
             .inputs
             .trees(&wanted(&graph), &directories(self.options), &memo)
             .map_err(|error| failure::of_context(&error))?;
+        let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
+        dockerfile.directives.check.filter(&mut unmatched);
+        failure::show_warnings(&unmatched, &self.source);
         let fetchable: HashSet<DiffId> = images
             .iter()
             .flat_map(|image| &image.layers)

@@ -22,6 +22,7 @@ mod report;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod wildcards;
 
 use std::process::ExitCode;
 

@@ -47,7 +47,7 @@ impl Check {
     }
 
     /// Drops the warnings of rules that are off.
-    pub(crate) fn filter(&self, diagnostics: &mut Diagnostics) {
+    pub fn filter(&self, diagnostics: &mut Diagnostics) {
         diagnostics.retain(|diagnostic| match diagnostic.rule {
             Some(rule) => {
                 !self.skip_all && !self.skip.iter().any(|skipped| rule.eq_ignore_ascii_case(skipped))

@@ -42,6 +42,25 @@ impl View {
         Ok(out)
     }
 
+    /// Returns the patterns that match nothing, `--exclude` aside.
+    pub fn unmatched<'s>(&self, selection: &'s Selection) -> Result<Vec<&'s str>, Error> {
+        let mut unmatched = Vec::new();
+        for pattern in &selection.patterns {
+            if !has_wildcards(pattern.as_bytes()) {
+                continue;
+            }
+            let alone = Selection {
+                patterns: vec![pattern.clone()],
+                excludes: Vec::new(),
+                parents: selection.parents,
+            };
+            if self.select(&alone)?.is_empty() {
+                unmatched.push(pattern.as_str());
+            }
+        }
+        Ok(unmatched)
+    }
+
     /// Finds what one pattern stands for, links followed.
     pub(super) fn select_pattern<'v>(
         &'v self,

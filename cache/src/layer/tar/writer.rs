@@ -141,3 +141,32 @@ fn pax_header(records: &[(Vec<u8>, Vec<u8>)], out: &mut Vec<u8>) {
     debug_assert!(filler < BLOCK_BYTES);
     out.resize(out.len() + filler, 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::FileData;
+
+    #[test]
+    fn a_size_beyond_eleven_octal_digits_is_said_in_a_pax_header() {
+        // case C64
+        for (size_bytes, expected) in [((8 << 30) - 1, 1), (8 << 30, 3), (9 << 40, 3)] {
+            let data = FileData {
+                size_bytes,
+                offset: 0,
+                content: crate::ContentHash::from_bytes([0; 32]),
+            };
+            let mut out = Vec::new();
+            header(
+                &TreePath::clean(b"big"),
+                &Meta::default(),
+                &Kind::File(data),
+                &mut out,
+            );
+            assert_eq!(out.len() / BLOCK_BYTES, expected, "{size_bytes}");
+            let record = format!(" size={size_bytes}\n").into_bytes();
+            let is_there = out.windows(record.len()).any(|window| window == record);
+            assert_eq!(is_there, expected > 1, "{size_bytes}");
+        }
+    }
+}
