@@ -6,7 +6,8 @@
 //! of the container, mounts the rest, drops its rights and becomes the command (`init`, `rootfs`, `identity`). Whichever
 //! of the first two dies takes the rest along: the helper sees its socket close, init has a death signal, and process 1's
 //! end ends its pid namespace.
-//! Nothing is mounted where another process could see it, so nothing has to be cleaned up.
+//! Nothing is mounted where another process could see it, so nothing has to be cleaned up. What a step wants mounted besides
+//! its root is made in the builder (`attach`) and put in place by init (`targets`), by descriptor on both sides.
 //!
 //! Needs Linux 5.12 (mount_setattr; everything else is older), overlayfs, and root or a user namespace (`userns`). What
 //! newer kernels do better is found out by trying, and there is another way for those that can't:

@@ -1,7 +1,8 @@
 //! The container's side of mounts: finds or makes their targets, and moves them there.
 //!
 //! Targets are paths of the image, so they are hostile: resolved below the root's descriptor, made component by
-//! component, and refused where they would cover what protects the machine.
+//! component, and refused where they would cover what protects the machine. A mount on `/etc` gets the container's
+//! `hosts` and `resolv.conf` where it has such files; nothing is made in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
