@@ -2,7 +2,8 @@
 //! grow with its size and not faster.
 //!
 //! What counts is the processor time of the thread at one size and at eight times that size, so a busy machine does no
-//! harm. `ASHLAR_HOSTILE=full` runs each file at the size that its promise names instead, and prints what it took.
+//! harm. `ASHLAR_HOSTILE=full` runs each file at the size that its promise names instead, and prints what it took: under a
+//! second, optimised, on a machine of 2026.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(
     clippy::disallowed_methods,
@@ -186,7 +187,11 @@ fn time_grows_with_the_size() {
     let mut slow = Vec::new();
     for file in FILES {
         if full {
-            println!("{:>8.1?} {}", measure(file, file.full), file.name);
+            let took = measure(file, file.full);
+            println!("{took:>8.1?} {}", file.name);
+            if took > Duration::from_secs(4) {
+                slow.push(format!("{}: {took:.1?} at full size", file.name));
+            }
             continue;
         }
         let size = (file.full / 3000).max(2);
@@ -206,11 +211,7 @@ fn time_grows_with_the_size() {
             slow.push(format!("{}: {small:.1?}, then {large:.1?}", file.name));
         }
     }
-    assert!(
-        slow.is_empty(),
-        "grows faster than the file:\n{}",
-        slow.join("\n")
-    );
+    assert!(slow.is_empty(), "slow:\n{}", slow.join("\n"));
 }
 
 #[test]
