@@ -394,6 +394,16 @@ fn killing_a_users_build_leaves_nothing() {
             ok(&place.run(&["ashlar", "run", "--rm", "it", "cat", "/done"])),
             "done\n"
         );
+        // Files of users who exist in the namespace only: a command outside leaves them, the next one inside takes them.
+        let script = "ashlar run it sh -c 'mkdir /x; touch /x/y; chown -R 5 /x; chmod 700 /x; echo running; sleep 1000' > out &
+            pid=$!; tries=0
+            until grep -q running out; do
+                tries=$((tries + 1)); [ $tries -lt 600 ] || exit 1; sleep 0.05
+            done
+            kill -9 $pid; wait $pid || true
+            ashlar images -q
+            ashlar run it true";
+        ok(&place.run(&["sh", "-ec", script]));
         place.finish();
     }
 }
