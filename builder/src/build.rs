@@ -20,17 +20,18 @@ use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output, PlatformImage};
 use crate::failure;
 use crate::image;
-use crate::ops::{Lowers, OpError, Views, Worker};
+use crate::lockfile::{self, Lock, LockMode};
+use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
 use crate::options::{self, BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
-use crate::registry::{self, Resolved};
+use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::report::{self, Failure, Kind};
 use crate::sandbox;
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
-pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failure> {
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
     let outputs = parse_outputs(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
@@ -38,7 +39,8 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let inputs = context::read(&options.context, &options.dockerfile, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
-    let dockerfile = parse(&inputs, &source)?;
+    let dockerfile = parse(options, &inputs, &source)?;
+    let locked = read_lock(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
     let stops = Stops {
         options,
@@ -48,11 +50,32 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         inputs,
         source,
         progress: &progress,
+        locked,
     };
     let result = stops.run(&dockerfile, cancel).await;
     let Stops { source, inputs, .. } = stops;
     let tails = progress.finish();
-    result.map_err(|stop| stop.into_failure(&source, &inputs, &tails))
+    result.map_err(|mut stop| Failed {
+        container: stop.take_container(),
+        failure: stop.into_failure(&source, &inputs, &tails),
+    })
+}
+
+/// Why there is no image.
+pub(crate) struct Failed {
+    /// What happened.
+    pub(crate) failure: Failure,
+    /// The container of the failed step, if it is wanted.
+    pub(crate) container: Option<Box<FailedContainer>>,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            container: None,
+        }
+    }
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
@@ -66,9 +89,29 @@ fn parse_outputs(options: &BuildOptions) -> Result<Vec<Output>, Failure> {
     Ok(outputs)
 }
 
+/// Reads the lock file of a build that is bound to it.
+fn read_lock(options: &BuildOptions) -> Result<Option<Lock>, Failure> {
+    match lockfile::path(options) {
+        Some(path) if options.lock == LockMode::Locked => {
+            let lock = Lock::read(path).map_err(|error| failure::of_lock(&error))?;
+            Ok(Some(lock))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Reads the Dockerfile; shows all that is wrong with it at once.
-fn parse(inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
-    let (dockerfile, diagnostics) = frontend::parse(&inputs.dockerfile_name, &inputs.dockerfile);
+fn parse(options: &BuildOptions, inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
+    let (name, text) = (&inputs.dockerfile_name, &inputs.dockerfile);
+    let foreign = options
+        .platforms
+        .first()
+        .map(|platform| frontend_options(options, platform))
+        .and_then(|options| frontend::foreign_syntax(name, text, &options));
+    if let Some(error) = foreign {
+        return Err(failure::of_diagnostics(&error.into(), source));
+    }
+    let (dockerfile, diagnostics) = frontend::parse(name, text);
     match dockerfile {
         Some(dockerfile) if !diagnostics.has_errors() => {
             failure::show_warnings(&diagnostics, source);
@@ -87,6 +130,8 @@ struct Stops<'a> {
     inputs: Inputs,
     source: SourceText,
     progress: &'a Progress,
+    /// What names must stand for.
+    locked: Option<Lock>,
 }
 
 impl Stops<'_> {
@@ -95,10 +140,12 @@ impl Stops<'_> {
             graph,
             builds,
             images,
+            asked,
         } = self.lower(dockerfile).await?;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
+        let lock = self.new_lock(&asked, &images)?;
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
             failure::show_warnings(&build.warnings, &self.source);
@@ -130,7 +177,27 @@ impl Stops<'_> {
         for output in &self.outputs {
             export::export(&self.store, output, &image, epoch).map_err(|error| failure::of_export(&error))?;
         }
+        if let Some(lock) = lock {
+            lock.write().map_err(|error| failure::of_lock(&error))?;
+        }
         Ok(id)
+    }
+
+    /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
+    fn new_lock(&self, asked: &[ImageRequest], images: &[Arc<Resolved>]) -> Result<Option<Lock>, Failure> {
+        let Some(path) = lockfile::path(self.options).filter(|_| self.options.lock == LockMode::Write) else {
+            return Ok(None);
+        };
+        let mut lock = Lock::new(path);
+        for (request, image) in asked.iter().zip(images) {
+            // A layout is named by the command line, like a build context.
+            if request.kind == ImageKind::Registry {
+                let reference =
+                    Reference::parse(&request.reference).map_err(|error| failure::of_image(&error.into()))?;
+                lock.add_image(&reference, &request.platform, image.pin());
+            }
+        }
+        Ok(Some(lock))
     }
 
     /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
@@ -153,7 +220,7 @@ impl Stops<'_> {
                     .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
                 match lowered {
                     Lowered::Ready(build) => break *build,
-                    Lowered::Need(needed) => self.answer(&needed, &mut known, &mut work.images).await?,
+                    Lowered::Need(needed) => self.answer(&needed, &mut known, &mut work).await?,
                 }
             };
             work.builds.push(build);
@@ -162,12 +229,7 @@ impl Stops<'_> {
     }
 
     /// Resolves what lowering needs, all at once.
-    async fn answer(
-        &self,
-        needed: &[Needed],
-        known: &mut Answers,
-        images: &mut Vec<Arc<Resolved>>,
-    ) -> Result<(), Failure> {
+    async fn answer(&self, needed: &[Needed], known: &mut Answers, work: &mut Work) -> Result<(), Failure> {
         let resolving = needed.iter().map(|needed| self.resolve(needed));
         let resolved = futures_util::future::join_all(resolving).await;
         for (request, resolved) in images_of(needed).zip(resolved) {
@@ -184,7 +246,8 @@ impl Stops<'_> {
                     reference,
                 },
             );
-            images.push(resolved);
+            work.asked.push(request.clone());
+            work.images.push(resolved);
         }
         Ok(())
     }
@@ -195,21 +258,25 @@ impl Stops<'_> {
             unreachable!("lowering asks for images only")
         };
         match &request.kind {
-            ImageKind::Registry => {
-                registry::resolve(
-                    &self.store,
-                    &request.reference,
-                    &request.platform,
-                    self.options.pull,
-                )
-                .await
-            }
+            ImageKind::Registry => match &self.locked {
+                Some(lock) => {
+                    registry::resolve_locked(&self.store, &request.reference, &request.platform, lock).await
+                }
+                None => {
+                    let pull = self.options.pull;
+                    registry::resolve(&self.store, &request.reference, &request.platform, pull)
+                        .await
+                        .map_err(LockedError::from)
+                }
+            },
             ImageKind::OciLayout { path } => {
-                registry::resolve_layout(path.as_ref(), &request.reference, &request.platform).await
+                registry::resolve_layout(path.as_ref(), &request.reference, &request.platform)
+                    .await
+                    .map_err(LockedError::from)
             }
         }
         .map_err(|error| {
-            failure::of_image(&error).with_excerpt(failure::excerpt_of_span(&self.source, *span))
+            failure::of_locked(&error).with_excerpt(failure::excerpt_of_span(&self.source, *span))
         })
     }
 
@@ -241,9 +308,11 @@ impl Stops<'_> {
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
+            keeps_failed: self.options.shell_on_error,
             shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
         };
-        self.progress.name_vertices(&graph);
+        self.progress
+            .name_vertices(&graph, |name| self.secrets.hide(name));
         let graph = Arc::new(graph);
         let records = Arc::new(Records::new(Arc::clone(&self.store), fetchable));
         let options = solver::Options::default();
@@ -276,6 +345,8 @@ struct Work {
     builds: Vec<Build>,
     /// The images that it stands on.
     images: Vec<Arc<Resolved>>,
+    /// What each of them was asked for as.
+    asked: Vec<ImageRequest>,
 }
 
 /// Why the stops after the Dockerfile was read came to an end. What a failed step said last is known only when the
@@ -295,6 +366,21 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
+    /// Takes out the container of a failed step, if it was kept.
+    fn take_container(&mut self) -> Option<Box<FailedContainer>> {
+        match self {
+            Self::Step {
+                error:
+                    SolveError::Step {
+                        source: OpError::Exit { container, .. },
+                        ..
+                    },
+                ..
+            } => container.take(),
+            _ => None,
+        }
+    }
+
     fn into_failure(self, source: &SourceText, inputs: &Inputs, tails: &Tails) -> Failure {
         match self {
             Self::Failure(failure) => failure,

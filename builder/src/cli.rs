@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove image names, and images without names
     Rmi(RmiArgs),
+    /// Remove cache mounts that no build uses
+    Prune(PruneArgs),
     /// Write images to a tar archive
     Save(SaveArgs),
     /// Read images from a tar archive
@@ -94,7 +96,7 @@ impl ImageCommand {
 }
 
 /// `ashlar build`.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 pub(crate) struct BuildArgs {
     /// Build context: a directory, or `-` for a tar archive or a Dockerfile on stdin
     #[arg(value_name = "PATH|-")]
@@ -114,6 +116,15 @@ pub(crate) struct BuildArgs {
     /// Set a build argument; without `=` from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
+    /// Set the build arguments of a file of KEY=VALUE lines; those of --build-arg come after them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
+    /// Write FILE.lock beside the Dockerfile FILE: the digests of what its names stand for
+    #[arg(long, conflicts_with = "locked")]
+    pub(crate) lock: bool,
+    /// Take the digests of base images from FILE.lock, and refuse what isn't in it
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Additional context: a directory, oci-layout://DIR[:TAG] or docker-image://REF
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
@@ -159,6 +170,9 @@ pub(crate) struct BuildArgs {
     /// Let RUN use an ssh agent: default, or ID=SOCKET (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
+    /// What to do when a RUN fails: stop, or open a shell in its container, as it is then
+    #[arg(long, value_name = "stop|shell", value_parser = ["stop", "shell"])]
+    pub(crate) on_error: Option<String>,
     /// Ask the registry again what base images are
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
@@ -175,7 +189,7 @@ pub(crate) struct BuildArgs {
 }
 
 /// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) annotation: Vec<String>,
@@ -210,7 +224,7 @@ pub(crate) struct RefusedArgs {
 }
 
 /// Flags that BuildKit accepts without effect, for scripts written for the old builder.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 pub(crate) struct LegacyArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) compress: Option<bool>,
@@ -325,6 +339,24 @@ pub(crate) struct RmiArgs {
     pub(crate) no_prune: bool,
 }
 
+/// `ashlar prune`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Remove cache mounts (RUN --mount=type=cache) that no build uses. Layers, records and images stay: \
+                  there is no garbage collection of them yet."
+)]
+pub(crate) struct PruneArgs {
+    /// Refused: there is nothing else that could be pruned yet
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only these: type=exec.cachemount, id=ID, until=DURATION (not used for so long)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+}
+
 /// `ashlar save`.
 #[derive(Debug, Args)]
 pub(crate) struct SaveArgs {
@@ -383,6 +415,9 @@ pub(crate) struct RunArgs {
     /// Program instead of the image's ENTRYPOINT; empty clears it
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
+    /// Make an image of the container's files, with the settings of the image that it ran
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub(crate) commit: Option<String>,
     /// default, none or host
     #[arg(
         long,

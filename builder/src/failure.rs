@@ -14,9 +14,10 @@ use solver::{Graph, SolveError, Subject, VertexId};
 
 use crate::context::ContextError;
 use crate::export::ExportError;
+use crate::lockfile::LockError;
 use crate::ops::OpError;
 use crate::progress::Tails;
-use crate::registry::ImageError;
+use crate::registry::{ImageError, LockedError};
 use crate::report::{self, Excerpt, Failure, Kind};
 
 /// Most lines of an instruction that an error shows.
@@ -74,6 +75,24 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
+/// A locked image can't be had.
+pub(crate) fn of_locked(error: &LockedError) -> Failure {
+    match error {
+        LockedError::Lock(error) => of_lock(error),
+        LockedError::Image(error) => of_image(error),
+    }
+}
+
+/// The lock file can't be used, or the Dockerfile names what isn't in it.
+pub(crate) fn of_lock(error: &LockError) -> Failure {
+    const HOW: &str = "`ashlar build --lock` writes the file anew";
+    match error {
+        LockError::Write { .. } => with_disk_help(Failure::of(Kind::Machine, error), error),
+        LockError::Read { .. } => Failure::of(Kind::Machine, error),
+        _ => Failure::of(Kind::Build, error).with_help(HOW),
     }
 }
 

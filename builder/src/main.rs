@@ -3,6 +3,7 @@
 //! This file decides the order of the first microseconds and the exit code, and hands over to a command.
 
 mod archive;
+mod argfile;
 mod build;
 mod cli;
 mod clock;
@@ -11,6 +12,7 @@ mod context;
 mod export;
 mod failure;
 mod image;
+mod lockfile;
 mod ops;
 mod options;
 mod progress;
@@ -83,6 +85,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::History(args) => report::data(&commands::history::history(&args, &open()?, now_unix)?)?,
         Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
+        Command::Prune(args) => {
+            commands::rights::for_removal();
+            let answer = &mut std::io::stdin().lock();
+            report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
+        }
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
         Command::Doctor(args) => {

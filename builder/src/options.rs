@@ -13,6 +13,7 @@ use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
+use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
@@ -155,8 +156,12 @@ pub(crate) struct BuildOptions {
     pub(crate) allow_host_network: bool,
     /// Lines for `/etc/hosts`: name to address.
     pub(crate) extra_hosts: Vec<(String, String)>,
+    /// Opens a shell in the container of a RUN that failed.
+    pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// What is done with the lock file.
+    pub(crate) lock: LockMode,
     /// Size of `/dev/shm` during RUN.
     pub(crate) shm_size_bytes: Option<u64>,
     /// Secrets that RUN may ask for.
@@ -223,11 +228,21 @@ pub(crate) fn build(
             .iter()
             .map(|text| values::add_host(text))
             .collect::<Result<_, _>>()?,
+        shell_on_error: args.on_error.as_deref() == Some("shell"),
         pull: args.pull.unwrap_or(false),
+        lock: match (args.lock, args.locked) {
+            (true, _) => LockMode::Write,
+            (_, true) => LockMode::Locked,
+            _ => LockMode::Off,
+        },
         shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
     };
+    if options.lock != LockMode::Off && lockfile::path(&options).is_none() {
+        return Err(Failure::usage("--lock and --locked need a Dockerfile in a file")
+            .with_help("the lock file is beside the Dockerfile, so that one can't come from stdin"));
+    }
     Ok((options, legacy_notes(&args.legacy)))
 }
 

@@ -255,6 +255,15 @@ impl Secrets {
         self.agents.get(id).map(PathBuf::as_path)
     }
 
+    /// Returns a text without these values.
+    pub(crate) fn hide(&self, text: &str) -> String {
+        let mut mask = self.mask();
+        let mut shown = mask.pass(text.as_bytes());
+        shown.extend(mask.finish());
+        // Values may be anything, but what is left of a text without some of its bytes is shown all the same.
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
     /// Returns what hides these values in one stream of output.
     pub(crate) fn mask(&self) -> Mask<'_> {
         let mut values: Vec<&[u8]> = self

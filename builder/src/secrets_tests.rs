@@ -1,5 +1,7 @@
 //! Options of secrets and agents, their values, and what is shown of them: nothing.
 
+#![expect(clippy::disallowed_methods, reason = "directories that only these tests know")]
+
 use std::os::unix::net::UnixListener;
 
 use super::*;

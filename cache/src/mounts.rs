@@ -218,7 +218,9 @@ impl CacheMounts {
         }
         let text = serde_json::to_vec(about).expect("because text and numbers always are JSON");
         let file = beside.join("about");
-        std::fs::write(&file, text).map_err(failed("make", &file))?;
+        File::create_new(&file)
+            .and_then(|file| file.write_all_at(&text, 0))
+            .map_err(failed("make", &file))?;
         let root = Root::open_host(&data).map_err(MountsError::from)?;
         fill(&root)?;
         let place = self.dir.join(name);

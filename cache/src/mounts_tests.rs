@@ -29,6 +29,11 @@ fn take(store: &Store, about: &About, sharing: Sharing, start: Start) -> Taken {
         .unwrap()
 }
 
+fn write(path: &Path, bytes: &[u8]) {
+    let file = File::create_new(path).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+}
+
 /// Returns which copy of a cache was given, and whether it is as new.
 fn copy(taken: &Taken) -> String {
     match taken {
@@ -160,7 +165,7 @@ fn ids_are_never_paths_and_never_meet() {
 fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     let (dir, store) = store();
     let canary = dir.path().join("canary");
-    std::fs::write(&canary, "alive").unwrap();
+    write(&canary, b"alive");
     assert!(store.mounts().list().unwrap().is_empty());
     let held = take(&store, &about("held"), Sharing::Shared, Start::Kept);
     let free = take(&store, &about("free"), Sharing::Private, Start::Kept);
@@ -169,7 +174,7 @@ fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     };
     std::os::unix::fs::symlink(&canary, inside.data().join("link")).unwrap();
     std::os::unix::fs::symlink("/", inside.data().join("root")).unwrap();
-    std::fs::write(inside.data().join("large"), vec![1; 100_000]).unwrap();
+    write(&inside.data().join("large"), &[1; 100_000]);
     drop(free);
     let mut listed = store.mounts().list().unwrap();
     listed.sort_by_key(|listed| listed.about.as_ref().unwrap().id.clone());

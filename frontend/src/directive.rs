@@ -9,6 +9,7 @@ use nom::{IResult, Parser};
 use crate::check::Check;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lines::Text;
+use crate::options::Options;
 use crate::source::{SourceText, Span};
 
 /// What the top of the file says.
@@ -29,6 +30,33 @@ impl Directives {
             .as_ref()
             .and_then(|text| text.value.split_whitespace().next())
     }
+}
+
+/// Returns the error of a file that asks for a language which isn't built in, whatever else it holds.
+///
+/// Such a file needn't be a Dockerfile: to read it as one would find mistakes that are none.
+pub fn foreign_syntax(name: &str, bytes: &[u8], options: &Options) -> Option<Diagnostic> {
+    let source = SourceText::new(name, bytes);
+    let (directives, _) = read(&source, &mut Diagnostics::default());
+    refuse_syntax(directives.syntax.as_ref(), options)
+}
+
+/// Only the language that is built in can be spoken.
+pub(crate) fn refuse_syntax(directive: Option<&Text>, options: &Options) -> Option<Diagnostic> {
+    let (value, span) = match (options.build_arg("BUILDKIT_SYNTAX"), directive) {
+        (Some(value), _) => (value, None),
+        (None, Some(text)) => (text.value.as_str(), Some(text.span)),
+        (None, None) => return None,
+    };
+    let reference = value.split_whitespace().next().unwrap_or_default();
+    let path = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    if reference.is_empty() || reference == "dockerfile.v0" || path.starts_with("docker/dockerfile") {
+        return None;
+    }
+    let error = Diagnostic::error(format!("syntax {reference} is not supported")).help(
+        "only docker/dockerfile, which is built in, can be named; drop the directive or set BUILDKIT_SYNTAX",
+    );
+    Some(Diagnostic { span, ..error })
 }
 
 /// Key and value, and what is left of the line.

@@ -22,7 +22,7 @@ mod source;
 pub use ast::Dockerfile;
 pub use config::ImageConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use directive::Directives;
+pub use directive::{Directives, foreign_syntax};
 pub use expand::ExpandError;
 pub use lines::Text;
 pub use lower::lower;

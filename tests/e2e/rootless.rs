@@ -301,6 +301,21 @@ fn only_what_runs_something_enters_a_namespace() {
 }
 
 #[test]
+fn cache_mounts_can_be_removed_whoever_owns_their_files() {
+    if !usable("cache_mounts_can_be_removed_whoever_owns_their_files") {
+        return;
+    }
+    let place = Place::new("rootless-caches", Some(Ids::Many));
+    let step = "RUN --mount=type=cache,target=/c mkdir /c/own && touch /c/own/x && chown -R 33 /c/own && chmod 700 /c/own";
+    place.write("Dockerfile", &format!("FROM busybox\n{step}\n"));
+    ok(&place.build(&["."]));
+    ok(&place.run(&["ashlar", "prune", "-f", "--filter", "type=exec.cachemount"]));
+    // `mkdir` would fail on what is still there.
+    ok(&place.build(&["--no-cache", "."]));
+    place.finish();
+}
+
+#[test]
 fn root_of_a_namespace_builds_as_well() {
     if !usable("root_of_a_namespace_builds_as_well") {
         return;

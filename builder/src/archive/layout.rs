@@ -18,7 +18,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// One image of a layout, for one platform.
 pub(crate) struct Image {
-    pub(super) manifest_bytes: Vec<u8>,
+    pub(crate) manifest_bytes: Vec<u8>,
     pub(crate) manifest: Manifest,
     pub(crate) config: Vec<u8>,
 }

@@ -12,14 +12,26 @@ use serde_json::json;
 use solver::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::foreground::Foreground;
 use super::rights;
-use crate::build;
+use super::terminal::Terminal;
+use crate::argfile;
+use crate::build::{self, Failed};
+use crate::ops::{FailedContainer, OpError};
 use crate::options::{self, BuildOptions, Environment};
-use crate::report::{self, Failure};
-use crate::{cli::BuildArgs, runtime};
+use crate::report::{self, Failure, Kind};
+use crate::sandbox::Stdio;
+use crate::{cli::BuildArgs, runtime, sandbox};
 
 /// Builds, and tells the image's ID.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+    let with_files;
+    let args = if args.build_arg_file.is_empty() {
+        args
+    } else {
+        with_files = read_arg_files(args)?;
+        &with_files
+    };
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
@@ -27,12 +39,28 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }
-    let id = runtime::run(until_signal(&options))?;
+    let terminal = options
+        .shell_on_error
+        .then(|| Terminal::of_stdin(true))
+        .transpose()?;
+    let id = runtime::run(until_signal(&options, terminal))?;
     tell(&options, &id)
 }
 
+/// Puts the arguments of files before those that were typed, which win.
+fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
+    let mut words = Vec::new();
+    for path in &args.build_arg_file {
+        words.extend(argfile::read(path)?);
+    }
+    let mut args = args.clone();
+    words.append(&mut args.build_arg);
+    args.build_arg = words;
+    Ok(args)
+}
+
 /// Builds, and stops when a signal asks to; a second one doesn't wait for the first to be obeyed.
-async fn until_signal(options: &BuildOptions) -> Result<Digest, Failure> {
+async fn until_signal(options: &BuildOptions, terminal: Option<Terminal>) -> Result<Digest, Failure> {
     let cancel = Cancel::new();
     let received = Arc::new(AtomicI32::new(0));
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
@@ -53,8 +81,33 @@ async fn until_signal(options: &BuildOptions) -> Result<Digest, Failure> {
     match (result, received.load(Ordering::Relaxed)) {
         // What fails after the signal fails because of it, whatever it looks like.
         (Err(_), number @ 1..) => Err(Failure::cancelled(number)),
-        (result, _) => result,
+        (Ok(id), _) => Ok(id),
+        (Err(Failed { failure, container }), _) => {
+            if let Some((container, terminal)) = container.zip(terminal) {
+                report::error(&failure);
+                open_shell(container, terminal).await?;
+            }
+            Err(failure)
+        }
     }
+}
+
+/// Opens a shell in the container of a failed step, on the user's terminal, until it ends.
+async fn open_shell(container: Box<FailedContainer>, terminal: Terminal) -> Result<(), Failure> {
+    report::note("a shell in the container of the failed step, as that left it; the build ends when it does");
+    let size = terminal.size();
+    let foreground = Foreground {
+        terminal: Some(terminal),
+        interactive: false,
+    };
+    let shell =
+        move |stdio: Stdio<'_>, cancel: sandbox::Cancel<'_>| match container.shell(stdio, size, cancel) {
+            Err(OpError::Cancelled) => Err(Failure::cancelled(libc::SIGINT)),
+            other => other.map_err(|error| Failure::of(Kind::Machine, &error)),
+        };
+    let exit = foreground.run(shell).await?;
+    exit.why.iter().for_each(|why| report::note(why));
+    Ok(())
 }
 
 /// A file of an earlier build must not be taken for this one's, should it fail.

@@ -1,28 +1,28 @@
-//! `ashlar run`, the doing: a container on an image's layers, connected to this process's streams or terminal.
+//! `ashlar run`, the doing: a container on an image's layers, in the foreground.
 //!
 //! What runs is settled in `run`. Changes go to scratch space on disk, because nobody knows how much a person will try
-//! out, and are forgotten. A signal to this process kills the container; keys typed at a terminal reach the container
-//! as keys.
+//! out, and are forgotten, unless `--commit` makes an image of them.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use cache::tree::View;
 use cache::{DiffId, Store};
-use rustix::pipe::{PipeFlags, pipe_with};
+use serde_json::{Value, json};
 use solver::op::Network;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::foreground::Foreground;
 use super::run::{self, Process};
 use super::terminal::Terminal;
 use crate::cli::RunArgs;
-use crate::image;
+use crate::clock;
+use crate::image::{self, StoredImage};
 use crate::ops::{self, Lowers};
-use crate::options::Environment;
+use crate::options::{Environment, tag_name};
 use crate::report::{self, Failure, Kind};
-use crate::runtime::{self, blocking};
-use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, Upper};
+use crate::runtime;
+use crate::sandbox::Exit;
+use crate::sandbox::{self, Cancel, SandboxError, Settings, Spec, Stdio, Upper};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
@@ -33,16 +33,24 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
         .tty
         .then(|| Terminal::of_stdin(args.interactive))
         .transpose()?;
+    let commit = args.commit.as_deref().map(tag_name).transpose()?;
     let layers = image.layers()?;
-    let settings = settings(&store, process, &layers, terminal.as_ref())?;
+    let opened: Result<Vec<_>, _> = layers.iter().map(|layer| store.layers().get(layer)).collect();
+    let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
+    let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
-        store,
-        layers,
-        settings,
+        changes: Changes {
+            store,
+            image,
+            layers,
+            view,
+            settings,
+            commit,
+        },
         terminal,
         interactive: args.interactive,
     };
-    let exit = runtime::run(container.until_signal())?;
+    let exit = runtime::run(container.run())?;
     if let Some(why) = &exit.why {
         report::note(why);
     }
@@ -53,15 +61,8 @@ fn machine(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::of(Kind::Machine, error)
 }
 
-fn settings(
-    store: &Store,
-    process: Process,
-    layers: &[DiffId],
-    terminal: Option<&Terminal>,
-) -> Result<Settings, Failure> {
-    let opened: Result<Vec<_>, _> = layers.iter().map(|layer| store.layers().get(layer)).collect();
-    let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
-    let user = ops::credentials(&process.user, &view).map_err(|error| Failure::of(Kind::Build, &error))?;
+fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Result<Settings, Failure> {
+    let user = ops::credentials(&process.user, view).map_err(|error| Failure::of(Kind::Build, &error))?;
     let network = sandbox::choose(process.network);
     if network.warning.is_some() && process.network == Network::Default {
         report::warn("the container uses the host's network: isolated networks are not available");
@@ -86,89 +87,95 @@ fn settings(
 
 /// A container that is about to run.
 struct Container {
-    store: Arc<Store>,
-    layers: Vec<DiffId>,
-    settings: Settings,
+    changes: Changes,
     terminal: Option<Terminal>,
     interactive: bool,
 }
 
 impl Container {
-    /// Runs it on a thread of its own, kills it when a signal asks to, and passes changes of the window on.
-    async fn until_signal(self) -> Result<Exit, Failure> {
-        let watch = |kind| {
-            signal(kind).map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")))
+    /// Runs it, and keeps what is to be kept.
+    async fn run(self) -> Result<Exit, Failure> {
+        let foreground = Foreground {
+            terminal: self.terminal,
+            interactive: self.interactive,
         };
-        let mut interrupt = watch(SignalKind::interrupt())?;
-        let mut terminate = watch(SignalKind::terminate())?;
-        let mut window = watch(SignalKind::window_change())?;
-        let (kill, alive) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|error| machine(&io::Error::from(error)))?;
-        let master = Arc::new(OnceLock::new());
-        let work = {
-            let master = Arc::clone(&master);
-            blocking(move || self.run(&kill, &master))
-        };
-        tokio::pin!(work);
-        let mut alive = Some(alive);
-        let mut received = None;
-        loop {
-            let number = tokio::select! {
-                result = &mut work => {
-                    return match received {
-                        Some(number) => Err(Failure::cancelled(number)),
-                        None => result,
-                    };
-                }
-                _ = interrupt.recv() => libc::SIGINT,
-                _ = terminate.recv() => libc::SIGTERM,
-                _ = window.recv() => {
-                    if let Some(master) = master.get() {
-                        Terminal::pass_size_on(master);
-                    }
-                    continue;
-                }
-            };
-            // Hanging up is what the sandbox polls for.
-            drop(alive.take());
-            received = Some(number);
-        }
+        let changes = self.changes;
+        foreground
+            .run(move |stdio, cancel| changes.make(stdio, cancel))
+            .await
     }
+}
 
-    /// Blocks until the container has ended.
-    fn run(self, kill: &OwnedFd, master: &Arc<OnceLock<OwnedFd>>) -> Result<Exit, Failure> {
+/// What a container runs on, and what becomes of it.
+struct Changes {
+    store: Arc<Store>,
+    image: StoredImage,
+    layers: Vec<DiffId>,
+    view: View,
+    settings: Settings,
+    /// Name of the image that keeps the changes.
+    commit: Option<String>,
+}
+
+impl Changes {
+    /// Blocks until the container has ended, and its changes are kept.
+    fn make(self, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit, Failure> {
         let lowers = Lowers::new(Arc::clone(&self.store));
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
         let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
         let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
-        let (stdin, stdout, stderr) = (io::stdin(), report::stdout(), report::stderr());
-        let raw = self.terminal.map(Terminal::connect).transpose()?;
+        ops::describe(&upper, &self.view).map_err(|error| machine(&error))?;
         let spec = Spec {
             lowers: &stack,
             upper: Some(&upper),
             mounts: &[],
             settings: &self.settings,
         };
-        let stdio = Stdio {
-            stdin: self.interactive.then(|| stdin.as_fd()),
-            stdout: stdout.as_fd(),
-            stderr: stderr.as_fd(),
-            on_terminal: raw.as_ref().map(|raw| {
-                let give = |fd| raw.serve(fd, master);
-                Box::new(give) as Box<dyn FnOnce(OwnedFd) + Send + '_>
-            }),
-        };
-        let exit = sandbox::run(&helper, &spec, stdio, Cancel::on(kill.as_fd()));
-        if let Some(raw) = raw {
-            raw.finish();
-        }
-        match exit {
+        let exit = match sandbox::run(&helper, &spec, stdio, cancel) {
             // The signal is what is reported.
-            Err(SandboxError::Cancelled) => Err(Failure::cancelled(libc::SIGINT)),
-            Err(error) => Err(machine(&error)),
-            Ok(exit) => Ok(exit),
+            Err(SandboxError::Cancelled) => return Err(Failure::cancelled(libc::SIGINT)),
+            Err(error) => return Err(machine(&error)),
+            Ok(exit) => exit,
+        };
+        if let Some(name) = &self.commit {
+            self.keep(name, &upper)?;
         }
+        Ok(exit)
+    }
+
+    /// Makes an image of the changes, with the settings of the one that it stands on.
+    fn keep(&self, name: &str, upper: &Upper) -> Result<(), Failure> {
+        let layer = ops::pack_changes(&self.store, &self.view, upper).map_err(|error| machine(&error))?;
+        let mut config = self.image.config.clone();
+        let now = clock::rfc3339(clock::now_unix());
+        let entry = json!({
+            "created": now,
+            "created_by": self.settings.args.join(" "),
+            "comment": "ashlar run --commit",
+        });
+        let lists = [
+            ("/rootfs/diff_ids", json!(layer.to_string())),
+            ("/history", entry),
+        ];
+        config["created"] = json!(now);
+        for (place, value) in lists {
+            match config.pointer_mut(place) {
+                Some(Value::Array(list)) => list.push(value),
+                _ if place == "/history" => config["history"] = json!([value]),
+                _ => {
+                    return Err(Failure::machine(format!(
+                        "the config of image {} has no layers",
+                        self.image.id
+                    )));
+                }
+            }
+        }
+        let config = serde_json::to_vec(&config).expect("because a JSON value has only strings as keys");
+        let names = [name.to_owned()];
+        let id = image::commit(&self.store, &config, None, &[], &names).map_err(|error| machine(&error))?;
+        report::note(&format!("{} is {id}", image::familiar(name)));
+        Ok(())
     }
 }

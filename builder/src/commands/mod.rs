@@ -4,11 +4,13 @@
 pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod doctor;
+pub(crate) mod foreground;
 pub(crate) mod history;
 pub(crate) mod human;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod prune;
 pub(crate) mod rights;
 pub(crate) mod rmi;
 pub(crate) mod run;

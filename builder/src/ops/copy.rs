@@ -116,6 +116,10 @@ impl Copier<'_> {
         let change = self.change(&copy.change)?;
         self.links.clear();
         for selected in &source.selected {
+            if selected.parents.is_some() {
+                self.copy_below(&copy.dest, source.tree, selected, &change)?;
+                continue;
+            }
             if copy.unpack
                 && matches!(selected.node.kind, NodeKind::File { .. })
                 && let Some(archive) = extract::open(source.tree, &selected.node, self.scratch)?
@@ -215,11 +219,27 @@ impl Copier<'_> {
         if !top.is_root() {
             self.draft.touch_dir(&top, |meta| meta.mtime = mtime);
         }
-        for (path, node) in tree.walk(&selected.source) {
-            let below = path
-                .below(&selected.source)
-                .expect("a walk stays below its start");
-            self.copy_node(top.concat(&below), tree, &node, change)?;
+        for (path, node) in tree.entries_of(selected) {
+            self.copy_node(top.concat(&path), tree, &node, change)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a source of `--parents`, with the directories above it. When all of it is excluded, nothing is made.
+    fn copy_below(
+        &mut self,
+        dest: &str,
+        tree: &View,
+        selected: &Selected<'_>,
+        change: &Change,
+    ) -> Result<(), OpError> {
+        let entries = tree.entries_of(selected);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let top = self.dest_dir(dest, change)?;
+        for (path, node) in entries {
+            self.copy_node(top.concat(&path), tree, &node, change)?;
         }
         Ok(())
     }

@@ -4,9 +4,9 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use cache::DiffId;
 use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
+use cache::{DiffId, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
 use solver::op::Exec;
 use solver::{Events, Job, Snapshot, Stream, Subject};
@@ -16,7 +16,7 @@ use super::mounts::{Holding, Step, Wanted};
 use super::{OpError, Worker, owner, stacked, unpacked};
 use crate::options::host_platform;
 use crate::runtime::blocking;
-use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, Upper};
+use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper};
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.
 const MAX_MEMORY_BYTES: u64 = 8 << 30;
@@ -39,9 +39,10 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         subject: Subject::Vertex(job.id),
         events: job.events.clone(),
         shm_size_bytes: worker.shm_size_bytes,
+        keeps_failed: worker.keeps_failed,
         kill,
     };
-    let work = blocking(move || run.to_layer());
+    let work = blocking(move || run.into_layer());
     tokio::pin!(work);
     let layer = tokio::select! {
         result = &mut work => result,
@@ -55,7 +56,7 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
 }
 
 /// One RUN, on a blocking thread.
-struct Run {
+pub(super) struct Run {
     op: Exec,
     layers: Arc<[DiffId]>,
     view: View,
@@ -64,25 +65,43 @@ struct Run {
     subject: Subject,
     events: Events,
     shm_size_bytes: u64,
+    /// The container of a failed process is wanted.
+    keeps_failed: bool,
     kill: OwnedFd,
 }
 
 impl Run {
-    fn to_layer(&self) -> Result<DiffId, OpError> {
+    fn into_layer(self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
         let holding = self.mounts.hold(&self.step())?;
-        let upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
+        let mut upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
         if !upper.keeps_user_attributes()? {
-            return self.on_disk(&settings, &holding);
+            upper = self.upper_on_disk()?;
         }
-        let exit = self.run(&settings, &upper, &holding)?;
+        let mut exit = self.run(&settings, &upper, &holding)?;
         if exit.code != 0 && upper.is_full()? {
-            drop(upper);
             self.events
                 .warn("a RUN used up the memory meant for its changes; it is run again on disk");
-            return self.on_disk(&settings, &holding);
+            upper = self.upper_on_disk()?;
+            exit = self.run(&settings, &upper, &holding)?;
         }
-        self.pack(&exit, &upper)
+        if exit.code == 0 {
+            return pack_changes(self.lowers.store(), &self.view, &upper);
+        }
+        Err(OpError::Exit {
+            command: self.mounts.secrets().hide(&self.op.args.join(" ")),
+            outcome: outcome(&exit),
+            code: exit.code,
+            foreign: foreign(&self.op.platform, &exit),
+            container: self.keeps_failed.then(|| {
+                Box::new(FailedContainer {
+                    settings,
+                    upper,
+                    holding,
+                    run: self,
+                })
+            }),
+        })
     }
 
     fn step(&self) -> Step<'_> {
@@ -95,40 +114,15 @@ impl Run {
         }
     }
 
-    fn on_disk(&self, settings: &Settings, holding: &Holding) -> Result<DiffId, OpError> {
+    fn upper_on_disk(&self) -> Result<Upper, OpError> {
         let scratch = self.lowers.scratch_dir()?;
-        let upper = self.described(Upper::directory(scratch.as_fd())?)?;
-        let exit = self.run(settings, &upper, holding)?;
-        self.pack(&exit, &upper)
+        self.described(Upper::directory(scratch.as_fd())?)
     }
 
     /// Makes the container's `/` look like the image's.
     fn described(&self, upper: Upper) -> Result<Upper, OpError> {
-        if let Some(root) = self.view.lookup(&TreePath::root()) {
-            upper.describe_root(root.meta)?;
-        }
+        describe(&upper, &self.view)?;
         Ok(upper)
-    }
-
-    fn pack(&self, exit: &Exit, upper: &Upper) -> Result<DiffId, OpError> {
-        if exit.code != 0 {
-            return Err(OpError::Exit {
-                command: self.op.args.join(" "),
-                outcome: outcome(exit),
-                code: exit.code,
-                foreign: foreign(&self.op.platform, exit),
-            });
-        }
-        let store = self.lowers.store();
-        let layer = store.layers().write(store.incomplete(), |writer| {
-            let is_below = |path: &TreePath| self.view.lookup(path).is_some();
-            let options = PackOptions {
-                marks: unpacked::marks(),
-                ..PackOptions::default()
-            };
-            Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
-        })?;
-        Ok(layer.diff_id())
     }
 
     fn settings(&self) -> Result<Settings, OpError> {
@@ -156,37 +150,49 @@ impl Run {
 
     /// Runs the process once, passing its output on.
     fn run(&self, settings: &Settings, upper: &Upper, holding: &Holding) -> Result<Exit, OpError> {
-        let attached = self.mounts.attach(holding, &self.step())?;
-        let settings = &with_env(settings, &attached.env);
-        let lowers = self.lowers.stack(&self.layers)?;
-        let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
-        let helper = self.lowers.helper()?;
         let pipe =
             || pipe_with(PipeFlags::CLOEXEC).map_err(|error| OpError::Scratch { source: error.into() });
         let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
         std::thread::scope(|scope| {
             scope.spawn(move || self.pass_on(out, Stream::Stdout));
             scope.spawn(move || self.pass_on(err, Stream::Stderr));
-            let spec = Spec {
-                lowers: &lowers,
-                upper: Some(upper),
-                mounts: &attached.points,
-                settings,
-            };
             let stdio = Stdio {
                 stdin: None,
                 stdout: stdout.as_fd(),
                 stderr: stderr.as_fd(),
                 on_terminal: None,
             };
-            let exit = sandbox::run(&helper, &spec, stdio, Cancel::on(self.kill.as_fd()));
-            // The readers end when nobody can write any more.
+            // The readers end when nobody can write any more, which is when this ends.
+            let cancel = Cancel::on(self.kill.as_fd());
+            let exit = self.contain(settings, upper, holding, (stdio, cancel));
             drop((stdout, stderr));
-            match exit {
-                Err(SandboxError::Cancelled) => Err(OpError::Cancelled),
-                other => Ok(other?),
-            }
+            exit
         })
+    }
+
+    /// Runs a process in the step's container, on these streams, until it ends or is cancelled.
+    fn contain(
+        &self,
+        settings: &Settings,
+        upper: &Upper,
+        holding: &Holding,
+        (stdio, cancel): (Stdio<'_>, Cancel<'_>),
+    ) -> Result<Exit, OpError> {
+        let attached = self.mounts.attach(holding, &self.step())?;
+        let settings = &with_env(settings, &attached.env);
+        let lowers = self.lowers.stack(&self.layers)?;
+        let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
+        let helper = self.lowers.helper()?;
+        let spec = Spec {
+            lowers: &lowers,
+            upper: Some(upper),
+            mounts: &attached.points,
+            settings,
+        };
+        match sandbox::run(&helper, &spec, stdio, cancel) {
+            Err(SandboxError::Cancelled) => Err(OpError::Cancelled),
+            other => Ok(other?),
+        }
     }
 
     fn pass_on(&self, from: OwnedFd, stream: Stream) {
@@ -205,6 +211,70 @@ impl Run {
             self.events.log(self.subject.clone(), stream, &rest);
         }
     }
+}
+
+/// The container of a step whose process failed, with everything as that left it.
+pub(crate) struct FailedContainer {
+    run: Run,
+    settings: Settings,
+    upper: Upper,
+    holding: Holding,
+}
+
+impl std::fmt::Debug for FailedContainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FailedContainer").finish_non_exhaustive()
+    }
+}
+
+impl FailedContainer {
+    /// Runs a shell where the process failed: same files, mounts, environment, directory and user. `stdio` is the user's,
+    /// `terminal` the size of theirs. Blocks.
+    pub(crate) fn shell(
+        &self,
+        stdio: Stdio<'_>,
+        terminal: TerminalSize,
+        cancel: Cancel<'_>,
+    ) -> Result<Exit, OpError> {
+        self.upper.again()?;
+        let mut settings = self.settings.clone();
+        // The step's own shell where it had one: others may not be there.
+        let shell = settings.args.first().filter(|program| is_shell(program)).cloned();
+        settings.args = vec![shell.unwrap_or_else(|| "/bin/sh".to_owned())];
+        settings.terminal = Some(terminal);
+        if !settings.env.iter().any(|(name, _)| name == "TERM") {
+            settings.env.push(("TERM".to_owned(), "xterm".to_owned()));
+        }
+        self.run
+            .contain(&settings, &self.upper, &self.holding, (stdio, cancel))
+    }
+}
+
+/// Says whether a program is a shell that people can talk to.
+fn is_shell(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    matches!(name, "sh" | "bash" | "ash" | "dash" | "zsh" | "ksh" | "fish")
+}
+
+/// Gives an upper's root the mode, owner and time of the image's, so that a change of nothing is no change.
+pub(crate) fn describe(upper: &Upper, view: &View) -> Result<(), OpError> {
+    match view.lookup(&TreePath::root()) {
+        Some(root) => Ok(upper.describe_root(root.meta)?),
+        None => Ok(()),
+    }
+}
+
+/// Writes what a container changed of `view` as a layer.
+pub(crate) fn pack_changes(store: &Store, view: &View, upper: &Upper) -> Result<DiffId, OpError> {
+    let layer = store.layers().write(store.incomplete(), |writer| {
+        let is_below = |path: &TreePath| view.lookup(path).is_some();
+        let options = PackOptions {
+            marks: unpacked::marks(),
+            ..PackOptions::default()
+        };
+        Ok::<_, OpError>(cache::layer::pack(upper.dir(), writer, &options, &is_below)?)
+    })?;
+    Ok(layer.diff_id())
 }
 
 /// Adds what mounts bring: a variable of theirs replaces the step's own.

@@ -33,6 +33,7 @@ use crate::sandbox::user::UserError;
 use crate::secrets::Secrets;
 use copy::CopySource;
 
+pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
 pub(crate) use network_files::{hosts, resolv_conf};
 pub(crate) use owner::credentials;
@@ -48,6 +49,8 @@ pub(crate) enum OpError {
         code: i32,
         /// What its programs are made for, where that may be why they can't be executed here.
         foreign: Option<String>,
+        /// Its container, where that was to be kept.
+        container: Option<Box<FailedContainer>>,
     },
     #[error("the build was cancelled")]
     Cancelled,
@@ -104,6 +107,8 @@ pub(crate) struct Worker {
     pub(crate) views: Views,
     pub(crate) events: solver::Events,
     pub(crate) secrets: Arc<Secrets>,
+    /// The containers of failed steps are wanted.
+    pub(crate) keeps_failed: bool,
     /// Size of `/dev/shm` in containers.
     pub(crate) shm_size_bytes: u64,
 }

@@ -144,13 +144,9 @@ impl Progress {
 
     /// Makes the vertices' names known; before that, and for vertices without one, their events are not shown. Only the
     /// first graph counts.
-    pub(crate) fn name_vertices(&self, graph: &Graph) {
-        self.names.get_or_init(|| {
-            graph
-                .ids()
-                .map(|id| graph.vertex(id).label.name.clone())
-                .collect()
-        });
+    pub(crate) fn name_vertices(&self, graph: &Graph, hide: impl Fn(&str) -> String) {
+        self.names
+            .get_or_init(|| graph.ids().map(|id| hide(&graph.vertex(id).label.name)).collect());
     }
 
     /// Waits until all that was sent is shown, and ends the display.

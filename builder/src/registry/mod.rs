@@ -23,6 +23,7 @@ use frontend::Platform;
 
 use crate::archive::{Source, layout};
 use crate::clock;
+use crate::lockfile::{Lock, LockError, Pin};
 use client::Ask;
 
 pub(crate) use client::Session;
@@ -60,6 +61,8 @@ pub(crate) struct LayerSource {
 pub(crate) struct Resolved {
     /// The canonical name that was resolved.
     pub(crate) reference: String,
+    /// Digest of the manifest; `None` for an image that was built here.
+    pub(crate) manifest: Option<Digest>,
     /// The config, verbatim.
     pub(crate) config: Vec<u8>,
     /// Base layer first.
@@ -85,6 +88,48 @@ pub(crate) async fn resolve(
     resolve_remote(store, session, platform).await
 }
 
+/// Finds the image that `request` named when it was locked. Never asks a registry what a tag is.
+pub(crate) async fn resolve_locked(
+    store: &Store,
+    request: &str,
+    platform: &Platform,
+    lock: &Lock,
+) -> Result<Resolved, LockedError> {
+    let reference = Reference::parse(request).map_err(ImageError::from)?;
+    let pin = lock.image(&reference, platform)?;
+    let local = resolve_local(store, &reference, platform)?;
+    match (local, pin) {
+        (Some(local), pin) if local.pin() == pin => Ok(local),
+        (_, Pin::Manifest(digest)) => {
+            let pinned = format!("{}@{digest}", reference.repository());
+            Ok(resolve(store, &pinned, platform, false).await?)
+        }
+        (local, Pin::Id(_)) => {
+            let actual = local.map_or_else(|| "not there".to_owned(), |local| local.pin().to_string());
+            Err(lock.differs(reference.familiar(), pin, actual).into())
+        }
+    }
+}
+
+/// Says why a locked image can't be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LockedError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl Resolved {
+    /// Returns what a lock file calls the image.
+    pub(crate) fn pin(&self) -> Pin {
+        match self.manifest {
+            Some(digest) => Pin::Manifest(digest),
+            None => Pin::Id(Digest::of(&self.config)),
+        }
+    }
+}
+
 /// Finds an image in a directory that holds an OCI layout. `reference` is a tag or `@digest`, or empty when there is
 /// only one.
 pub(crate) async fn resolve_layout(
@@ -96,7 +141,7 @@ pub(crate) async fn resolve_layout(
     let found = layout::find(&source, reference, platform)?;
     assemble(
         format!("{}:{reference}", dir.display()),
-        &found.manifest,
+        (Digest::of(&found.manifest_bytes), &found.manifest),
         found.config,
         Origin::OciLayout(dir.to_owned()),
     )
@@ -140,9 +185,9 @@ fn resolve_local(
     };
     let is_complete = facts.diff_ids.iter().all(|layer| store.layers().contains(layer));
     let manifest = manifest
-        .and_then(|digest| store.blobs().read(&digest, MAX_MANIFEST_BYTES).ok())
-        .and_then(|bytes| match parse(&bytes, None) {
-            Ok(Document::Manifest(manifest)) => Some(manifest),
+        .and_then(|digest| Some((digest, store.blobs().read(&digest, MAX_MANIFEST_BYTES).ok()?)))
+        .and_then(|(digest, bytes)| match parse(&bytes, None) {
+            Ok(Document::Manifest(manifest)) => Some((digest, manifest)),
             _ => None,
         });
     let origin = if is_complete {
@@ -151,7 +196,7 @@ fn resolve_local(
         Origin::Registry(Arc::new(Session::new(reference)?))
     };
     match manifest {
-        Some(manifest) => assemble(name, &manifest, config, origin).map(Some),
+        Some((digest, manifest)) => assemble(name, (digest, &manifest), config, origin).map(Some),
         None if is_complete => {
             let layers = facts.diff_ids.into_iter();
             let layers = layers
@@ -159,6 +204,7 @@ fn resolve_local(
                 .collect();
             Ok(Some(Resolved {
                 reference: name,
+                manifest: None,
                 config,
                 layers,
                 origin,
@@ -192,7 +238,7 @@ async fn resolve_remote(
     };
     let resolved = assemble(
         reference.to_string(),
-        &manifest,
+        (manifest_digest, &manifest),
         config,
         Origin::Registry(Arc::new(session)),
     )?;
@@ -265,13 +311,14 @@ fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), I
 /// Puts a checked manifest and config together: each layer's blob beside its diff ID.
 fn assemble(
     reference: String,
-    manifest: &Manifest,
+    (digest, manifest): (Digest, &Manifest),
     config: Vec<u8>,
     origin: Origin,
 ) -> Result<Resolved, ImageError> {
     let layers = pair(&reference, manifest, &config)?;
     Ok(Resolved {
         reference,
+        manifest: Some(digest),
         config,
         layers,
         origin,

@@ -124,6 +124,17 @@ impl Upper {
         Ok(())
     }
 
+    /// Makes ready for one more run on top of what the last one left. The work directory of a volatile overlay can't be
+    /// used again.
+    pub(crate) fn again(&self) -> Result<()> {
+        let step = "make a new work directory";
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).step(step)?;
+        let used = format!("used-{}", cache::digest::hex(&random));
+        rustix::fs::renameat(&self.base, "work", &self.base, used).step(step)?;
+        rustix::fs::mkdirat(&self.base, "work", Mode::RWXU).step(step)
+    }
+
     /// Returns the directory with the changes, in overlayfs's format. Complete once the run returned.
     pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.upper.as_fd()

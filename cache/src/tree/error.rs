@@ -22,6 +22,9 @@ pub enum Error {
         /// As written.
         pattern: String,
     },
+    /// A pattern of `--exclude` can't be one.
+    #[error(transparent)]
+    Exclude(#[from] super::ignore::IgnoreError),
     /// More symbolic links in a row than the kernel would follow, or a loop of them.
     #[error("too many levels of symbolic links at {path}")]
     TooManyLinks {

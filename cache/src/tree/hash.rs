@@ -8,14 +8,14 @@ use std::collections::HashMap;
 
 use super::error::Error;
 use super::node::{Inode, Node, NodeKind};
-use super::select::Selected;
+use super::selected::Selected;
 use super::selection::Selection;
 use super::view::View;
 use crate::digest::TreeHash;
 use crate::layer::{Meta, TreePath};
 
 /// Changes whenever the encoding does; old cache records then don't match any more.
-const VERSION: &[u8] = b"ashlar tree 1";
+const VERSION: &[u8] = b"ashlar tree 2";
 
 /// What of a node counts.
 enum Count {
@@ -29,23 +29,21 @@ impl View {
     /// Hashes what a selection stands for. For a context this reads the selected files that the memo doesn't know.
     ///
     /// Counts: the order of sources, names found by wildcards, paths below a directory source, types, modes,
-    /// owners, link targets, attributes, device numbers, contents, which names are hard links of each other.
-    /// Doesn't count: times, the name of a source written without wildcards, anything of a directory source itself.
+    /// owners, link targets, attributes, device numbers, contents, which names are hard links of each other; with
+    /// `parents` the paths from the pivot on and the directories above.
+    /// Doesn't count: times, the name of a source written without wildcards, anything of a directory source itself,
+    /// what is excluded, and how that was written.
     pub fn tree_hash(&self, selection: &Selection) -> Result<TreeHash, Error> {
         self.hash_selected(&self.select(selection)?)
     }
 
     /// Hashes sources that were selected before; see [`View::tree_hash`].
     pub fn hash_selected(&self, selected: &[Selected<'_>]) -> Result<TreeHash, Error> {
-        let walks: Vec<Vec<(TreePath, Node<'_>)>> = selected
-            .iter()
-            .map(|source| match source.node.is_dir() {
-                true => self.walk(&source.source).collect(),
-                false => Vec::new(),
-            })
-            .collect();
+        let walks: Vec<Vec<(TreePath, Node<'_>)>> =
+            selected.iter().map(|source| self.entries_of(source)).collect();
         let below = walks.iter().flatten().map(|(_, node)| *node);
-        let files: Vec<Node<'_>> = selected.iter().map(|source| source.node).chain(below).collect();
+        let tops = selected.iter().filter(|source| source.parents.is_none());
+        let files: Vec<Node<'_>> = tops.map(|source| source.node).chain(below).collect();
         self.hash_contents(&files)?;
 
         let mut encoder = Encoder {
@@ -56,20 +54,20 @@ impl View {
         encoder.number(selected.len() as u64);
         for (source, walk) in selected.iter().zip(&walks) {
             encoder.number(source.pattern_index as u64);
-            encoder.bytes(if source.wildcard { &source.name } else { b"" });
-            let count = if source.node.is_dir() {
-                Count::Type
-            } else {
-                Count::All
-            };
             let mut names = HashMap::new();
-            self.encode(&mut encoder, &TreePath::root(), &source.node, count, &mut names)?;
+            encoder.number(source.parents.is_some().into());
+            if source.parents.is_none() {
+                encoder.bytes(if source.wildcard { &source.name } else { b"" });
+                let count = if source.node.is_dir() {
+                    Count::Type
+                } else {
+                    Count::All
+                };
+                self.encode(&mut encoder, &TreePath::root(), &source.node, count, &mut names)?;
+            }
             encoder.number(walk.len() as u64);
             for (path, node) in walk {
-                let path = path
-                    .below(&source.source)
-                    .expect("because a walk stays below its start");
-                self.encode(&mut encoder, &path, node, Count::All, &mut names)?;
+                self.encode(&mut encoder, path, node, Count::All, &mut names)?;
             }
         }
         Ok(encoder.finish())

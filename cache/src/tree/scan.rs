@@ -11,6 +11,7 @@ use super::error::Error;
 use super::ignore::{IgnoreList, Matched};
 use super::links::MAX_LINKS;
 use super::memo::{Identity, Memo};
+use super::parents::{Pivoted, is_deep};
 use super::pattern::{Pattern, has_wildcards};
 use super::selection::Selection;
 use crate::digest::ContentHash;
@@ -50,6 +51,10 @@ struct Wanted {
     at: TreePath,
     /// What is still to be followed, last component first.
     rest: Vec<Vec<u8>>,
+    /// How many of these, from the start of `rest`, were written in the selection; others come from links.
+    n_written: usize,
+    /// How many of these lie behind a pivot: no link is followed there, and `**` crosses slashes.
+    n_verbatim: usize,
     n_links: usize,
 }
 
@@ -79,17 +84,10 @@ pub(super) fn scan(
     let top = scan.look(root, &here, &here, false)?;
     scan.found.files.extend(top.and_then(Result::ok));
     let mut queue: Vec<Wanted> = Vec::new();
-    for pattern in wanted.iter().flat_map(|selection| &selection.patterns) {
-        let rest = TreePath::clean(pattern.as_bytes())
-            .components()
-            .rev()
-            .map(<[u8]>::to_vec)
-            .collect();
-        queue.push(Wanted {
-            at: TreePath::root(),
-            rest,
-            n_links: 0,
-        });
+    for selection in wanted {
+        for pattern in &selection.patterns {
+            queue.push(Wanted::start(pattern, selection.parents));
+        }
     }
     while let Some(wanted) = queue.pop() {
         scan.advance(wanted, &mut queue)?;
@@ -97,19 +95,48 @@ pub(super) fn scan(
     Ok(finish(scan.found))
 }
 
+impl Wanted {
+    fn start(pattern: &str, parents: bool) -> Self {
+        let (path, n_verbatim) = if parents {
+            let pivoted = Pivoted::split(pattern);
+            let n_verbatim = pivoted.rest.components().count();
+            (
+                TreePath::clean(pivoted.base.as_bytes()).concat(&pivoted.rest),
+                n_verbatim,
+            )
+        } else {
+            (TreePath::clean(pattern.as_bytes()), 0)
+        };
+        let rest: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        Self {
+            at: TreePath::root(),
+            n_written: rest.len(),
+            rest,
+            n_verbatim,
+            n_links: 0,
+        }
+    }
+}
+
 impl Scan<'_> {
     /// Follows one component of a wanted path; what that leads to goes back into the queue.
     fn advance(&mut self, mut wanted: Wanted, queue: &mut Vec<Wanted>) -> Result<(), Error> {
+        let is_written = wanted.rest.len() <= wanted.n_written;
+        let is_verbatim = wanted.rest.len() <= wanted.n_verbatim;
         let Some(name) = wanted.rest.pop() else {
             return self.scan_below(&wanted.at);
         };
+        if is_verbatim && is_deep(&name) {
+            return self.scan_below(&wanted.at);
+        }
+        wanted.n_written = wanted.n_written.min(wanted.rest.len());
         if name == b".." {
             wanted.at = wanted.at.parent().unwrap_or_default();
             queue.push(wanted);
             return Ok(());
         }
-        // Targets of links are never patterns, but a literal match comes first for these below.
-        if wanted.n_links == 0 && has_wildcards(&name) {
+        // Targets of links are never patterns.
+        if is_written && has_wildcards(&name) {
             let Some(pattern) = Pattern::component(&name) else {
                 // The selection will say so.
                 return Ok(());
@@ -117,14 +144,14 @@ impl Scan<'_> {
             let listing = self.list_at(&wanted.at)?;
             for file in listing.files {
                 if file.entry.path.name().is_some_and(|name| pattern.matches(name)) {
-                    self.follow(file, &wanted, queue);
+                    self.follow(file, &wanted, is_verbatim, queue);
                 }
             }
             return Ok(());
         }
         let child = wanted.at.join(&name);
         match self.look_from_root(&child)? {
-            Some(file) => self.follow(file, &wanted, queue),
+            Some(file) => self.follow(file, &wanted, is_verbatim, queue),
             // What is beside a missing path makes the error message useful.
             None => {
                 let listing = self.list_at(&wanted.at)?;
@@ -134,15 +161,17 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Records a path and goes on from there, through the link if it is one.
-    fn follow(&mut self, file: Scanned, wanted: &Wanted, queue: &mut Vec<Wanted>) {
+    /// Records a path and goes on from there, through the link if it is one that is followed.
+    fn follow(&mut self, file: Scanned, wanted: &Wanted, is_verbatim: bool, queue: &mut Vec<Wanted>) {
         let mut next = Wanted {
             at: file.entry.path.clone(),
             rest: wanted.rest.clone(),
-            n_links: wanted.n_links,
+            ..*wanted
         };
         let mut goes_on = matches!(file.entry.kind, Kind::Dir { .. });
-        if let Kind::Symlink(target) = &file.entry.kind {
+        if let Kind::Symlink(target) = &file.entry.kind
+            && !is_verbatim
+        {
             let above = next.at.parent().unwrap_or_default();
             next.at = if target.first() == Some(&b'/') {
                 TreePath::root()

@@ -1,10 +1,15 @@
 //! Finds what a selection means in a view: wildcards matched by component, links followed inside the tree.
+//!
+//! What belongs to a source, with what is left out of it, is in `selected.rs`; `--parents` in `parents.rs`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::error::Error;
+use super::ignore::IgnoreList;
 use super::node::Node;
 use super::pattern::{Pattern, has_wildcards};
+use super::selected::Selected;
 use super::selection::Selection;
 use super::view::{Source, View};
 use crate::layer::TreePath;
@@ -12,40 +17,45 @@ use crate::layer::TreePath;
 /// How many names an error message suggests.
 const MAX_CANDIDATES: usize = 5;
 
-/// One source that a selection stands for.
-#[derive(Debug, Clone)]
-pub struct Selected<'v> {
-    /// Which of the selection's patterns it belongs to.
-    pub pattern_index: usize,
-    /// Whether it was found by wildcards, so that its name matters.
-    pub wildcard: bool,
-    /// Where it is, without links.
-    pub source: TreePath,
-    /// The last component as written or as matched, before links were followed: what a file is called below a
-    /// destination directory. Empty for the root.
-    pub name: Vec<u8>,
-    /// What it is; never a symbolic link.
-    pub node: Node<'v>,
-}
-
 impl View {
     /// Returns what the patterns stand for, in the order of the patterns, the matches of one sorted by path.
     ///
     /// A path without wildcards that isn't there is an error; a pattern may match nothing. Matched links that
     /// lead nowhere don't match.
     pub fn select(&self, selection: &Selection) -> Result<Vec<Selected<'_>>, Error> {
+        let excludes = IgnoreList::new(selection.excludes.iter().map(String::as_str))?;
+        let excludes = (!excludes.is_empty()).then(|| Arc::new(excludes));
         let mut out = Vec::new();
         for (pattern_index, pattern) in selection.patterns.iter().enumerate() {
-            let path = TreePath::clean(pattern.as_bytes());
-            let n_literal = path.components().take_while(|part| !has_wildcards(part)).count();
-            if n_literal == path.components().count() {
-                out.push(self.select_literal(pattern_index, pattern, &path)?);
+            if selection.parents {
+                self.select_parents(pattern_index, pattern, excludes.as_ref(), &mut out)?;
             } else {
-                self.select_matches(pattern_index, pattern, &path, &mut out)?;
+                let start = out.len();
+                self.select_pattern(pattern_index, pattern, &mut out)?;
+                out[start..]
+                    .iter_mut()
+                    .for_each(|selected| selected.excludes.clone_from(&excludes));
             }
         }
+        out.retain(|selected| !selected.is_excluded());
         out.iter().try_for_each(|selected| self.check_scanned(selected))?;
         Ok(out)
+    }
+
+    /// Finds what one pattern stands for, links followed.
+    pub(super) fn select_pattern<'v>(
+        &'v self,
+        pattern_index: usize,
+        pattern: &str,
+        out: &mut Vec<Selected<'v>>,
+    ) -> Result<(), Error> {
+        let path = TreePath::clean(pattern.as_bytes());
+        if path.components().any(has_wildcards) {
+            self.select_matches(pattern_index, pattern, &path, out)?;
+        } else {
+            out.push(self.select_literal(pattern_index, pattern, &path)?);
+        }
+        Ok(())
     }
 
     fn select_literal(
@@ -70,6 +80,8 @@ impl View {
             source: resolved.path,
             name,
             node,
+            parents: None,
+            excludes: None,
         })
     }
 
@@ -121,6 +133,8 @@ impl View {
             source,
             name,
             node,
+            parents: None,
+            excludes: None,
         }));
         Ok(())
     }
@@ -133,20 +147,24 @@ impl View {
 
     /// Refuses to answer for a part of a context that was never looked at: it would look empty.
     fn check_scanned(&self, selected: &Selected<'_>) -> Result<(), Error> {
+        match selected.node.is_dir() {
+            true => self.check_complete(&selected.source),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses to walk a directory of a context that was not scanned as a whole.
+    pub(super) fn check_complete(&self, dir: &TreePath) -> Result<(), Error> {
         match self.parts.first().map(|part| &part.source) {
-            Some(Source::Context(context))
-                if selected.node.is_dir() && !context.is_complete(&selected.source) =>
-            {
-                Err(Error::NotScanned {
-                    path: selected.source.clone(),
-                })
+            Some(Source::Context(context)) if !context.is_complete(dir) => {
+                Err(Error::NotScanned { path: dir.clone() })
             }
             _ => Ok(()),
         }
     }
 
     /// Returns names beside the first missing component of `path`, the most similar first.
-    fn similar(&self, path: &TreePath) -> Vec<String> {
+    pub(super) fn similar(&self, path: &TreePath) -> Vec<String> {
         let mut at = TreePath::root();
         for name in path.components() {
             match self.resolve(&at.join(name)) {

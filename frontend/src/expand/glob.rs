@@ -11,6 +11,25 @@ pub(crate) enum Token {
     Char(char),
 }
 
+/// Reads a pattern. The error is the character that needs no escape, `None` for an escape at the end.
+pub(crate) fn parse(text: &str) -> Result<Vec<Token>, Option<char>> {
+    let mut tokens = Vec::new();
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        tokens.push(match char {
+            '*' => Token::Many,
+            '?' => Token::One,
+            '\\' => match chars.next() {
+                // The slash and the brace are escaped for the substitution around the pattern.
+                Some(next @ ('*' | '?' | '\\' | '/' | '}')) => Token::Char(next),
+                other => return Err(other),
+            },
+            other => Token::Char(other),
+        });
+    }
+    Ok(tokens)
+}
+
 /// The set of positions in a pattern that a text read so far may stand at.
 struct Positions<'a> {
     tokens: &'a [Token],
@@ -93,33 +112,34 @@ pub(crate) fn trim_suffix(tokens: &[Token], value: &str, longest: bool) -> Strin
     chars[cut..].iter().rev().collect()
 }
 
-/// Replaces the first match, or all; each match is the leftmost, then the longest. An empty match changes nothing.
-/// `None` when the result would be longer than `limit` bytes.
+/// Replaces the first match, or all; each match is the leftmost, then the longest. An empty match counts, but not right
+/// behind another one. `None` when the result would be longer than `limit` bytes.
 pub(crate) fn replace(tokens: &[Token], value: &str, with: &str, all: bool, limit: usize) -> Option<String> {
     let chars: Vec<char> = value.chars().collect();
     let starts = starts(tokens, &chars);
+    let may_be_empty = tokens.iter().all(|token| *token == Token::Many);
     let mut out = String::new();
     let mut at = 0;
-    let mut done = tokens.is_empty();
-    while at < chars.len() {
-        let length = if done || !starts[at] {
-            None
-        } else {
-            prefix(tokens, &chars[at..], true)
+    let mut done = false;
+    let mut is_behind_match = false;
+    while at <= chars.len() {
+        let length = match starts.get(at) {
+            _ if done => None,
+            Some(true) => prefix(tokens, &chars[at..], true),
+            _ => (may_be_empty && !is_behind_match).then_some(0),
         };
-        match length {
-            Some(length) if length > 0 => {
-                out.push_str(with);
-                at += length;
-                done = !all;
-                if out.len() > limit {
-                    return None;
-                }
-            }
-            _ => {
-                out.push(chars[at]);
-                at += 1;
-            }
+        if let Some(length) = length {
+            out.push_str(with);
+            done = !all;
+            at += length;
+        }
+        is_behind_match = length.is_some_and(|length| length > 0);
+        if !is_behind_match {
+            out.extend(chars.get(at));
+            at += 1;
+        }
+        if out.len() > limit {
+            return None;
         }
     }
     Some(out)

@@ -37,6 +37,9 @@ pub enum ExpandError {
     /// More nesting than anyone writes.
     #[error("substitutions are nested more than {0} deep")]
     TooDeep(usize),
+    /// `${name#pattern}` with an escape of something that needs none: pattern and the character.
+    #[error("invalid pattern ({0}) in substitution: invalid escape '\\{1}'")]
+    InvalidEscape(String, String),
     /// The result is larger than anyone needs.
     #[error("the result is larger than {0} bytes")]
     TooLarge(usize),
@@ -137,6 +140,7 @@ pub(crate) fn expand(
         in_word: false,
     };
     writer.pieces(&pieces)?;
+    writer.out.words.retain(|word| !word.is_empty());
     Ok(writer.out)
 }
 
@@ -264,7 +268,7 @@ impl Writer<'_> {
             _ => {}
         }
         // The special names and positions are never set, and nobody expects them to be.
-        if set.is_none() && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') {
+        if set.is_none() && name.starts_with(|first: char| first.is_alphabetic() || first == '_') {
             self.out.unset.push(name.clone());
         }
         Ok(match modifier {
@@ -293,30 +297,16 @@ impl Writer<'_> {
         Ok(tokens)
     }
 
-    /// Expands a pattern: wildcards count unless they are quoted or escaped.
+    /// Expands a pattern. Quotes don't protect wildcards in it, escapes do; and those may come from a variable.
     fn pattern(&mut self, pieces: &[Piece]) -> Result<Vec<Token>, ExpandError> {
-        let mut tokens = Vec::new();
-        for piece in pieces {
-            match piece {
-                Piece::Literal(text) => tokens.extend(text.chars().map(Token::Char)),
-                Piece::Plain(text) => tokens.extend(text.chars().map(wildcard)),
-                Piece::Variable { variable, quoted } => {
-                    let value = self.value(variable)?;
-                    tokens.extend(value.chars().map(if *quoted { Token::Char } else { wildcard }));
-                }
-            }
-            if tokens.len() > MAX_PATTERN {
-                return Err(ExpandError::PatternTooLong(MAX_PATTERN));
-            }
+        let text = self.nested(pieces)?;
+        let tokens = glob::parse(&text).map_err(|escaped| {
+            let shown: String = text.chars().take(128).collect();
+            ExpandError::InvalidEscape(shown, escaped.map(String::from).unwrap_or_default())
+        })?;
+        if tokens.len() > MAX_PATTERN {
+            return Err(ExpandError::PatternTooLong(MAX_PATTERN));
         }
         Ok(tokens)
-    }
-}
-
-fn wildcard(char: char) -> Token {
-    match char {
-        '*' => Token::Many,
-        '?' => Token::One,
-        other => Token::Char(other),
     }
 }

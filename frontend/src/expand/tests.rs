@@ -15,6 +15,10 @@ fn variables() -> Variables {
         ("x_y", "xy"),
         ("PORTS", "80 443/tcp"),
         ("star", "a*b"),
+        ("stars", "x*/*/y"),
+        ("literal", r"\*/"),
+        ("slash", "/"),
+        ("odd", r"()[]{}^$.*?|\x"),
         ("path", "/usr/local/lib.tar.gz"),
     ] {
         env.set(name, value);
@@ -22,10 +26,19 @@ fn variables() -> Variables {
     env
 }
 
+/// Errors are written as `!message`.
+#[track_caller]
+fn check(word: &str, expected: &str) {
+    let shown = match expand(word, '\\', Quotes::Remove, &variables()) {
+        Ok(expansion) => expansion.text,
+        Err(error) => format!("!{error}"),
+    };
+    assert_eq!(shown, expected, "{word}");
+}
+
+#[rustfmt::skip]
 #[test]
 fn words_expand() {
-    let env = variables();
-    // Errors are written as `!message`.
     for (word, expected) in [
         ("", ""),
         ("hello", "hello"),
@@ -75,14 +88,27 @@ fn words_expand() {
             "/usr/local/lib|gz|/usr/local/lib",
         ),
         ("${KOREAN#?}|${KOREAN%?}", "국어|한국"),
-        (r"${star#a\*}|${star%'*b'}", "b|a"),
+        (r"${star#a\*}|${star%'*b'}", "b|a*"),
         ("${s/o/0}", "f0o"),
         ("${s//o/0}", "f00"),
         ("${s//o*/x}", "fx"),
         ("${s//?/ab}", "ababab"),
-        ("${s///x}", "foo"),
+        ("${s///-}", "-f-o-o-"),
+        ("${s//-}", "!syntax error: missing '/' in ${}"),
+        ("${s/$EMPTY/x}", "xfoo"),
+        ("${EMPTY/*/x}|${s//*/x}", "x|x"),
         (r"${p//\//_}", "a_b_c"),
-        (r"${p//b/\}}", "a/}/c"),
+        (r"${p//b/\}}", r"a/\}/c"),
+        (r"${p//\//\/}", r"a\/b\/c"),
+        ("${p/$slash/-}", "a-b/c"),
+        ("${stars/$literal/.}|${stars//$literal/.}", "x.*/y|x..y"),
+        (
+            r"${x#\s}",
+            r"!invalid pattern (\s) in substitution: invalid escape '\s'",
+        ),
+        (r"${x#s\\}", "set"),
+        (r"${odd#()[]{\}^$.\*\?|\\}", "x"),
+        ("${s%%$EMPTY}|${s##}|${s%}", "foo|foo|foo"),
         ("${p/b}", "!syntax error: missing '/' in ${}"),
         ("${s/$s/$p}", "a/b/c"),
         (
@@ -98,11 +124,55 @@ fn words_expand() {
         (r#"a'b'"c"d"#, "abcd"),
         (r#""${x:-'}'}""#, "set"),
     ] {
-        let shown = match expand(word, '\\', Quotes::Remove, &env) {
-            Ok(expansion) => expansion.text,
-            Err(error) => format!("!{error}"),
-        };
-        assert_eq!(shown, expected, "{word}");
+        check(word, expected);
+    }
+}
+
+#[rustfmt::skip]
+#[test]
+fn quotes_escapes_and_names() {
+    for (word, expected) in [
+        // What escapes do, outside of quotes, in double and in single ones.
+        (r"he\\'llo'", r"he\llo"),
+        (r"a\tb", "atb"),
+        (r#""a\tb""#, r"a\tb"),
+        (r#""a\\tb""#, r"a\tb"),
+        (r"'a\\tb'", r"a\\tb"),
+        (r"a\\", r"a\"),
+        (
+            r#""a\""#,
+            "!unexpected end of statement while looking for matching double-quote",
+        ),
+        (r"'a\'", r"a\"),
+        (r#""''""#, "''"),
+        (r#"'"a"'"#, "\"a\""),
+        (r"a\\$PWD", r"a\/home"),
+        (r#""a\\$PWD'$PWD'""#, r"a\/home'/home'"),
+        (r"\${}a", "${}a"),
+        // Names: letter case counts, special ones are never set, others end where no name goes on.
+        ("a$pwd.", "a."),
+        ("a$1x", "ax"),
+        ("a$.x", "a$.x"),
+        ("a$ä$KOREANx", "a"),
+        ("$PWD/x${PWD}x", "/home/x/homex"),
+        ("$?$!$-$#$$", ""),
+        ("he${.}", "!unsupported modifier (.) in substitution"),
+        ("${#PWD}", "!unsupported modifier (P) in substitution"),
+        ("${x:y}", "!unsupported modifier (:y) in substitution"),
+        ("${x:", "!syntax error: missing '}'"),
+        ("${x:-", "!syntax error: missing '}'"),
+        ("${x=y}", "!unsupported modifier (=) in substitution"),
+        // Words inside of braces.
+        ("${no:-${PWD:-a}}b", "/homeb"),
+        ("${no:-a b}", "a b"),
+        (r"a${no:-\${PWD}z}b", "a${PWDz}b"),
+        ("${no?}", "!no: is not allowed to be unset"),
+        ("${no?a $x}", "!no: a set"),
+        ("${PWD:?}${PWD?}", "/home/home"),
+        ("${no:+$PWD}${PWD:+$no}${PWD:+$SHELL}", "bash"),
+        ("${no-'a b'}${no-\"$x\"}", "a bset"),
+    ] {
+        check(word, expected);
     }
 }
 
@@ -129,7 +199,10 @@ fn v32_words_split_where_nothing_protects() {
         ("\"$PORTS\"", vec!["80 443/tcp"]),
         ("1$PORTS' 'x", vec!["180", "443/tcp x"]),
         ("$EMPTY", vec![]),
-        ("''", vec![""]),
+        ("''", vec![]),
+        ("''a ' '", vec!["a", " "]),
+        ("${no:-a  b}c", vec!["a", "bc"]),
+        ("  a\tb ", vec!["a", "b"]),
         (r"a\ b c", vec!["a b", "c"]),
     ] {
         assert_eq!(

@@ -83,7 +83,12 @@ impl ParseError<&str> for ExpandError {
 
 /// Splits a word into its pieces.
 pub(super) fn parse(text: &str, escape: char, quotes: Quotes) -> Result<Vec<Piece>, ExpandError> {
-    match (Grammar { escape, quotes }).pieces(text, None, 0) {
+    let grammar = Grammar {
+        escape,
+        quotes,
+        keep_escapes: false,
+    };
+    match grammar.pieces(text, None, 0) {
         Ok((_, pieces)) => Ok(pieces),
         Err(nom::Err::Error(error) | nom::Err::Failure(error)) => Err(error),
         Err(nom::Err::Incomplete(_)) => Err(ExpandError::BadSubstitution),
@@ -94,6 +99,9 @@ pub(super) fn parse(text: &str, escape: char, quotes: Quotes) -> Result<Vec<Piec
 struct Grammar {
     escape: char,
     quotes: Quotes,
+    /// Escapes stay, with what they protect: in patterns they mean something, and in replacements BuildKit leaves
+    /// them, too.
+    keep_escapes: bool,
 }
 
 fn fail<T>(error: ExpandError) -> Parsed<'static, T> {
@@ -101,6 +109,10 @@ fn fail<T>(error: ExpandError) -> Parsed<'static, T> {
 }
 
 impl Grammar {
+    fn with_escapes(self, keep_escapes: bool) -> Self {
+        Self { keep_escapes, ..self }
+    }
+
     /// Reads up to and including `stop`, or to the end.
     fn pieces<'a>(&self, mut input: &'a str, stop: Option<char>, depth: usize) -> Parsed<'a, Vec<Piece>> {
         if depth > MAX_DEPTH {
@@ -141,7 +153,7 @@ impl Grammar {
     fn escaped<'a>(&self, input: &'a str) -> Parsed<'a, Piece> {
         let (rest, token) = anychar(input)?;
         let Some(next) = rest.chars().next() else {
-            let kept = if self.quotes == Quotes::Keep {
+            let kept = if self.keep_escapes || self.quotes == Quotes::Keep {
                 token.to_string()
             } else {
                 String::new()
@@ -149,6 +161,7 @@ impl Grammar {
             return Ok((rest, Piece::Literal(kept)));
         };
         let text = match (self.quotes, next) {
+            _ if self.keep_escapes => format!("{token}{next}"),
             (Quotes::Keep, _) => format!("{token}{next}"),
             (Quotes::Plain, '\n') => String::new(),
             _ => next.to_string(),
@@ -199,7 +212,11 @@ impl Grammar {
                         .chars()
                         .next()
                         .filter(|char| matches!(char, '"' | '$') || *char == self.escape);
-                    if keep || (protected.is_none() && !rest.is_empty()) {
+                    if keep || self.keep_escapes || (protected.is_none() && !rest.is_empty()) {
+                        text.push(next);
+                    }
+                    if self.keep_escapes && protected.is_none() {
+                        // It is a character like others here, so that it has to be protected itself.
                         text.push(next);
                     }
                     text.extend(protected);
@@ -267,7 +284,8 @@ impl Grammar {
             '-' | '+' | '?' => self.conditional(sign, rest, false, depth)?,
             '#' | '%' => {
                 let longest = rest.starts_with(sign);
-                let (rest, pattern) = self.pieces(&rest[usize::from(longest)..], Some('}'), depth + 1)?;
+                let rest = &rest[usize::from(longest)..];
+                let (rest, pattern) = self.with_escapes(true).pieces(rest, Some('}'), depth + 1)?;
                 (
                     rest,
                     match sign {
@@ -288,7 +306,7 @@ impl Grammar {
         or_empty: bool,
         depth: usize,
     ) -> Parsed<'a, Modifier> {
-        let (rest, word) = self.pieces(input, Some('}'), depth + 1)?;
+        let (rest, word) = self.with_escapes(false).pieces(input, Some('}'), depth + 1)?;
         Ok((
             rest,
             match sign {
@@ -301,17 +319,18 @@ impl Grammar {
 
     fn replacement<'a>(&self, input: &'a str, depth: usize) -> Parsed<'a, Modifier> {
         let all = input.starts_with('/');
-        let (rest, pattern) = self.pieces(&input[usize::from(all)..], Some('/'), depth + 1)?;
-        let (rest, with) = self.pieces(rest, Some('}'), depth + 1)?;
+        let inner = self.with_escapes(true);
+        let (rest, pattern) = inner.pieces(&input[usize::from(all)..], Some('/'), depth + 1)?;
+        let (rest, with) = inner.pieces(rest, Some('}'), depth + 1)?;
         Ok((rest, Modifier::Replace { pattern, with, all }))
     }
 }
 
-/// Reads a name: letters, digits and underscores; or digits only; or one special character.
+/// Reads a name: letters of any alphabet, digits and underscores; or digits only; or one special character.
 fn name(input: &str) -> Parsed<'_, &str> {
     let ordinary = recognize((
-        take_while1(|char: char| char.is_ascii_alphabetic() || char == '_'),
-        take_while(|char: char| char.is_ascii_alphanumeric() || char == '_'),
+        take_while1(|char: char| char.is_alphabetic() || char == '_'),
+        take_while(|char: char| char.is_alphanumeric() || char == '_'),
     ));
     nom::branch::alt((ordinary, digit1, recognize(one_of("@*#?-$!")))).parse(input)
 }

@@ -102,7 +102,7 @@ fn declare(current: &mut Current<'_, '_>, args: &[Arg]) -> Result<String, Diagno
     let mut created_by = String::from("ARG");
     for arg in args {
         let name = current.expand(&arg.name)?;
-        let given = current.lowering.options.build_arg(&name).map(str::to_owned);
+        let given = current.lowering.build_arg(&name).map(str::to_owned);
         let value = match (given, &arg.value) {
             (Some(value), _) => Some(value),
             (None, Some(text)) => Some(current.expand(text)?),

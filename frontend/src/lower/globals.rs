@@ -100,33 +100,3 @@ fn automatic(dockerfile: &Dockerfile, options: &Options) -> Variables {
     }
     out
 }
-
-/// Returns `SOURCE_DATE_EPOCH` in seconds: the build argument, else the global default.
-pub(super) fn epoch(
-    dockerfile: &Dockerfile,
-    options: &Options,
-    globals: &Variables,
-    diagnostics: &mut Diagnostics,
-) -> Option<i64> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let text = options.build_arg(NAME).or_else(|| globals.get(NAME))?;
-    if text.is_empty() {
-        return None;
-    }
-    if let Ok(seconds) = text.parse() {
-        return Some(seconds);
-    }
-    let span = dockerfile
-        .globals
-        .iter()
-        .find_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => args
-                .iter()
-                .find(|arg| arg.name.value == NAME)
-                .map(|arg| arg.name.span),
-            _ => None,
-        });
-    let error = Diagnostic::error(format!("invalid {NAME}: {text}")).help("only whole seconds are supported");
-    diagnostics.push(Diagnostic { span, ..error });
-    None
-}

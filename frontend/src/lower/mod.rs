@@ -5,6 +5,7 @@
 
 mod config;
 mod copy;
+mod epoch;
 mod globals;
 mod history;
 mod mount;
@@ -20,9 +21,12 @@ use std::collections::BTreeSet;
 
 use solver::graph::Graph;
 
+use epoch::Epoch;
+
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::directive;
 use crate::options::{Answers, Build, Lowered, Needed, Options};
 
 /// Variables that the builder itself looks at, so that giving them is never a mistake.
@@ -64,13 +68,30 @@ fn lower_unsorted(
 ) -> Result<Lowered, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let check = effective_check(dockerfile, options, &mut diagnostics);
-    refuse_foreign_syntax(dockerfile, options, &mut diagnostics);
-    let globals = globals::evaluate(dockerfile, options, &mut diagnostics);
-    let epoch = globals::epoch(dockerfile, options, &globals, &mut diagnostics);
+    let syntax = dockerfile.directives.syntax.as_ref();
+    if let Some(error) = directive::refuse_syntax(syntax, options) {
+        diagnostics.push(error);
+    }
+    let mut globals = globals::evaluate(dockerfile, options, &mut diagnostics);
+    let settled = epoch::settle(dockerfile, options, &globals, answers);
+    let settled = settled.unwrap_or_else(|error| {
+        diagnostics.push(error);
+        Epoch::Unset
+    });
+    let epoch = settled.seconds();
+    if globals.get(epoch::NAME).is_some() || options.build_arg(epoch::NAME).is_some() {
+        globals.set(
+            epoch::NAME,
+            &epoch.map(|seconds| seconds.to_string()).unwrap_or_default(),
+        );
+    }
     let plan = plan::Plan::new(dockerfile, options, &globals, answers, &mut diagnostics);
-    let Some(plan) = plan else {
+    let Some(mut plan) = plan else {
         return Err(diagnostics);
     };
+    if let Epoch::Of(request, span) = settled {
+        plan.needs.entry(request).or_insert(span);
+    }
     plan.check_unreached(dockerfile, options, &mut diagnostics);
     if !plan.needs.is_empty() {
         if diagnostics.has_errors() {
@@ -149,6 +170,15 @@ fn too_much_text() -> Diagnostic {
 }
 
 impl Lowering<'_> {
+    /// Returns the value of a build argument. For SOURCE_DATE_EPOCH that is the number, when a name was given.
+    fn build_arg(&self, name: &str) -> Option<&str> {
+        let given = self.options.build_arg(name)?;
+        if name == epoch::NAME {
+            return self.globals.get(name);
+        }
+        Some(given)
+    }
+
     /// Says whether going on would only cost more.
     fn is_exhausted(&self) -> bool {
         self.spent_bytes > MAX_EXPANDED_BYTES
@@ -172,27 +202,6 @@ fn effective_check(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut
         diagnostics.push(Diagnostic::error(message).help("see the build argument BUILDKIT_DOCKERFILE_CHECK"));
         Check::default()
     })
-}
-
-/// Only the language that is built in can be spoken.
-fn refuse_foreign_syntax(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut Diagnostics) {
-    let (value, span) = match (
-        options.build_arg("BUILDKIT_SYNTAX"),
-        &dockerfile.directives.syntax,
-    ) {
-        (Some(value), _) => (value, None),
-        (None, Some(text)) => (text.value.as_str(), Some(text.span)),
-        (None, None) => return,
-    };
-    let reference = value.split_whitespace().next().unwrap_or_default();
-    let path = reference.strip_prefix("docker.io/").unwrap_or(reference);
-    if reference.is_empty() || reference == "dockerfile.v0" || path.starts_with("docker/dockerfile") {
-        return;
-    }
-    let error = Diagnostic::error(format!("syntax {reference} is not supported")).help(
-        "only docker/dockerfile, which is built in, can be named; drop the directive or set BUILDKIT_SYNTAX",
-    );
-    diagnostics.push(Diagnostic { span, ..error });
 }
 
 fn unused_build_args(dockerfile: &Dockerfile, options: &Options, plan: &plan::Plan) -> Vec<String> {

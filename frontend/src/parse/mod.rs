@@ -17,7 +17,7 @@ mod tests;
 pub(crate) mod traced;
 mod words;
 
-pub(crate) use copy::remote;
+pub(crate) use copy::{Remote, remote};
 
 use crate::ast::{Dockerfile, Instruction, Kind, Stage};
 use crate::check;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cache::DiffId;
 use frontend::{
     Answers, Build, Diagnostics, ImageConfig, ImageRequest, Lowered, NamedContext, Options, Request,
-    ResolvedImage, SourceText, lower, parse,
+    ResolvedImage, SourceText, foreign_syntax, lower, parse,
 };
 use solver::graph::Graph;
 
@@ -42,7 +42,10 @@ const BARE: &str = r#"{"architecture":"amd64","os":"linux"}"#;
 /// Builds a Dockerfile with the options that a case's lines give.
 pub(crate) fn build(text: &str, lines: &[String]) -> Outcome {
     let (options, images) = options(lines);
-    let (dockerfile, parsed) = parse("Dockerfile", text.as_bytes());
+    let (dockerfile, parsed) = match foreign_syntax("Dockerfile", text.as_bytes(), &options) {
+        Some(error) => (None, error.into()),
+        None => parse("Dockerfile", text.as_bytes()),
+    };
     let mut outcome = Outcome {
         source: SourceText::new("Dockerfile", text.as_bytes()),
         asked: Vec::new(),

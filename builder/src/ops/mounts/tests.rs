@@ -1,5 +1,7 @@
 //! Steps with mounts, built by hand: what they see, and what is left of it afterwards.
 
+#![expect(clippy::disallowed_methods, reason = "directories that only these tests know")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -165,6 +167,7 @@ impl World {
             views: Views::default(),
             events,
             secrets: Arc::clone(&self.secrets),
+            keeps_failed: false,
             shm_size_bytes: 1 << 20,
         }
     }
@@ -334,7 +337,11 @@ fn other_results_are_seen_and_their_links_stay_inside() {
         ("up", None, "../../../../etc"),
     ]);
     let check = |source: &str, readonly: bool, script: &str, expected: &str| {
-        let ran = world.run(script, &[bind("/m", 1, source, readonly)], &[stage.clone()]);
+        let ran = world.run(
+            script,
+            &[bind("/m", 1, source, readonly)],
+            std::slice::from_ref(&stage),
+        );
         assert_eq!(ran.said, expected, "{source}");
         assert_eq!(ran.changed, [""; 0], "{source}");
     };
@@ -373,7 +380,7 @@ fn caches_outlive_steps_and_begin_as_they_should() {
         ("link", None, "/seed"),
     ]);
     let check = |world: &World, cache: CacheMount, script: &str, expected: &str| {
-        let ran = world.run(script, &[Mount::Cache(cache)], &[stage.clone()]);
+        let ran = world.run(script, &[Mount::Cache(cache)], std::slice::from_ref(&stage));
         assert_eq!(ran.said, expected, "{script}");
         assert_eq!(ran.changed, [""; 0], "{script}");
     };

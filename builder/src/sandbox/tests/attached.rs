@@ -1,5 +1,7 @@
 //! What is mounted beside the root: where it lands, what can be done with it, and what stays behind of it.
 
+#![expect(clippy::disallowed_methods, reason = "directories that only these tests know")]
+
 use super::*;
 use crate::sandbox::{Access, MountPoint, Ownership, Tree};
 
@@ -361,4 +363,74 @@ fn a_socket_reaches_the_builder() {
     );
     assert_eq!(said(outcome), "socket 600 5 6\nhello from outside\n");
     answering.join().unwrap();
+}
+
+/// hardening T31: a secret lands inside, whatever its target leads through, or nowhere.
+#[test]
+fn secrets_land_inside_or_nowhere() {
+    if skipped() {
+        return;
+    }
+    let canary = tempfile::tempdir_in("/var/tmp").unwrap();
+    let outside = format!("../../../../../../..{}", canary.path().display());
+    let root = busybox();
+    std::os::unix::fs::symlink(&outside, root.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("bin/cat", root.path().join("over")).unwrap();
+    let check = |target: &str, expected: &str| {
+        let mount = at(target, Tree::secret(b"hush", SECRET));
+        let outcome = mounted(root.path(), &[mount], "busybox head -c 4 /over; echo ran");
+        let changed = outcome.changed();
+        let text = said(outcome);
+        assert!(text.starts_with(expected), "{target}: {text}");
+        assert_eq!(changed, [""; 0], "{target}");
+    };
+    check(
+        &format!("/{outside}/s"),
+        "refused to start the container: the path `/../",
+    );
+    check(
+        "/link/s",
+        "refused to start the container: /link does not lead to a directory of the container",
+    );
+    // The link leads to busybox, which can't be executed any more.
+    check("/over", "/bin/sh is not executable (permission denied)");
+    assert_eq!(std::fs::read_dir(canary.path()).unwrap().count(), 0);
+}
+
+/// hardening T07, T21: somebody swaps what lies on the way to a target for a link, over and over.
+#[test]
+fn a_target_that_changes_meanwhile_leads_nowhere() {
+    if skipped() {
+        return;
+    }
+    let (shared, canary) = (
+        tempfile::tempdir_in("/var/tmp").unwrap(),
+        tempfile::tempdir_in("/var/tmp").unwrap(),
+    );
+    let root = busybox();
+    std::fs::create_dir(shared.path().join("d")).unwrap();
+    std::os::unix::fs::symlink(canary.path(), shared.path().join("evil")).unwrap();
+    let (dir, done) = (open(shared.path()), std::sync::atomic::AtomicBool::new(false));
+    let (mut n_inside, mut n_refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let swap = rustix::fs::RenameFlags::EXCHANGE;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                rustix::fs::renameat_with(&dir, "d", &dir, "evil", swap).unwrap();
+            }
+        });
+        for _ in 0..100 {
+            let mounts = [
+                at("/c", Tree::directory(dir.as_fd(), Access::ReadWrite)),
+                at("/c/d/e", tmpfs()),
+            ];
+            match mounted(root.path(), &mounts, "true").exit {
+                Ok(_) => n_inside += 1,
+                Err(_) => n_refused += 1,
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(std::fs::read_dir(canary.path()).unwrap().count(), 0);
+    assert!(n_inside > 0 && n_refused > 0, "{n_inside} {n_refused}");
 }

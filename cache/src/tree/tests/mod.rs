@@ -1,6 +1,7 @@
 //! Tests of trees, by room; what they share is here.
 
 mod context;
+mod flags;
 mod model;
 mod select;
 mod view;

@@ -140,19 +140,3 @@ fn copies_write_heredocs() {
             .is_empty()
     );
 }
-
-#[test]
-fn epochs() {
-    assert_eq!(built("FROM scratch", &options()).epoch, None);
-    assert_eq!(
-        built("ARG SOURCE_DATE_EPOCH=5\nFROM scratch", &options()).epoch,
-        Some(5)
-    );
-    let options = with_args(&[("SOURCE_DATE_EPOCH", "7")]);
-    let build = built("ARG SOURCE_DATE_EPOCH=5\nFROM scratch\nWORKDIR /a", &options);
-    assert_eq!(build.epoch, Some(7));
-    let Op::File(file) = &build.graph.vertex(build.target).op else {
-        panic!()
-    };
-    assert_eq!(file.epoch, Some(7));
-}

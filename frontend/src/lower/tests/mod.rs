@@ -3,6 +3,7 @@
 //! Whole files are in `testdata/frontend`, with their results beside them; the tables hold what fits a line.
 
 mod configs;
+mod epochs;
 mod files;
 mod mounts;
 mod processes;

@@ -1,0 +1,8 @@
+//! Any text behind a RUN: heredocs, and what follows them. The checks are in `bodies.rs`.
+#![no_main]
+
+#[path = "../bodies.rs"]
+#[allow(dead_code, reason = "each target is one of them")]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::heredocs(data));
