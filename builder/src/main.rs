@@ -87,6 +87,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
         Command::Prune(args) => {
+            commands::rights::for_removal();
             let answer = &mut std::io::stdin().lock();
             report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
         }

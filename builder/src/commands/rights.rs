@@ -38,6 +38,15 @@ pub(crate) fn for_container() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Gets what is needed to remove what containers wrote as other users: they exist only inside. Where that can't be had,
+/// removing says what it can't remove.
+pub(crate) fn for_removal() {
+    if !sandbox::has_rights() {
+        // The error would be of containers, and none is wanted.
+        let _kept_by_the_sandbox = sandbox::enter();
+    }
+}
+
 /// Starts the program again, with the rights for containers; returns only if it has them, or tried to get them.
 pub(crate) fn start_again() -> Result<(), Failure> {
     if sandbox::has_tried() || std::env::var_os(ENTER).is_some() {
