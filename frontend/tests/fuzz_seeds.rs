@@ -127,10 +127,9 @@ fn replay(target: &str, body: fn(&[u8])) {
         let other = &seeds[sequence.below(seeds.len())];
         let mutations = (0..MUTATIONS).map(|_| mutate(seed, other, &mut sequence));
         for input in std::iter::once(seed.clone()).chain(mutations.collect::<Vec<_>>()) {
-            if let Err(panic) = std::panic::catch_unwind(|| body(&input)) {
-                println!("{}: {:?}", path.display(), String::from_utf8_lossy(&input));
-                std::panic::resume_unwind(panic);
-            }
+            let text = String::from_utf8_lossy(&input);
+            let ended = std::panic::catch_unwind(|| body(&input));
+            assert!(ended.is_ok(), "{}: {text:?}", path.display());
         }
     }
 }

@@ -81,6 +81,10 @@ fn flags_and_environment_settle() {
     check("--label a=b=c --label d .", &[], |o| {
         o.labels == pairs(&[("a", "b=c"), ("d", "")])
     });
+}
+
+#[test]
+fn more_flags_settle() {
     check("--no-cache .", &[], |o| o.no_cache);
     check("--no-cache=false .", &[], |o| !o.no_cache);
     check("--no-cache-filter a,b --no-cache-filter c .", &[], |o| {

@@ -1,0 +1,134 @@
+//! Texts of `-o` in, outputs or errors out.
+
+use super::*;
+
+#[test]
+fn outputs_are_understood() {
+    let file = |path: &str| Destination::File(path.into());
+    let image = |codec, is_explicit| ImageOptions {
+        names: vec![],
+        compression: Compression {
+            codec,
+            is_explicit,
+            force: false,
+        },
+        oci_types: true,
+    };
+    let local = || Output::Local {
+        dest: "out".into(),
+        split: true,
+    };
+    let tar = |dest, split| Output::Tar { dest, split };
+    for (text, expected) in [
+        ("out", local()),
+        ("-", tar(Destination::Stdout, true)),
+        ("type=local,dest=out", local()),
+        ("type=tar,platform-split=false", tar(Destination::Stdout, false)),
+        ("dest=a.tar,type=tar", tar(file("a.tar"), true)),
+        ("type=cacheonly", Output::CacheOnly),
+        ("type=docker", Output::Image { names: vec![] }),
+        (
+            "type=image,\"name=a,b:1\"",
+            Output::Image {
+                names: vec![
+                    "docker.io/library/a:latest".into(),
+                    "docker.io/library/b:1".into(),
+                ],
+            },
+        ),
+        (
+            "type=oci,dest=a.tar",
+            Output::OciArchive {
+                dest: file("a.tar"),
+                image: image(gzip(), false),
+            },
+        ),
+        (
+            "type=oci,dest=a,tar=false,compression=zstd",
+            Output::OciDirectory {
+                dest: "a".into(),
+                image: image(zstd(), true),
+            },
+        ),
+        (
+            "type=docker,dest=-",
+            Output::DockerArchive {
+                dest: Destination::Stdout,
+                image: image(Codec::None, false),
+            },
+        ),
+        (
+            "type=oci,compression=gzip,compression-level=9",
+            Output::OciArchive {
+                dest: Destination::Stdout,
+                image: image(Codec::Gzip { level: 9 }, true),
+            },
+        ),
+    ] {
+        assert_eq!(Output::parse(text), Ok((expected, Times::default())), "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_an_error() {
+    for (text, expected) in [
+        ("", "invalid output ``"),
+        ("type=oci,dest", "invalid output"),
+        ("dest=x", "invalid output"),
+        ("type=oci,\"dest=x", "invalid output"),
+        ("type=zip", "unknown output type `zip`"),
+        ("type=local", "needs dest=DIRECTORY"),
+        ("type=oci,tar=false", "needs dest=DIRECTORY"),
+        ("type=oci,dst=x", "output type `oci` has no attribute `dst`"),
+        (
+            "type=local,dest=x,compression=gzip",
+            "has no attribute `compression`",
+        ),
+        ("type=oci,tar=maybe", "expected true or false"),
+        ("type=oci,compression=lz4", "expected gzip, zstd or uncompressed"),
+        ("type=oci,compression=estargz", "isn't supported yet"),
+        ("type=oci,compression-level=10", "expected 0 to 9"),
+        (
+            "type=oci,compression=zstd,compression-level=-1",
+            "expected 1 to 22",
+        ),
+        (
+            "type=docker,dest=x,compression-level=1",
+            "the layers are not compressed",
+        ),
+        (
+            "type=registry,name=x",
+            "output type `registry` isn't supported yet",
+        ),
+        ("type=image,push=true", "`push` isn't supported yet"),
+        ("type=local,dest=x,mode=delete", "`mode` isn't supported yet"),
+        ("type=oci,annotation.a=b", "isn't supported yet"),
+        ("type=image,name=A", "must be lowercase"),
+    ] {
+        let error = Output::parse(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn times_are_an_outputs_own() {
+    let times = |text: &str| Output::parse(text).map(|(_, times)| times);
+    let at = |epoch, rewrite| Ok(Times { epoch, rewrite });
+    assert_eq!(times("type=oci,source-date-epoch=7"), at(Epoch::At(7), false));
+    assert_eq!(times("type=tar,source-date-epoch="), at(Epoch::Off, false));
+    assert_eq!(
+        times("type=image,rewrite-timestamp=true"),
+        at(Epoch::OfBuild, true)
+    );
+    for (text, expected) in [
+        ("type=oci,source-date-epoch=now", "invalid value `now`"),
+        (
+            "type=image,rewrite-timestamp=true,unpack=true",
+            "conflicts with unpack",
+        ),
+        ("type=cacheonly,rewrite-timestamp=true", "no attribute"),
+    ] {
+        let error = times(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
