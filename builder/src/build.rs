@@ -9,7 +9,7 @@ use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
     Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed,
-    Platform, Request, ResolvedImage, SourceText,
+    Platform, Request, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
@@ -26,6 +26,7 @@ use crate::options::{self, BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
+use crate::remote;
 use crate::report::{self, Failure, Kind};
 use crate::sandbox;
 use crate::secrets::Secrets;
@@ -259,52 +260,52 @@ impl Stops<'_> {
     async fn answer(&self, needed: &[Needed], known: &mut Answers, work: &mut Work) -> Result<(), Failure> {
         let resolving = needed.iter().map(|needed| self.resolve(needed));
         let resolved = futures_util::future::join_all(resolving).await;
-        for (request, resolved) in images_of(needed).zip(resolved) {
-            let resolved = Arc::new(resolved?);
-            let config =
-                ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?;
-            let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
-            let reference = resolved.reference.clone();
-            known.images.insert(
-                request.clone(),
-                ResolvedImage {
-                    config,
-                    layers,
-                    reference,
-                },
-            );
-            work.asked.push(request.clone());
-            work.images.push(resolved);
+        for (Needed { request, .. }, answer) in needed.iter().zip(resolved) {
+            match (request, answer?) {
+                (Request::Image(request), Answer::Image(resolved)) => {
+                    let image = resolved_image(&resolved)?;
+                    known.images.insert(request.clone(), image);
+                    work.asked.push(request.clone());
+                    work.images.push(Arc::new(*resolved));
+                }
+                (Request::Http(request), Answer::Http(file)) => {
+                    known.http.insert(request.clone(), file);
+                }
+                (request, _) => unreachable!("{request:?} is answered with its own kind"),
+            }
         }
         Ok(())
     }
 
-    async fn resolve(&self, needed: &Needed) -> Result<Resolved, Failure> {
-        let Needed { request, span } = needed;
-        let Request::Image(request) = request else {
-            unreachable!("lowering asks for images only")
-        };
-        match &request.kind {
-            ImageKind::Registry => match &self.locked {
-                Some(lock) => {
-                    registry::resolve_locked(&self.store, &request.reference, &request.platform, lock).await
-                }
-                None => {
-                    let pull = self.options.pull;
-                    registry::resolve(&self.store, &request.reference, &request.platform, pull)
-                        .await
-                        .map_err(LockedError::from)
-                }
-            },
-            ImageKind::OciLayout { path } => {
-                registry::resolve_layout(path.as_ref(), &request.reference, &request.platform)
-                    .await
-                    .map_err(LockedError::from)
+    async fn resolve(&self, needed: &Needed) -> Result<Answer, Failure> {
+        let at = |failure: Failure| failure.with_excerpt(failure::excerpt_of_span(&self.source, needed.span));
+        match &needed.request {
+            Request::Image(request) => {
+                let image = self.resolve_image(request).await;
+                let image = image.map_err(|error| at(failure::of_locked(&error)))?;
+                Ok(Answer::Image(Box::new(image)))
+            }
+            Request::Http(request) => {
+                let file = remote::http::resolve(&self.store, request, &self.secrets).await;
+                Ok(Answer::Http(file.map_err(|error| at(failure::of_http(&error)))?))
+            }
+            Request::Git(_) => unreachable!("lowering refuses git sources"),
+        }
+    }
+
+    async fn resolve_image(&self, request: &ImageRequest) -> Result<Resolved, LockedError> {
+        let (reference, platform) = (&request.reference, &request.platform);
+        match (&request.kind, &self.locked) {
+            (ImageKind::Registry, Some(lock)) => {
+                registry::resolve_locked(&self.store, reference, platform, lock).await
+            }
+            (ImageKind::Registry, None) => {
+                Ok(registry::resolve(&self.store, reference, platform, self.options.pull).await?)
+            }
+            (ImageKind::OciLayout { path }, _) => {
+                Ok(registry::resolve_layout(path.as_ref(), reference, platform).await?)
             }
         }
-        .map_err(|error| {
-            failure::of_locked(&error).with_excerpt(failure::excerpt_of_span(&self.source, *span))
-        })
     }
 
     /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
@@ -428,11 +429,18 @@ impl Stop {
     }
 }
 
-/// Returns the images among what is needed.
-fn images_of(needed: &[Needed]) -> impl Iterator<Item = &ImageRequest> {
-    needed.iter().filter_map(|needed| match &needed.request {
-        Request::Image(request) => Some(request),
-        _ => None,
+/// What came of a request.
+enum Answer {
+    Image(Box<Resolved>),
+    Http(ResolvedHttp),
+}
+
+/// Returns what lowering has to know of an image.
+fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
+    Ok(ResolvedImage {
+        config: ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?,
+        layers: resolved.layers.iter().map(|layer| layer.diff_id).collect(),
+        reference: resolved.reference.clone(),
     })
 }
 

@@ -18,6 +18,7 @@ mod options;
 mod progress;
 mod records;
 mod registry;
+mod remote;
 mod report;
 mod runtime;
 mod sandbox;

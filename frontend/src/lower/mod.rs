@@ -14,6 +14,7 @@ mod mount;
 mod plan;
 mod ports;
 mod reference;
+mod remote;
 mod run;
 mod signal;
 mod stage;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use solver::graph::Graph;
 
 use epoch::Epoch;
+pub use remote::without_credentials;
 
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};
@@ -105,19 +107,28 @@ fn lower_unsorted(
         epoch,
         graph,
         unknown: None,
+        late: BTreeMap::new(),
         contexts: BTreeSet::new(),
         diagnostics,
         spent_bytes: 0,
     };
-    if plan.needs.is_empty() {
+    let needs = if !plan.needs.is_empty() {
+        let diagnostics = early::find_errors(lowering, &plan);
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
+        plan.needs
+    } else if early::may_fetch(dockerfile, &plan) {
+        let (needs, lowering) = early::find_needs(lowering, &plan)?;
+        if needs.is_empty() {
+            return finish(lowering, &plan, &check);
+        }
+        needs
+    } else {
         return finish(lowering, &plan, &check);
-    }
-    let diagnostics = early::find_errors(lowering, &plan);
-    if diagnostics.has_errors() {
-        return Err(diagnostics);
-    }
+    };
     let needed = |(request, span)| Needed { request, span };
-    Ok(Lowered::Need(plan.needs.into_iter().map(needed).collect()))
+    Ok(Lowered::Need(needs.into_iter().map(needed).collect()))
 }
 
 /// Lowers what is planned, everything that it needs being known.
@@ -157,6 +168,8 @@ struct Lowering<'a> {
     globals: crate::expand::Variables,
     epoch: Option<i64>,
     graph: &'a mut Graph,
+    /// What turned out to be needed while the graph was made.
+    late: BTreeMap<Request, Span>,
     /// What has only stand-ins among the answers.
     unknown: Option<&'a BTreeMap<Request, Span>>,
     contexts: BTreeSet<String>,
