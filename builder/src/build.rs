@@ -8,8 +8,8 @@ use cache::root::Root;
 use cache::tree::{Memo, Selection, View};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Answers, Build, Dockerfile, HttpRequest, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext,
-    Needed, Platform, Request, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Dockerfile, GitRequest, GitSource, HttpRequest, ImageConfig, ImageKind, ImageRequest,
+    Lowered, NamedContext, Needed, Platform, Request, ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
@@ -27,7 +27,9 @@ use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
+use crate::remote::git::GitError;
 use crate::report::{self, Failure, Kind};
+use crate::runtime::blocking;
 use crate::sandbox;
 use crate::secrets::Secrets;
 
@@ -36,7 +38,8 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let outputs = parse_outputs(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
-    let store = image::open_store(&options.store_root)?;
+    let secrets = Arc::new(secrets);
+    let store = Arc::new(image::open_store(&options.store_root)?);
     let fetched = fetch_inputs(options, &store, &secrets).await?;
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
@@ -47,8 +50,8 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let stops = Stops {
         options,
         outputs,
-        secrets: Arc::new(secrets),
-        store: Arc::new(store),
+        secrets,
+        store,
         inputs,
         source,
         progress: &progress,
@@ -64,12 +67,28 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
 }
 
 /// Fetches what the command line names by address: the context, the Dockerfile.
-async fn fetch_inputs(options: &BuildOptions, store: &Store, secrets: &Secrets) -> Result<Fetched, Failure> {
+async fn fetch_inputs(
+    options: &BuildOptions,
+    store: &Arc<Store>,
+    secrets: &Arc<Secrets>,
+) -> Result<Fetched, Failure> {
     let mut fetched = Fetched::default();
     if let ContextSource::Http(url) = &options.context {
         let (file, found) = fetch(url, store, secrets).await?;
         fetched.main = Some(file);
         fetched.time = found.last_modified;
+    }
+    if let ContextSource::Git(source) = &options.context {
+        let mut source = source.clone();
+        if source.keep_git_dir.is_none() {
+            source.keep_git_dir = Some(options.flag_arg("BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
+        }
+        // It takes another fetch.
+        let mut args = options.build_args.iter();
+        let wants_time = args.any(|(name, value)| name == "SOURCE_DATE_EPOCH" && value == "context");
+        let (tree, found) = checkout(&source, wants_time, store, secrets).await?;
+        fetched.tree = Some(tree);
+        fetched.time = found.time;
     }
     if let DockerfileSource::Http(url) = &options.dockerfile {
         let (file, _) = fetch(url, store, secrets).await?;
@@ -89,6 +108,42 @@ async fn fetch(url: &str, store: &Store, secrets: &Secrets) -> Result<(File, Res
     let file = store.blobs().open(&found.digest);
     let file = file.map_err(|error| Failure::of(Kind::Machine, &error))?;
     Ok((file, found))
+}
+
+/// Fetches the files of a commit.
+async fn checkout(
+    source: &GitSource,
+    wants_time: bool,
+    store: &Arc<Store>,
+    secrets: &Arc<Secrets>,
+) -> Result<(View, ResolvedGit), Failure> {
+    let request = GitRequest {
+        remote: source.remote.clone(),
+        reference: source.reference.clone(),
+        checksum: source.checksum.clone(),
+        wants_time: wants_time || source.commit_time,
+    };
+    let found = resolve_git(&request, store, secrets).await;
+    let found = found.map_err(|error| failure::of_git(&error))?;
+    let git = frontend::git_commit(source, &found, None);
+    let (work_store, work_secrets) = (Arc::clone(store), Arc::clone(secrets));
+    let layer = blocking(move || remote::git::layer(&work_store, &git, &work_secrets)).await;
+    let layer = layer.map_err(|error| failure::of_git(&error))?;
+    let layer = store
+        .layers()
+        .get(&layer)
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    let tree = View::of_layers([layer]).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    Ok((tree, found))
+}
+
+async fn resolve_git(
+    request: &GitRequest,
+    store: &Arc<Store>,
+    secrets: &Arc<Secrets>,
+) -> Result<ResolvedGit, GitError> {
+    let (request, store, secrets) = (request.clone(), Arc::clone(store), Arc::clone(secrets));
+    blocking(move || remote::git::resolve(&store, &request, &secrets)).await
 }
 
 /// Why there is no image.
@@ -266,10 +321,7 @@ impl Stops<'_> {
 
     /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
     fn wants_index(&self) -> bool {
-        let args = self.options.build_args.iter();
-        args.rev()
-            .find(|(name, _)| name == "BUILDKIT_MULTI_PLATFORM")
-            .is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
+        self.options.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
@@ -307,6 +359,9 @@ impl Stops<'_> {
                 (Request::Http(request), Answer::Http(file)) => {
                     work.known.http.insert(request.clone(), file);
                 }
+                (Request::Git(request), Answer::Git(commit)) => {
+                    work.known.git.insert(request.clone(), commit);
+                }
                 (request, _) => unreachable!("{request:?} is answered with its own kind"),
             }
         }
@@ -330,7 +385,15 @@ impl Stops<'_> {
                 let file = remote::http::resolve(&self.store, &request, &self.secrets).await;
                 Ok(Answer::Http(file.map_err(|error| at(failure::of_http(&error)))?))
             }
-            Request::Git(_) => unreachable!("lowering refuses git sources"),
+            Request::Git(request) => {
+                let found = resolve_git(request, &self.store, &self.secrets).await;
+                let found = found.map_err(|error| at(failure::of_git(&error)))?;
+                if let Some(lock) = &self.locked {
+                    let locked = lock.check_commit(request, &found.commit);
+                    locked.map_err(|error| at(failure::of_lock(&error)))?;
+                }
+                Ok(Answer::Git(found))
+            }
         }
     }
 
@@ -364,6 +427,9 @@ impl Stops<'_> {
             let tree = match source {
                 NamedSource::Directory(path) => NamedTree::Directory(path.clone()),
                 NamedSource::Http(url) => NamedTree::Fetched(self.fetched_tree(url).await?),
+                NamedSource::Git(source) => {
+                    NamedTree::Fetched(checkout(source, false, &self.store, &self.secrets).await?.0)
+                }
                 NamedSource::Image(_) | NamedSource::OciLayout { .. } => continue,
             };
             trees.insert(name.clone(), tree);
@@ -517,6 +583,7 @@ impl Stop {
 enum Answer {
     Image(Box<Resolved>),
     Http(ResolvedHttp),
+    Git(ResolvedGit),
 }
 
 /// Returns what lowering has to know of an image.
@@ -532,7 +599,7 @@ fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
 fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Options {
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
-            NamedSource::Directory(_) | NamedSource::Http(_) => NamedContext::Directory,
+            NamedSource::Directory(_) | NamedSource::Http(_) | NamedSource::Git(_) => NamedContext::Directory,
             NamedSource::Image(reference) => NamedContext::Image(reference.clone()),
             NamedSource::OciLayout { dir, reference } => NamedContext::OciLayout {
                 path: dir.display().to_string(),

@@ -74,7 +74,9 @@ enum MainContext {
 pub(crate) struct Fetched {
     /// The main context.
     pub(crate) main: Option<File>,
-    /// When that was changed, in seconds since the epoch.
+    /// The main context, when it is a tree of files already.
+    pub(crate) tree: Option<View>,
+    /// When either was changed, in seconds since the epoch.
     pub(crate) time: Option<i64>,
     /// The Dockerfile, and where it is from.
     pub(crate) dockerfile: Option<(String, File)>,
@@ -89,6 +91,7 @@ pub(crate) fn read(
 ) -> Result<Inputs, ContextError> {
     let Fetched {
         main,
+        tree,
         time,
         dockerfile: remote,
     } = fetched;
@@ -99,6 +102,12 @@ pub(crate) fn read(
         }
         None => None,
     };
+    if let Some(tree) = tree {
+        return Ok(Inputs {
+            time,
+            ..read_tree(tree, dockerfile, remote)?
+        });
+    }
     match (context, main) {
         (_, Some(file)) => {
             let inputs = read_stream(file, dockerfile, remote, store)?;
@@ -107,7 +116,7 @@ pub(crate) fn read(
                 ..inputs
             })
         }
-        (ContextSource::Stdin | ContextSource::Http(_), None) => {
+        (ContextSource::Stdin | ContextSource::Http(_) | ContextSource::Git(_), None) => {
             read_stream(io::stdin(), dockerfile, remote, store)
         }
         (ContextSource::Directory(dir), None) => {
@@ -233,24 +242,35 @@ fn read_stream(
     remote: Option<(String, Vec<u8>)>,
     store: &Store,
 ) -> Result<Inputs, ContextError> {
-    let tree = match open_stream(stream, store)? {
-        Stream::Tar(tree) => tree,
-        Stream::File(file) => {
-            return Ok(Inputs {
-                dockerfile_name: "Dockerfile".to_owned(),
-                dockerfile: file,
-                main: MainContext::Empty,
-                time: None,
-            });
+    match open_stream(stream, store)? {
+        Stream::Tar(tree) => {
+            let time = newest(&tree);
+            Ok(Inputs {
+                time,
+                ..read_tree(tree, dockerfile, remote)?
+            })
         }
-    };
-    let time = newest(&tree);
+        Stream::File(file) => Ok(Inputs {
+            dockerfile_name: "Dockerfile".to_owned(),
+            dockerfile: file,
+            main: MainContext::Empty,
+            time: None,
+        }),
+    }
+}
+
+/// Takes a tree as the context, which holds the Dockerfile, unless that was fetched. Ignore files in it mean nothing.
+fn read_tree(
+    tree: View,
+    dockerfile: &DockerfileSource,
+    remote: Option<(String, Vec<u8>)>,
+) -> Result<Inputs, ContextError> {
     if let Some((dockerfile_name, dockerfile)) = remote {
         return Ok(Inputs {
             dockerfile_name,
             dockerfile,
             main: MainContext::Tar(tree),
-            time,
+            time: None,
         });
     }
     let candidates = match dockerfile {
@@ -268,7 +288,7 @@ fn read_stream(
                 dockerfile_name,
                 dockerfile,
                 main: MainContext::Tar(tree),
-                time,
+                time: None,
             });
         }
     }

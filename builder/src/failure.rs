@@ -18,6 +18,7 @@ use crate::lockfile::LockError;
 use crate::ops::OpError;
 use crate::progress::Tails;
 use crate::registry::{ImageError, LockedError};
+use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
 use crate::report::{self, Excerpt, Failure, Kind};
 
@@ -87,6 +88,18 @@ pub(crate) fn of_http(error: &HttpError) -> Failure {
         | HttpError::Status { .. }
         | HttpError::Digest { .. }
         | HttpError::Redirect { .. } => Failure::of(Kind::Build, error),
+        _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
+/// A commit can't be had. What was named wrongly is the build's failure, what the network or the disk refuses is the
+/// machine's.
+pub(crate) fn of_git(error: &GitError) -> Failure {
+    match error {
+        GitError::Missing => Failure::of(Kind::Machine, error).with_help("install git"),
+        GitError::NoReference { .. } | GitError::Checksum { .. } | GitError::NoSubdir { .. } => {
+            Failure::of(Kind::Build, error)
+        }
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }

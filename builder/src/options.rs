@@ -8,7 +8,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use frontend::{Platform, Until};
+use frontend::{GitSource, Platform, Until};
 use solver::op::Network;
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
@@ -88,6 +88,8 @@ pub(crate) enum ContextSource {
     Stdin,
     /// A file of a web server, treated like stdin.
     Http(String),
+    /// A commit of a git server.
+    Git(GitSource),
 }
 
 /// Where the Dockerfile comes from.
@@ -119,6 +121,8 @@ pub(crate) enum NamedSource {
     Image(String),
     /// A file of a web server: a tar archive, or a tree with that file alone.
     Http(String),
+    /// A commit of a git server.
+    Git(GitSource),
 }
 
 /// Everything that a build is asked for.
@@ -177,6 +181,12 @@ pub(crate) struct BuildOptions {
 }
 
 impl BuildOptions {
+    /// Says whether a build argument that is a switch is on.
+    pub(crate) fn flag_arg(&self, name: &str) -> bool {
+        let given = self.build_args.iter().rev().find(|(known, _)| known == name);
+        given.is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
+    }
+
     /// Says whether an output is written to stdout, so that nothing else may be. One that doesn't parse isn't: the
     /// build refuses it.
     pub(crate) fn writes_to_stdout(&self) -> bool {
@@ -319,6 +329,14 @@ fn is_remote(text: &str) -> bool {
         .any(|prefix| text.starts_with(prefix))
 }
 
+/// Reads the address of a repository.
+fn git_source(url: &str) -> Result<GitSource, Failure> {
+    GitSource::parse(url).map_err(|error| {
+        let shown = frontend::without_credentials(url);
+        Failure::usage(format!("invalid address `{shown}`: {error}"))
+    })
+}
+
 /// Says whether an address is a file of a web server; one that ends in `.git` is a repository.
 fn is_http(text: &str) -> bool {
     let path = text.split(['#', '?']).next().unwrap_or_default();
@@ -332,7 +350,7 @@ fn context(path: &str) -> Result<ContextSource, Failure> {
             Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
         }
         url if is_http(url) => Ok(ContextSource::Http(url.to_owned())),
-        url if is_remote(url) => Err(not_yet("a git repository as build context")),
+        url if is_remote(url) => Ok(ContextSource::Git(git_source(url)?)),
         path => Ok(ContextSource::Directory(PathBuf::from(path))),
     }
 }

@@ -10,6 +10,7 @@ pub mod diagnostic;
 mod directive;
 mod duration;
 mod expand;
+mod git;
 pub mod ignore;
 mod lines;
 mod lower;
@@ -24,8 +25,9 @@ pub use config::ImageConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use directive::{Directives, foreign_syntax};
 pub use expand::ExpandError;
+pub use git::{GitSource, GitSourceError, check_reference};
 pub use lines::Text;
-pub use lower::{http_file, lower, without_credentials};
+pub use lower::{git_commit, http_file, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
     Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,

@@ -172,6 +172,8 @@ pub struct GitRequest {
     pub reference: String,
     /// The commit id, whole or its beginning, that it must turn out to be.
     pub checksum: Option<String>,
+    /// The commit's time is wanted too, which takes fetching it.
+    pub wants_time: bool,
 }
 
 /// The answer to a [`GitRequest`].

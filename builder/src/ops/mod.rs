@@ -99,6 +99,8 @@ pub(crate) enum OpError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
+    Git(#[from] remote::git::GitError),
+    #[error(transparent)]
     Http(#[from] remote::http::HttpError),
     #[error(transparent)]
     Image(#[from] Arc<ImageError>),
@@ -215,7 +217,12 @@ impl Executor for Worker {
                 let layer = blocking(move || remote::http::layer(&store, &file)).await?;
                 Ok(Snapshot::Layers([layer].into()))
             }
-            Op::Source(Source::Git(_)) => unreachable!("lowering refuses git sources"),
+            Op::Source(Source::Git(git)) => {
+                let (store, git) = (Arc::clone(&self.store), git.clone());
+                let secrets = Arc::clone(&self.secrets);
+                let layer = blocking(move || remote::git::layer(&store, &git, &secrets)).await?;
+                Ok(Snapshot::Layers([layer].into()))
+            }
             Op::Source(Source::Scratch | Source::Local { .. }) | Op::Merge => {
                 unreachable!("the solver answers what needs no work itself")
             }

@@ -159,9 +159,11 @@ fn named_contexts_have_kinds() {
         of("oci-layout://b@sha256:00"),
         Ok(layout("b", Some("@sha256:00")))
     );
+    let git = of("https://x/y.git#main:sub");
+    assert!(matches!(git, Ok(NamedSource::Git(git)) if git.reference == "main" && git.subdir == "sub"));
     check_refused(
-        "--build-context n=https://x/y.git .",
-        "what `--build-context n` names isn't supported yet",
+        "--build-context n=target:x .",
+        "what `--build-context n` names isn't",
     );
     check_refused("--build-context n= .", "expected NAME=VALUE");
     check_refused(
@@ -197,10 +199,9 @@ fn what_is_not_supported_is_refused_by_name() {
     }
     // No password of an address is repeated.
     check_refused(
-        "https://u:p@x/y.git",
-        "error: a git repository as build context isn't",
+        "https://u:p@x/y.git?a=b",
+        "error: invalid address `https://x/y.git?a=b`: unexpected query",
     );
-    check_refused("git@github.com:a/b", "a git repository as build context isn't");
     check_refused("-f https://x/y.git .", "a Dockerfile from a git repository isn't");
     check_refused(
         "--allow security.insecure .",

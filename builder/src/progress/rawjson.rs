@@ -115,7 +115,7 @@ fn digest(place: usize, steps: &Steps) -> String {
 }
 
 /// Encodes in standard base64 with padding. Spec: RFC 4648, section 4.
-fn base64(data: &[u8]) -> String {
+pub(crate) fn base64(data: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(data.len().div_ceil(3) * 4);
     for chunk in data.chunks(3) {

@@ -6,8 +6,9 @@
 use crate::ast::{Arg, Copy, Dockerfile, Instruction, Kind, Stage};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{Quotes, Variables, expand};
+use crate::git::GitSource;
 use crate::lines::Text;
-use crate::options::{Answers, HttpRequest, NamedContext, Options, Request};
+use crate::options::{Answers, GitRequest, HttpRequest, NamedContext, Options, Request};
 use crate::parse::{Remote, remote};
 use crate::source::Span;
 
@@ -175,8 +176,14 @@ fn of_add(
             }))
         }
         Some(Remote::Git) => {
-            let message = format!("{NAME} stage with a git source is not supported yet");
-            Err(Diagnostic::error(message).at(source.span))
+            let git = GitSource::parse(&url)
+                .map_err(|error| Diagnostic::error(error.to_string()).at(source.span))?;
+            Ok(Request::Git(GitRequest {
+                remote: git.remote,
+                reference: git.reference,
+                checksum: checksum.map(|(text, _)| text).or(git.checksum),
+                wants_time: true,
+            }))
         }
         None => {
             let message = format!("{NAME} stage source must be a single HTTP(S) or Git ADD");
