@@ -1,35 +1,32 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::sync::Arc;
 
 use cache::root::Root;
-use cache::tree::{Memo, Selection, View};
+use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Answers, Build, Dockerfile, GitRequest, GitSource, HttpRequest, ImageConfig, ImageKind, ImageRequest,
-    Lowered, NamedContext, Needed, Platform, Request, ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed,
+    Platform, Request, ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
 use crate::commands::rights;
-use crate::context::{self, Fetched, Inputs, NamedTree};
+use crate::context::{self, Inputs};
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
 use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
-use crate::options::{self, BuildOptions, ContextSource, DockerfileSource, Environment, NamedSource};
+use crate::options::{self, BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
-use crate::remote::git::GitError;
 use crate::report::{self, Failure, Kind};
-use crate::runtime::blocking;
 use crate::sandbox;
 use crate::secrets::Secrets;
 
@@ -40,7 +37,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
     let store = Arc::new(image::open_store(&options.store_root)?);
-    let fetched = fetch_inputs(options, &store, &secrets).await?;
+    let fetched = remote::inputs::fetch(options, &store, &secrets).await?;
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
@@ -64,86 +61,6 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         container: stop.take_container(),
         failure: stop.into_failure(&source, &inputs, &tails),
     })
-}
-
-/// Fetches what the command line names by address: the context, the Dockerfile.
-async fn fetch_inputs(
-    options: &BuildOptions,
-    store: &Arc<Store>,
-    secrets: &Arc<Secrets>,
-) -> Result<Fetched, Failure> {
-    let mut fetched = Fetched::default();
-    if let ContextSource::Http(url) = &options.context {
-        let (file, found) = fetch(url, store, secrets).await?;
-        fetched.main = Some(file);
-        fetched.time = found.last_modified;
-    }
-    if let ContextSource::Git(source) = &options.context {
-        let mut source = source.clone();
-        if source.keep_git_dir.is_none() {
-            source.keep_git_dir = Some(options.flag_arg("BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
-        }
-        // It takes another fetch.
-        let mut args = options.build_args.iter();
-        let wants_time = args.any(|(name, value)| name == "SOURCE_DATE_EPOCH" && value == "context");
-        let (tree, found) = checkout(&source, wants_time, store, secrets).await?;
-        fetched.tree = Some(tree);
-        fetched.time = found.time;
-    }
-    if let DockerfileSource::Http(url) = &options.dockerfile {
-        let (file, _) = fetch(url, store, secrets).await?;
-        fetched.dockerfile = Some((frontend::without_credentials(url), file));
-    }
-    Ok(fetched)
-}
-
-/// Fetches a file into the store and opens it.
-async fn fetch(url: &str, store: &Store, secrets: &Secrets) -> Result<(File, ResolvedHttp), Failure> {
-    let request = HttpRequest {
-        url: url.to_owned(),
-        checksum: None,
-    };
-    let found = remote::http::resolve(store, &request, secrets).await;
-    let found = found.map_err(|error| failure::of_http(&error))?;
-    let file = store.blobs().open(&found.digest);
-    let file = file.map_err(|error| Failure::of(Kind::Machine, &error))?;
-    Ok((file, found))
-}
-
-/// Fetches the files of a commit.
-async fn checkout(
-    source: &GitSource,
-    wants_time: bool,
-    store: &Arc<Store>,
-    secrets: &Arc<Secrets>,
-) -> Result<(View, ResolvedGit), Failure> {
-    let request = GitRequest {
-        remote: source.remote.clone(),
-        reference: source.reference.clone(),
-        checksum: source.checksum.clone(),
-        wants_time: wants_time || source.commit_time,
-    };
-    let found = resolve_git(&request, store, secrets).await;
-    let found = found.map_err(|error| failure::of_git(&error))?;
-    let git = frontend::git_commit(source, &found, None);
-    let (work_store, work_secrets) = (Arc::clone(store), Arc::clone(secrets));
-    let layer = blocking(move || remote::git::layer(&work_store, &git, &work_secrets)).await;
-    let layer = layer.map_err(|error| failure::of_git(&error))?;
-    let layer = store
-        .layers()
-        .get(&layer)
-        .map_err(|error| Failure::of(Kind::Machine, &error))?;
-    let tree = View::of_layers([layer]).map_err(|error| Failure::of(Kind::Machine, &error))?;
-    Ok((tree, found))
-}
-
-async fn resolve_git(
-    request: &GitRequest,
-    store: &Arc<Store>,
-    secrets: &Arc<Secrets>,
-) -> Result<ResolvedGit, GitError> {
-    let (request, store, secrets) = (request.clone(), Arc::clone(store), Arc::clone(secrets));
-    blocking(move || remote::git::resolve(&store, &request, &secrets)).await
 }
 
 /// Why there is no image.
@@ -386,7 +303,7 @@ impl Stops<'_> {
                 Ok(Answer::Http(file.map_err(|error| at(failure::of_http(&error)))?))
             }
             Request::Git(request) => {
-                let found = resolve_git(request, &self.store, &self.secrets).await;
+                let found = remote::inputs::resolve_git(request, &self.store, &self.secrets).await;
                 let found = found.map_err(|error| at(failure::of_git(&error)))?;
                 if let Some(lock) = &self.locked {
                     let locked = lock.check_commit(request, &found.commit);
@@ -412,49 +329,6 @@ impl Stops<'_> {
         }
     }
 
-    /// Returns the named contexts that are used and are no images, fetching those that are elsewhere.
-    async fn named_trees(
-        &self,
-        wanted: &BTreeMap<String, Vec<Selection>>,
-    ) -> Result<BTreeMap<String, NamedTree>, Failure> {
-        let mut trees = BTreeMap::new();
-        let used = self
-            .options
-            .named_contexts
-            .iter()
-            .filter(|(name, _)| wanted.contains_key(name));
-        for (name, source) in used {
-            let tree = match source {
-                NamedSource::Directory(path) => NamedTree::Directory(path.clone()),
-                NamedSource::Http(url) => NamedTree::Fetched(self.fetched_tree(url).await?),
-                NamedSource::Git(source) => {
-                    NamedTree::Fetched(checkout(source, false, &self.store, &self.secrets).await?.0)
-                }
-                NamedSource::Image(_) | NamedSource::OciLayout { .. } => continue,
-            };
-            trees.insert(name.clone(), tree);
-        }
-        Ok(trees)
-    }
-
-    /// Returns the files of an archive, or a tree with the one file that it is.
-    async fn fetched_tree(&self, url: &str) -> Result<View, Failure> {
-        let (file, found) = fetch(url, &self.store, &self.secrets).await?;
-        let tree =
-            context::tree_of_archive(file, &self.store).map_err(|error| failure::of_context(&error))?;
-        if let Some(tree) = tree {
-            return Ok(tree);
-        }
-        let file = frontend::http_file(url, &found);
-        let layer = remote::http::layer(&self.store, &file).map_err(|error| failure::of_http(&error))?;
-        let layer = self
-            .store
-            .layers()
-            .get(&layer)
-            .map_err(|error| Failure::of(Kind::Machine, &error))?;
-        View::of_layers([layer]).map_err(|error| Failure::of(Kind::Machine, &error))
-    }
-
     /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
     async fn solve(
         &self,
@@ -467,9 +341,11 @@ impl Stops<'_> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
         let wanted = wanted(&graph);
+        let named = &self.options.named_contexts;
+        let named = remote::inputs::named_trees(named, &wanted, &self.store, &self.secrets).await?;
         let contexts = self
             .inputs
-            .trees(&wanted, &self.named_trees(&wanted).await?, &memo)
+            .trees(&wanted, &named, &memo)
             .map_err(|error| failure::of_context(&error))?;
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
         dockerfile.directives.check.filter(&mut unmatched);

@@ -6,3 +6,4 @@
 
 pub(crate) mod git;
 pub(crate) mod http;
+pub(crate) mod inputs;
