@@ -166,17 +166,23 @@ fn of_op(cause: &OpError, instruction: &str) -> Failure {
     }
 }
 
-/// Returns the source that a step did not find in a local tree.
-pub(crate) fn missing_source<'e>(error: &'e SolveError<OpError>, graph: &Graph) -> Option<&'e str> {
+/// Returns the source that a step did not find in a local tree, after the tree's name.
+pub(crate) fn missing_source<'e>(
+    error: &'e SolveError<OpError>,
+    graph: &'e Graph,
+) -> Option<(&'e str, &'e str)> {
     let SolveError::Step { vertex, source, .. } = error else {
         return None;
     };
     let OpError::Tree(tree::Error::NotFound { pattern, .. }) = source else {
         return None;
     };
-    let is_local = |input: &Input| matches!(graph.vertex(input.vertex).op, Op::Source(Source::Local { .. }));
-    let reads_local = graph.vertex(*vertex).inputs.iter().any(is_local);
-    reads_local.then(|| pattern.trim_start_matches('/'))
+    let local = |input: &'e Input| match &graph.vertex(input.vertex).op {
+        Op::Source(Source::Local { name }) => Some(name.as_str()),
+        _ => None,
+    };
+    let context = graph.vertex(*vertex).inputs.iter().find_map(local)?;
+    Some((context, pattern.trim_start_matches('/')))
 }
 
 /// Sources are paths from the root of their tree; people write them without the slash.

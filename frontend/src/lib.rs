@@ -4,6 +4,7 @@
 //! lowering needs from outside it asks for by returning [`Lowered::Need`].
 
 pub mod ast;
+pub mod call;
 pub mod check;
 pub mod config;
 pub mod diagnostic;
@@ -12,6 +13,7 @@ mod duration;
 mod expand;
 pub mod ignore;
 mod lines;
+pub mod lint;
 mod lower;
 mod options;
 mod parse;
@@ -24,7 +26,9 @@ pub use config::ImageConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use directive::{Directives, foreign_syntax};
 pub use expand::ExpandError;
+pub use ignore::IgnoreFile;
 pub use lines::Text;
+pub use lint::Rule;
 pub use lower::lower;
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,

@@ -10,10 +10,10 @@ use cache::Digest;
 use solver::graph::Graph;
 
 use super::plan::Plan;
-use super::{Lowering, stage};
+use super::{Lowering, Survey, stage, warn_of_unused_args};
 use crate::config::ImageConfig;
 use crate::diagnostic::Severity;
-use crate::options::{Answers, Request, ResolvedGit, ResolvedHttp, ResolvedImage};
+use crate::options::{Answers, Needed, Request, ResolvedGit, ResolvedHttp, ResolvedImage};
 use crate::source::Span;
 
 /// The working directory that an unknown image has: no path can hold its name, and `..` doesn't reach the root soon.
@@ -38,6 +38,40 @@ pub(super) fn find_errors(lowering: Lowering<'_>, plan: &Plan) -> crate::Diagnos
         at <= n_before || diagnostic.severity == Severity::Error
     });
     diagnostics
+}
+
+/// Lowers the reached stages and keeps all that was found.
+pub(super) fn look(lowering: Lowering<'_>, plan: &Plan) -> Survey {
+    let answers = stand_ins(lowering.answers, &plan.needs);
+    let mut lowering = Lowering {
+        answers: &answers,
+        unknown: Some(&plan.needs),
+        ..lowering
+    };
+    stage::lower_all(&mut lowering, plan);
+    warn_of_unused_args(
+        lowering.dockerfile,
+        lowering.options,
+        plan,
+        &mut lowering.diagnostics,
+    );
+    Survey {
+        diagnostics: lowering.diagnostics,
+        parameters: lowering.parameters,
+        globals: lowering.globals,
+        unknown: needed(&plan.needs),
+        target: plan.target,
+        reached: plan.stages.iter().map(|stage| stage.reached).collect(),
+    }
+}
+
+/// Returns what is needed as a list.
+pub(super) fn needed(needs: &BTreeMap<Request, Span>) -> Vec<Needed> {
+    let needed = |(request, span): (&Request, &Span)| Needed {
+        request: request.clone(),
+        span: *span,
+    };
+    needs.iter().map(needed).collect()
 }
 
 /// Returns the answers with something in the place of those that are missing.
