@@ -32,7 +32,7 @@ pub struct Diagnostic {
     /// Stands next to the marked place, as in "did you mean `COPY`?".
     pub label: Option<String>,
     /// What was probably meant.
-    pub suggestion: Option<String>,
+    pub suggestion: Option<Box<str>>,
     /// What to do about it, only where that is known.
     pub help: Option<String>,
 }
@@ -97,7 +97,7 @@ impl Diagnostic {
     pub(crate) fn suggest<'a>(self, written: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         match nearest(written, known) {
             Some(name) => Self {
-                suggestion: Some(name.to_owned()),
+                suggestion: Some(name.into()),
                 ..self.label(format!("did you mean `{name}`?"))
             },
             None => self,

@@ -18,6 +18,7 @@ use crate::source::Span;
 
 /// Applies one of them.
 pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) -> Result<(), Diagnostic> {
+    current.only_last_counts(instruction);
     let created_by = match &instruction.kind {
         Kind::Arg(args) => {
             let created_by = declare(current, args)?;
@@ -31,7 +32,6 @@ pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) ->
         }
         Kind::Label(pairs) => labels(current, pairs)?,
         Kind::Cmd(command) => {
-            current.only_last_counts("CMD", instruction.span);
             lint_json(current, instruction, command);
             let args = with_shell(current, command);
             current.state.has_cmd = true;
@@ -41,7 +41,6 @@ pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) ->
             format!("CMD {}", history::quoted(&args))
         }
         Kind::Entrypoint(command) => {
-            current.only_last_counts("ENTRYPOINT", instruction.span);
             lint_json(current, instruction, command);
             let args = with_shell(current, command);
             let has_cmd = current.state.has_cmd;
@@ -72,10 +71,7 @@ pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) ->
             current.state.config.config.stop_signal.clone_from(&value);
             format!("STOPSIGNAL {value}")
         }
-        Kind::Healthcheck(check) => {
-            current.only_last_counts("HEALTHCHECK", instruction.span);
-            healthcheck(current, check)
-        }
+        Kind::Healthcheck(check) => healthcheck(current, check),
         Kind::Maintainer(name) => {
             current.state.config.author.clone_from(&name.value);
             format!("MAINTAINER {}", name.value)

@@ -324,11 +324,17 @@ impl Current<'_, '_> {
     }
 
     /// Warns of the earlier one of two instructions of which only the later counts.
-    pub(super) fn only_last_counts(&mut self, name: &'static str, span: Span) {
+    pub(super) fn only_last_counts(&mut self, instruction: &Instruction) {
+        let name = match &instruction.kind {
+            Kind::Cmd(_) => "CMD",
+            Kind::Entrypoint(_) => "ENTRYPOINT",
+            Kind::Healthcheck(_) => "HEALTHCHECK",
+            _ => return,
+        };
         if self.is_trigger {
             return;
         }
-        if let Some(earlier) = self.last.insert(name, span) {
+        if let Some(earlier) = self.last.insert(name, instruction.span) {
             let message = format!(
                 "multiple {name} instructions should not be used in the same stage because only the last one will be used"
             );
