@@ -1,14 +1,15 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed,
-    Platform, Request, ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
+    ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
@@ -16,17 +17,18 @@ use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
+use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
 use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
-use crate::options::{self, BuildOptions, Environment, NamedSource};
+use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
-use crate::report::{self, Failure, Kind};
+use crate::report::{Failure, Kind};
 use crate::sandbox;
 use crate::secrets::Secrets;
 
@@ -41,7 +43,8 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
-    let dockerfile = parse(options, &inputs, &source)?;
+    let dockerfile = dockerfile::parse(options, &inputs, &source)
+        .map_err(|errors| failure::of_diagnostics(&errors, &source))?;
     let locked = read_lock(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
     let stops = Stops {
@@ -53,13 +56,21 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         source,
         progress: &progress,
         locked,
+        warnings: Mutex::default(),
     };
     let result = stops.run(&dockerfile, cancel).await;
-    let Stops { source, inputs, .. } = stops;
+    let Stops {
+        source,
+        inputs,
+        warnings,
+        ..
+    } = stops;
     let tails = progress.finish();
+    let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failure::show_warnings(&warnings, &source);
     result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &tails),
+        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
     })
 }
 
@@ -102,27 +113,6 @@ fn read_lock(options: &BuildOptions) -> Result<Option<Lock>, Failure> {
     }
 }
 
-/// Reads the Dockerfile; shows all that is wrong with it at once.
-fn parse(options: &BuildOptions, inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
-    let (name, text) = (&inputs.dockerfile_name, &inputs.dockerfile);
-    let foreign = options
-        .platforms
-        .first()
-        .map(|platform| frontend_options(options, platform))
-        .and_then(|options| frontend::foreign_syntax(name, text, &options));
-    if let Some(error) = foreign {
-        return Err(failure::of_diagnostics(&error.into(), source));
-    }
-    let (dockerfile, diagnostics) = frontend::parse(name, text);
-    match dockerfile {
-        Some(dockerfile) if !diagnostics.has_errors() => {
-            failure::show_warnings(&diagnostics, source);
-            Ok(dockerfile)
-        }
-        _ => Err(failure::of_diagnostics(&diagnostics, source)),
-    }
-}
-
 /// What the stops of one build share.
 struct Stops<'a> {
     options: &'a BuildOptions,
@@ -134,9 +124,16 @@ struct Stops<'a> {
     progress: &'a Progress,
     /// What names must stand for.
     locked: Option<Lock>,
+    /// What could be better; shown when progress has ended, so that it stays in sight.
+    warnings: Mutex<Diagnostics>,
 }
 
 impl Stops<'_> {
+    fn warn(&self, warnings: Diagnostics) {
+        let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        all.append(warnings);
+    }
+
     async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
         let Work {
             graph,
@@ -151,10 +148,7 @@ impl Stops<'_> {
         let lock = self.new_lock(&asked, &images, &known)?;
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
-            failure::show_warnings(&build.warnings, &self.source);
-            for name in &build.unused_build_args {
-                report::warn(&format!("build argument {name} is not declared by any ARG"));
-            }
+            self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
         let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
@@ -246,14 +240,13 @@ impl Stops<'_> {
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<Work, Failure> {
         let mut work = Work::default();
         for platform in &self.options.platforms {
-            let mut options = frontend_options(self.options, platform);
-            options.context_time = self.inputs.time;
+            let options = dockerfile::options(self.options, platform, &self.inputs);
             let build = loop {
                 let lowered = frontend::lower(dockerfile, &options, &work.known, &mut work.graph)
                     .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
                 match lowered {
                     Lowered::Ready(build) => break *build,
-                    Lowered::Need(needed) => self.answer(&needed, &mut work).await?,
+                    Lowered::Need(needed) => self.answer(dockerfile, &needed, &mut work).await?,
                 }
             };
             work.builds.push(build);
@@ -262,8 +255,13 @@ impl Stops<'_> {
     }
 
     /// Resolves what lowering needs, all at once.
-    async fn answer(&self, needed: &[Needed], work: &mut Work) -> Result<(), Failure> {
-        let resolving = needed.iter().map(|needed| self.resolve(needed));
+    async fn answer(
+        &self,
+        dockerfile: &Dockerfile,
+        needed: &[Needed],
+        work: &mut Work,
+    ) -> Result<(), Failure> {
+        let resolving = needed.iter().map(|needed| self.resolve(dockerfile, needed));
         let resolved = futures_util::future::join_all(resolving).await;
         for (Needed { request, .. }, answer) in needed.iter().zip(resolved) {
             match (request, answer?) {
@@ -285,12 +283,19 @@ impl Stops<'_> {
         Ok(())
     }
 
-    async fn resolve(&self, needed: &Needed) -> Result<Answer, Failure> {
+    async fn resolve(&self, dockerfile: &Dockerfile, needed: &Needed) -> Result<Answer, Failure> {
         let at = |failure: Failure| failure.with_excerpt(failure::excerpt_of_span(&self.source, needed.span));
         match &needed.request {
             Request::Image(request) => {
                 let image = self.resolve_image(request).await;
-                let image = image.map_err(|error| at(failure::of_locked(&error)))?;
+                let image = image.map_err(|error| {
+                    let failure = at(failure::of_locked(&error));
+                    // Whatever is no stage is taken for an image.
+                    match dockerfile.stage_like(&request.reference) {
+                        Some(stage) => failure.with_help(format!("did you mean the stage `{stage}`?")),
+                        None => failure,
+                    }
+                })?;
                 Ok(Answer::Image(Box::new(image)))
             }
             Request::Http(request) => {
@@ -348,8 +353,8 @@ impl Stops<'_> {
             .trees(&wanted, &named, &memo)
             .map_err(|error| failure::of_context(&error))?;
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
-        dockerfile.directives.check.filter(&mut unmatched);
-        failure::show_warnings(&unmatched, &self.source);
+        dockerfile.checks.filter(&mut unmatched);
+        self.warn(unmatched);
         let fetchable: HashSet<DiffId> = images
             .iter()
             .flat_map(|image| &image.layers)
@@ -439,15 +444,20 @@ impl Stop {
         }
     }
 
-    fn into_failure(self, source: &SourceText, inputs: &Inputs, tails: &Tails) -> Failure {
+    fn into_failure(
+        self,
+        source: &SourceText,
+        inputs: &Inputs,
+        directories: &BTreeMap<String, PathBuf>,
+        tails: &Tails,
+    ) -> Failure {
         match self {
             Self::Failure(failure) => failure,
             Self::Step { error, graph } => {
                 let failure = failure::of_solve(&error, &graph, source, tails);
-                match failure::missing_source(&error, &graph).filter(|path| inputs.is_ignored(path)) {
-                    Some(path) => {
-                        failure.with_help(format!("`{path}` is there, but .dockerignore excludes it"))
-                    }
+                let missing = failure::missing_source(&error, &graph);
+                match missing.and_then(|(context, path)| inputs.why_ignored(context, directories, path)) {
+                    Some(why) => failure.with_help(why),
                     None => failure,
                 }
             }
@@ -469,39 +479,6 @@ fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
         layers: resolved.layers.iter().map(|layer| layer.diff_id).collect(),
         reference: resolved.reference.clone(),
     })
-}
-
-/// Returns the part of the options that decides what the Dockerfile means.
-fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Options {
-    let named = |(name, source): &(String, NamedSource)| {
-        let context = match source {
-            NamedSource::Directory(_) | NamedSource::Http(_) | NamedSource::Git(_) => NamedContext::Directory,
-            NamedSource::Image(reference) => NamedContext::Image(reference.clone()),
-            NamedSource::OciLayout { dir, reference } => NamedContext::OciLayout {
-                path: dir.display().to_string(),
-                reference: reference.clone().unwrap_or_default(),
-            },
-        };
-        (name.clone(), context)
-    };
-    frontend::Options {
-        build_args: options.build_args.clone(),
-        target: options.target.clone(),
-        until: options.until.clone(),
-        labels: options.labels.clone(),
-        build_platform: options::host_platform(),
-        target_platform: platform.clone(),
-        is_multi_platform: options.platforms.len() > 1,
-        named_contexts: options.named_contexts.iter().map(named).collect(),
-        no_cache: options.no_cache,
-        no_cache_filter: options.no_cache_filter.clone(),
-        network: options.network,
-        extra_hosts: options.extra_hosts.clone(),
-        context_time: None,
-        allow_network_host: options.allow_host_network,
-        allow_security_insecure: false,
-        allow_device: frontend::AllowedDevices::None,
-    }
 }
 
 /// Returns what the graph selects of each local tree.

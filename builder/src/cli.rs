@@ -179,6 +179,12 @@ pub(crate) struct BuildArgs {
     /// Size of /dev/shm during RUN, for instance 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
+    /// Answer instead of building: check, outline, targets or subrequests.describe[,format=json]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) call: Option<String>,
+    /// Say what could be better in the Dockerfile, instead of building: --call=check
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) check: Option<bool>,
     /// Put the result into the store (it always is)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     pub(crate) load: Option<bool>,
@@ -202,8 +208,6 @@ pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) cache_to: Vec<String>,
     #[arg(long, hide = true)]
-    pub(crate) call: Option<String>,
-    #[arg(long, hide = true)]
     pub(crate) cgroup_parent: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
@@ -215,8 +219,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) resource: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) ulimit: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) check: Option<bool>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) push: Option<bool>,
     #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -3,7 +3,10 @@
 //! After this room nobody looks at argv or at environment variables for meaning. It reads no file and opens nothing;
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
+mod call;
 mod values;
+
+pub(crate) use call::{Call, Form, Question};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -170,6 +173,8 @@ pub(crate) struct BuildOptions {
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// What is asked instead of a build.
+    pub(crate) call: Option<Call>,
     /// What is done with the lock file.
     pub(crate) lock: LockMode,
     /// Size of `/dev/shm` during RUN.
@@ -247,6 +252,7 @@ pub(crate) fn build(
             .collect::<Result<_, _>>()?,
         shell_on_error: args.on_error.as_deref() == Some("shell"),
         pull: args.pull.unwrap_or(false),
+        call: call::parse(args.call.as_deref(), args.check.unwrap_or(false))?,
         lock: match (args.lock, args.locked) {
             (true, _) => LockMode::Write,
             (_, true) => LockMode::Locked,
@@ -286,9 +292,7 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--builder", args.builder.is_some()),
         ("--cache-from", !args.cache_from.is_empty()),
         ("--cache-to", !args.cache_to.is_empty()),
-        ("--call", !matches!(args.call.as_deref(), None | Some("build"))),
         ("--cgroup-parent", args.cgroup_parent.is_some()),
-        ("--check", args.check == Some(true)),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
         ("--provenance", !off(&args.provenance)),

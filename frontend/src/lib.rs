@@ -4,6 +4,7 @@
 //! lowering needs from outside it asks for by returning [`Lowered::Need`].
 
 pub mod ast;
+pub mod call;
 pub mod check;
 pub mod config;
 pub mod diagnostic;
@@ -13,6 +14,7 @@ mod expand;
 mod git;
 pub mod ignore;
 mod lines;
+pub mod lint;
 mod lower;
 mod options;
 mod parse;
@@ -26,7 +28,9 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use directive::{Directives, foreign_syntax};
 pub use expand::ExpandError;
 pub use git::{GitSource, GitSourceError, check_reference};
+pub use ignore::IgnoreFile;
 pub use lines::Text;
+pub use lint::Rule;
 pub use lower::{git_commit, http_file, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,

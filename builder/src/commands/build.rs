@@ -12,6 +12,7 @@ use serde_json::json;
 use solver::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::call;
 use super::foreground::Foreground;
 use super::rights;
 use super::terminal::Terminal;
@@ -23,8 +24,8 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::Stdio;
 use crate::{cli::BuildArgs, runtime, sandbox};
 
-/// Builds, and tells the image's ID.
-pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+/// Builds, and tells the image's ID; or answers what is asked instead. Returns the exit code.
+pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<u8, Failure> {
     let with_files;
     let args = if args.build_arg_file.is_empty() {
         args
@@ -34,6 +35,9 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     };
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
+    if let Some(call) = options.call {
+        return call::run(&options, call);
+    }
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
     rights::for_build(&options)?;
     if let Some(path) = &options.iidfile {
@@ -44,7 +48,8 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .then(|| Terminal::of_stdin(true))
         .transpose()?;
     let id = runtime::run(until_signal(&options, terminal))?;
-    tell(&options, &id)
+    tell(&options, &id)?;
+    Ok(0)
 }
 
 /// Puts the arguments of files before those that were typed, which win.

@@ -2,6 +2,7 @@
 //! it prints nothing itself. Shared looks (tables, sizes, templates) are files of their own.
 
 pub(crate) mod build;
+pub(crate) mod call;
 pub(crate) mod container;
 pub(crate) mod doctor;
 pub(crate) mod foreground;
