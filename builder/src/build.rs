@@ -5,28 +5,29 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::root::Root;
-use cache::tree::{Memo, Selection};
+use cache::tree::{Memo, Selection, View};
 use cache::{DiffId, Digest, Store};
 use frontend::{
     Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
-    ResolvedImage, SourceText,
+    ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
 use crate::commands::rights;
-use crate::context::{self, Inputs};
-use crate::dockerfile;
+use crate::context::{self, Inputs, NamedTree};
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
+use crate::inputs;
 use crate::lockfile::{self, Lock, LockMode};
 use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
-use crate::options::{BuildOptions, Environment};
+use crate::options::{BuildOptions, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
+use crate::remote;
 use crate::report::{Failure, Kind};
 use crate::sandbox;
 use crate::secrets::Secrets;
@@ -37,10 +38,9 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let store = image::open_store(&options.store_root)?;
-    let inputs = context::read(&options.context, &options.dockerfile, &store)
-        .map_err(|error| failure::of_context(&error))?;
+    let inputs = inputs::read(options, &store, &secrets).await?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
-    let dockerfile = dockerfile::parse(options, &inputs, &source)
+    let dockerfile = inputs::parse(options, &inputs, &source)
         .map_err(|errors| failure::of_diagnostics(&errors, &source))?;
     let locked = read_lock(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
@@ -67,7 +67,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     failure::show_warnings(&warnings, &source);
     result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
+        failure: stop.into_failure(&source, &inputs, &inputs::directories(options), &tails),
     })
 }
 
@@ -137,11 +137,12 @@ impl Stops<'_> {
             builds,
             images,
             asked,
+            known,
         } = self.lower(dockerfile).await?;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
-        let lock = self.new_lock(&asked, &images)?;
+        let lock = self.new_lock(&asked, &images, &known)?;
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
             self.warn(build.warnings.clone());
@@ -177,11 +178,17 @@ impl Stops<'_> {
     }
 
     /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
-    fn new_lock(&self, asked: &[ImageRequest], images: &[Arc<Resolved>]) -> Result<Option<Lock>, Failure> {
+    fn new_lock(
+        &self,
+        asked: &[ImageRequest],
+        images: &[Arc<Resolved>],
+        known: &Answers,
+    ) -> Result<Option<Lock>, Failure> {
         let Some(path) = lockfile::path(self.options).filter(|_| self.options.lock == LockMode::Write) else {
             return Ok(None);
         };
         let mut lock = Lock::new(path);
+        lock.add_sources(known);
         for (request, image) in asked.iter().zip(images) {
             // A layout is named by the command line, like a build context.
             if request.kind == ImageKind::Registry {
@@ -231,16 +238,15 @@ impl Stops<'_> {
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
     /// ONBUILD brings in more.
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<Work, Failure> {
-        let mut known = Answers::default();
         let mut work = Work::default();
         for platform in &self.options.platforms {
-            let options = dockerfile::options(self.options, platform, &self.inputs);
+            let options = inputs::frontend_options(self.options, platform, &self.inputs);
             let build = loop {
-                let lowered = frontend::lower(dockerfile, &options, &known, &mut work.graph)
+                let lowered = frontend::lower(dockerfile, &options, &work.known, &mut work.graph)
                     .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
                 match lowered {
                     Lowered::Ready(build) => break *build,
-                    Lowered::Need(needed) => self.answer(dockerfile, &needed, &mut known, &mut work).await?,
+                    Lowered::Need(needed) => self.answer(dockerfile, &needed, &mut work).await?,
                 }
             };
             work.builds.push(build);
@@ -253,63 +259,108 @@ impl Stops<'_> {
         &self,
         dockerfile: &Dockerfile,
         needed: &[Needed],
-        known: &mut Answers,
         work: &mut Work,
     ) -> Result<(), Failure> {
         let resolving = needed.iter().map(|needed| self.resolve(dockerfile, needed));
         let resolved = futures_util::future::join_all(resolving).await;
-        for (request, resolved) in images_of(needed).zip(resolved) {
-            let resolved = Arc::new(resolved?);
-            let config =
-                ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?;
-            let layers = resolved.layers.iter().map(|layer| layer.diff_id).collect();
-            let reference = resolved.reference.clone();
-            known.images.insert(
-                request.clone(),
-                ResolvedImage {
-                    config,
-                    layers,
-                    reference,
-                },
-            );
-            work.asked.push(request.clone());
-            work.images.push(resolved);
+        for (Needed { request, .. }, answer) in needed.iter().zip(resolved) {
+            match (request, answer?) {
+                (Request::Image(request), Answer::Image(resolved)) => {
+                    let image = resolved_image(&resolved)?;
+                    work.known.images.insert(request.clone(), image);
+                    work.asked.push(request.clone());
+                    work.images.push(Arc::new(*resolved));
+                }
+                (Request::Http(request), Answer::Http(file)) => {
+                    work.known.http.insert(request.clone(), file);
+                }
+                (request, _) => unreachable!("{request:?} is answered with its own kind"),
+            }
         }
         Ok(())
     }
 
-    async fn resolve(&self, dockerfile: &Dockerfile, needed: &Needed) -> Result<Resolved, Failure> {
-        let Needed { request, span } = needed;
-        let Request::Image(request) = request else {
-            unreachable!("lowering asks for images only")
-        };
-        match &request.kind {
-            ImageKind::Registry => match &self.locked {
-                Some(lock) => {
-                    registry::resolve_locked(&self.store, &request.reference, &request.platform, lock).await
+    async fn resolve(&self, dockerfile: &Dockerfile, needed: &Needed) -> Result<Answer, Failure> {
+        let at = |failure: Failure| failure.with_excerpt(failure::excerpt_of_span(&self.source, needed.span));
+        match &needed.request {
+            Request::Image(request) => {
+                let image = self.resolve_image(request).await;
+                let image = image.map_err(|error| {
+                    let failure = at(failure::of_locked(&error));
+                    // Whatever is no stage is taken for an image.
+                    match dockerfile.stage_like(&request.reference) {
+                        Some(stage) => failure.with_help(format!("did you mean the stage `{stage}`?")),
+                        None => failure,
+                    }
+                })?;
+                Ok(Answer::Image(Box::new(image)))
+            }
+            Request::Http(request) => {
+                let mut request = request.clone();
+                if let Some(lock) = &self.locked {
+                    let locked = lock.file(&request.url);
+                    request.checksum = Some(locked.map_err(|error| at(failure::of_lock(&error)))?);
                 }
-                None => {
-                    let pull = self.options.pull;
-                    registry::resolve(&self.store, &request.reference, &request.platform, pull)
-                        .await
-                        .map_err(LockedError::from)
-                }
-            },
-            ImageKind::OciLayout { path } => {
-                registry::resolve_layout(path.as_ref(), &request.reference, &request.platform)
-                    .await
-                    .map_err(LockedError::from)
+                let file = remote::http::resolve(&self.store, &request, &self.secrets).await;
+                Ok(Answer::Http(file.map_err(|error| at(failure::of_http(&error)))?))
+            }
+            Request::Git(_) => unreachable!("lowering refuses git sources"),
+        }
+    }
+
+    async fn resolve_image(&self, request: &ImageRequest) -> Result<Resolved, LockedError> {
+        let (reference, platform) = (&request.reference, &request.platform);
+        match (&request.kind, &self.locked) {
+            (ImageKind::Registry, Some(lock)) => {
+                registry::resolve_locked(&self.store, reference, platform, lock).await
+            }
+            (ImageKind::Registry, None) => {
+                Ok(registry::resolve(&self.store, reference, platform, self.options.pull).await?)
+            }
+            (ImageKind::OciLayout { path }, _) => {
+                Ok(registry::resolve_layout(path.as_ref(), reference, platform).await?)
             }
         }
-        .map_err(|error| {
-            let failure = failure::of_locked(&error);
-            let failure = failure.with_excerpt(failure::excerpt_of_span(&self.source, *span));
-            // Whatever is no stage is taken for an image.
-            match dockerfile.stage_like(&request.reference) {
-                Some(stage) => failure.with_help(format!("did you mean the stage `{stage}`?")),
-                None => failure,
-            }
-        })
+    }
+
+    /// Returns the named contexts that are used and are no images, fetching those that are elsewhere.
+    async fn named_trees(
+        &self,
+        wanted: &BTreeMap<String, Vec<Selection>>,
+    ) -> Result<BTreeMap<String, NamedTree>, Failure> {
+        let mut trees = BTreeMap::new();
+        let used = self
+            .options
+            .named_contexts
+            .iter()
+            .filter(|(name, _)| wanted.contains_key(name));
+        for (name, source) in used {
+            let tree = match source {
+                NamedSource::Directory(path) => NamedTree::Directory(path.clone()),
+                NamedSource::Http(url) => NamedTree::Fetched(self.fetched_tree(url).await?),
+                NamedSource::Image(_) | NamedSource::OciLayout { .. } => continue,
+            };
+            trees.insert(name.clone(), tree);
+        }
+        Ok(trees)
+    }
+
+    /// Returns the files of an archive, or a tree with the one file that it is.
+    async fn fetched_tree(&self, url: &str) -> Result<View, Failure> {
+        let (file, found) = inputs::fetch(url, &self.store, &self.secrets).await?;
+        let tree =
+            context::tree_of_archive(file, &self.store).map_err(|error| failure::of_context(&error))?;
+        if let Some(tree) = tree {
+            return Ok(tree);
+        }
+        let file = frontend::http_file(url, &found);
+        let layer = remote::http::layer(&self.store, &file).map_err(|error| failure::of_http(&error))?;
+        let layer = self
+            .store
+            .layers()
+            .get(&layer)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
+        View::of_layers([layer]).map_err(|error| Failure::of(Kind::Machine, &error))
     }
 
     /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
@@ -323,9 +374,10 @@ impl Stops<'_> {
     ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
+        let wanted = wanted(&graph);
         let contexts = self
             .inputs
-            .trees(&wanted(&graph), &dockerfile::directories(self.options), &memo)
+            .trees(&wanted, &self.named_trees(&wanted).await?, &memo)
             .map_err(|error| failure::of_context(&error))?;
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
         dockerfile.checks.filter(&mut unmatched);
@@ -383,6 +435,8 @@ struct Work {
     images: Vec<Arc<Resolved>>,
     /// What each of them was asked for as.
     asked: Vec<ImageRequest>,
+    /// All answers.
+    known: Answers,
 }
 
 /// Why the stops after the Dockerfile was read came to an end. What a failed step said last is known only when the
@@ -438,11 +492,18 @@ impl Stop {
     }
 }
 
-/// Returns the images among what is needed.
-fn images_of(needed: &[Needed]) -> impl Iterator<Item = &ImageRequest> {
-    needed.iter().filter_map(|needed| match &needed.request {
-        Request::Image(request) => Some(request),
-        _ => None,
+/// What came of a request.
+enum Answer {
+    Image(Box<Resolved>),
+    Http(ResolvedHttp),
+}
+
+/// Returns what lowering has to know of an image.
+fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
+    Ok(ResolvedImage {
+        config: ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?,
+        layers: resolved.layers.iter().map(|layer| layer.diff_id).collect(),
+        reference: resolved.reference.clone(),
     })
 }
 

@@ -18,6 +18,7 @@ use crate::lockfile::LockError;
 use crate::ops::OpError;
 use crate::progress::Tails;
 use crate::registry::{ImageError, LockedError};
+use crate::remote::http::HttpError;
 use crate::report::{self, Excerpt, Failure, Kind};
 
 /// Most lines of an instruction that an error shows.
@@ -74,6 +75,18 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
         | ImageError::NotAnArchive { .. }
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
+        _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
+/// A file can't be fetched. What was named wrongly is the build's failure, what the network or the disk refuses is the
+/// machine's.
+pub(crate) fn of_http(error: &HttpError) -> Failure {
+    match error {
+        HttpError::Address { .. }
+        | HttpError::Status { .. }
+        | HttpError::Digest { .. }
+        | HttpError::Redirect { .. } => Failure::of(Kind::Build, error),
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }

@@ -15,7 +15,7 @@ use crate::tree::Selection;
 
 /// What brings an index from each version to the next. The version is written into the file; an older index is brought
 /// up to date, a newer one is set aside.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
 CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
     created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -26,6 +26,9 @@ CREATE TABLE blob (diff_id BLOB, codec TEXT, digest BLOB NOT NULL, size INTEGER 
 ",
     "
 CREATE TABLE variant (name TEXT, platform TEXT, config BLOB NOT NULL, PRIMARY KEY (name, platform)) WITHOUT ROWID;
+",
+    "
+CREATE TABLE fetched (url BLOB PRIMARY KEY, etag TEXT, modified TEXT, digest BLOB NOT NULL) WITHOUT ROWID;
 ",
 ];
 
@@ -89,6 +92,17 @@ pub struct LayerBlob {
     pub digest: Digest,
     /// Their number.
     pub size_bytes: u64,
+}
+
+/// What a web server said of a file that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// `ETag`, verbatim.
+    pub etag: Option<String>,
+    /// `Last-Modified`, verbatim.
+    pub modified: Option<String>,
+    /// Digest of the content, a blob of the store as long as nobody removed it.
+    pub digest: Digest,
 }
 
 /// The open index.
@@ -384,6 +398,45 @@ impl Index {
         remove(&mut self.connection()).map_err(self.wrap())
     }
 
+    /// Returns what is known of the file at an address. Addresses are kept as hashes: they may hold passwords.
+    pub fn fetched(&self, url: &str) -> Result<Option<Fetched>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT etag, modified, digest FROM fetched WHERE url = ?1")
+            .map_err(self.wrap())?;
+        let row: Option<(Option<String>, Option<String>, Vec<u8>)> = statement
+            .query_row(params![Digest::of(url.as_bytes()).as_bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()
+            .map_err(self.wrap())?;
+        row.map(|(etag, modified, digest)| {
+            let digest = digest.try_into().map_err(|_| self.malformed("fetched"))?;
+            Ok(Fetched {
+                etag,
+                modified,
+                digest: Digest::from_bytes(digest),
+            })
+        })
+        .transpose()
+    }
+
+    /// Remembers what a web server said of the file at an address.
+    pub fn put_fetched(&self, url: &str, fetched: &Fetched) -> Result<(), IndexError> {
+        self.connection()
+            .execute(
+                "INSERT OR REPLACE INTO fetched VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    Digest::of(url.as_bytes()).as_bytes(),
+                    fetched.etag,
+                    fetched.modified,
+                    fetched.digest.as_bytes()
+                ],
+            )
+            .map_err(self.wrap())?;
+        Ok(())
+    }
+
     /// Returns the known compressed form of a layer. `codec` names codec, level and block size.
     pub fn layer_blob(&self, layer: &DiffId, codec: &str) -> Result<Option<LayerBlob>, IndexError> {
         let connection = self.connection();
@@ -518,6 +571,14 @@ mod tests {
             created_unix: 5,
         };
         index.put_image(&image).unwrap();
+        let fetched = Fetched {
+            etag: Some("\"x\"".to_owned()),
+            modified: None,
+            digest: Digest::of(b"content"),
+        };
+        index.put_fetched("http://u:p@h/x", &fetched).unwrap();
+        assert_eq!(index.fetched("http://u:p@h/x").unwrap(), Some(fetched));
+        assert_eq!(index.fetched("http://h/x").unwrap(), None);
 
         let (other, _) = Index::open(&path).unwrap();
         assert_eq!(other.record(&old.key).unwrap(), Some(old.clone()));

@@ -29,7 +29,7 @@ pub use expand::ExpandError;
 pub use ignore::IgnoreFile;
 pub use lines::Text;
 pub use lint::Rule;
-pub use lower::lower;
+pub use lower::{http_file, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
     Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,

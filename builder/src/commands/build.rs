@@ -36,7 +36,7 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
     if let Some(call) = options.call {
-        return call::run(&options, call);
+        return call::run(&options, call, environment);
     }
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
     rights::for_build(&options)?;

@@ -4,17 +4,18 @@
 use frontend::call::{self, CheckResult};
 use frontend::{Answers, Dockerfile, ImageConfig, ImageKind, Needed, Request, ResolvedImage, SourceText};
 
-use crate::context::{self, Inputs};
-use crate::options::{BuildOptions, Call, Form, Question};
+use crate::context::Inputs;
+use crate::options::{BuildOptions, Call, Environment, Form, Question};
 use crate::registry;
 use crate::report::{self, Failure, Kind};
-use crate::{dockerfile, failure, image, runtime};
+use crate::secrets::Secrets;
+use crate::{failure, image, inputs, runtime};
 
 /// Most rounds of looking for images: what one brings in may name others.
 const MAX_ROUNDS: usize = 10;
 
 /// Prints the answer; returns the exit code.
-pub(crate) fn run(options: &BuildOptions, call: Call) -> Result<u8, Failure> {
+pub(crate) fn run(options: &BuildOptions, call: Call, environment: &Environment) -> Result<u8, Failure> {
     if call.question == Question::Describe {
         report::data(&match call.form {
             Form::Text => call::describe_text(),
@@ -23,10 +24,10 @@ pub(crate) fn run(options: &BuildOptions, call: Call) -> Result<u8, Failure> {
         return Ok(0);
     }
     let store = image::open_store(&options.store_root)?;
-    let inputs = context::read(&options.context, &options.dockerfile, &store)
-        .map_err(|error| failure::of_context(&error))?;
+    let secrets = Secrets::load(&options.secrets, &[], environment).map_err(|error| Failure::of(Kind::Usage, &error))?;
+    let inputs = runtime::run(inputs::read(options, &store, &secrets))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
-    let file = match (dockerfile::parse(options, &inputs, &source), call.question) {
+    let file = match (inputs::parse(options, &inputs, &source), call.question) {
         (Ok(file), _) => file,
         (Err(diagnostics), Question::Check) => {
             return tell_check(&CheckResult::of_unread(&source, diagnostics), call);
@@ -58,7 +59,7 @@ fn frontend_options(options: &BuildOptions, inputs: &Inputs) -> Result<frontend:
         .platforms
         .first()
         .ok_or_else(|| Failure::bug("a build has no platform"))?;
-    Ok(dockerfile::options(options, platform, inputs))
+    Ok(inputs::frontend_options(options, platform, inputs))
 }
 
 /// Prints what was found; errors go where errors of a build go.

@@ -27,6 +27,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
 use crate::clock;
 use crate::registry::{ImageError, Resolved, Transfer};
+use crate::remote;
 use crate::runtime::blocking;
 use crate::sandbox::SandboxError;
 use crate::sandbox::user::UserError;
@@ -97,6 +98,8 @@ pub(crate) enum OpError {
     Store(#[from] cache::StoreError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Http(#[from] remote::http::HttpError),
     #[error(transparent)]
     Image(#[from] Arc<ImageError>),
 }
@@ -207,9 +210,12 @@ impl Executor for Worker {
             }
             Op::File(op) => self.file(op, &job).await,
             Op::Exec(op) => exec::execute(self, op, &job).await,
-            Op::Source(Source::Git(_) | Source::Http(_)) => {
-                unreachable!("lowering asks for no remote source")
+            Op::Source(Source::Http(file)) => {
+                let (store, file) = (Arc::clone(&self.store), file.clone());
+                let layer = blocking(move || remote::http::layer(&store, &file)).await?;
+                Ok(Snapshot::Layers([layer].into()))
             }
+            Op::Source(Source::Git(_)) => unreachable!("lowering refuses git sources"),
             Op::Source(Source::Scratch | Source::Local { .. }) | Op::Merge => {
                 unreachable!("the solver answers what needs no work itself")
             }

@@ -314,22 +314,17 @@ impl Session {
 }
 
 /// Says whether a status may be another one soon.
-fn is_passing(status: StatusCode) -> bool {
+pub(crate) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// Reads `Retry-After`: seconds or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = header(headers, RETRY_AFTER.as_str())?;
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let format = time::macros::format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let date = time::PrimitiveDateTime::parse(value.trim(), format)
-        .ok()?
-        .assume_utc();
+    let date = http_date(&value)?;
     Some(
         (date - time::OffsetDateTime::now_utc())
             .try_into()
@@ -337,7 +332,16 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     )
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+/// Reads a date as HTTP writes it. Spec: RFC 9110, 5.6.7.
+pub(crate) fn http_date(text: &str) -> Option<time::OffsetDateTime> {
+    let format = time::macros::format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let date = time::PrimitiveDateTime::parse(text.trim(), format).ok()?;
+    Some(date.assume_utc())
+}
+
+pub(crate) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(ToOwned::to_owned)
 }
 
@@ -355,7 +359,7 @@ async fn capped(mut response: Response, limit_bytes: u64) -> Result<Option<Vec<u
 
 /// Returns the process's HTTP client for a scheme. The one for plain HTTP never loads certificates, which takes
 /// longer than the request; it trusts nobody, so a TLS connection made with it by mistake fails.
-fn http(scheme: &str) -> Result<reqwest::Client, ImageError> {
+pub(crate) fn http(scheme: &str) -> Result<reqwest::Client, ImageError> {
     static PLAIN: OnceLock<reqwest::Client> = OnceLock::new();
     static TLS: OnceLock<reqwest::Client> = OnceLock::new();
     let slot = if scheme == "http" { &PLAIN } else { &TLS };

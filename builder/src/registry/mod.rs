@@ -26,7 +26,7 @@ use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
 use client::Ask;
 
-pub(crate) use client::Session;
+pub(crate) use client::{Retry, Session, header, http, http_date, is_passing, retry_after};
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
 pub(crate) use manifest::{

@@ -2,20 +2,21 @@
 
 use cache::layer::TreePath;
 use cache::tree::Selection;
-use solver::graph::{Input, InputView, Label};
+use solver::graph::{Input, InputView, Label, VertexId};
 use solver::mode::ModeChange;
 use solver::op::{Copy as CopyAction, FileAction, FileOp, MetaChange, Op, Source};
 
 use super::plan::Origin;
 use super::reference::Reference;
+use super::remote;
 use super::stage::Current;
 use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Quotes;
 use crate::lines::Text;
 use crate::lint::Rule;
+use crate::parse::Remote;
 use crate::parse::heredoc::Heredoc;
-use crate::parse::remote;
 use crate::source::Span;
 
 /// Which of the two it is.
@@ -47,34 +48,17 @@ pub(super) fn lower(
     }
     let change = change(current, copy, &mut created_by)?;
     let sources = sources(current, copy, flavour)?;
+    remote::check(copy, &sources)?;
     let dest = current.expand(&copy.dest)?;
     let heredocs = copy.heredocs.iter().map(|heredoc| format!("<<{}", heredoc.name));
-    for word in sources.iter().cloned().chain(heredocs).chain([dest.clone()]) {
+    let shown = sources.iter().map(|source| remote::without_credentials(source));
+    for word in shown.chain(heredocs).chain([dest.clone()]) {
         created_by.push(' ');
         created_by.push_str(&word);
     }
     created_by.push_str(" # buildkit");
     let dest = destination(current, copy, &dest, flavour)?;
-    let mut inputs = Vec::new();
-    let mut actions = Vec::new();
-    if !sources.is_empty() {
-        let vertex = match &copy.from {
-            Some(from) => current.origin(&Reference::Copy(from))?,
-            None => current.source(&Origin::Directory("context".to_owned())),
-        };
-        inputs.push(Input {
-            vertex,
-            view: InputView::Paths(selection(copy, &sources)),
-        });
-        let unpack = copy.unpack.unwrap_or(flavour == Flavour::Add);
-        let (dest, change) = (dest.clone(), change.clone());
-        actions.push(FileAction::Copy(CopyAction {
-            input: 1,
-            dest,
-            change,
-            unpack,
-        }));
-    }
+    let (inputs, mut actions) = reads(current, copy, flavour, (&sources, &dest, &change))?;
     for heredoc in &copy.heredocs {
         let data = body(current, heredoc)?.into_bytes();
         let (dest, change, name) = (dest.clone(), change.clone(), heredoc.name.clone());
@@ -89,7 +73,13 @@ pub(super) fn lower(
         actions,
         epoch: current.lowering.epoch,
     });
-    let label = current.label(instruction, &instruction.text)?;
+    let mut label = current.label(instruction, &instruction.text)?;
+    for source in sources.iter().filter(|source| source.contains("://")) {
+        let shown = remote::without_credentials(source);
+        if shown != *source {
+            label.name = label.name.replace(source, &shown);
+        }
+    }
     if copy.link {
         link(current, op, inputs, label);
     } else {
@@ -98,8 +88,70 @@ pub(super) fn lower(
     current.history(created_by, false)
 }
 
+/// What is read, and what is done with it.
+type Reads = (Vec<Input>, Vec<FileAction>);
+
+/// Returns what the sources add to a vertex: paths that follow each other are copied together, what is fetched by itself.
+fn reads(
+    current: &mut Current<'_, '_>,
+    copy: &Copy,
+    flavour: Flavour,
+    (sources, dest, change): (&[String], &str, &MetaChange),
+) -> Result<Reads, Diagnostic> {
+    let (mut inputs, mut actions): Reads = (Vec::new(), Vec::new());
+    let mut paths: Vec<&String> = Vec::new();
+    let mut add = |vertex, selection, unpack| {
+        inputs.push(Input {
+            vertex,
+            view: InputView::Paths(selection),
+        });
+        actions.push(FileAction::Copy(CopyAction {
+            input: inputs.len(),
+            dest: dest.to_owned(),
+            change: change.clone(),
+            unpack,
+        }));
+    };
+    let unpack = copy.unpack.unwrap_or(flavour == Flavour::Add);
+    for (text, source) in copy.sources.iter().zip(sources) {
+        let fetched = match flavour {
+            Flavour::Add => remote::fetch(current, copy, text, source)?,
+            Flavour::Copy => None,
+        };
+        let Some(fetched) = fetched else {
+            paths.push(source);
+            continue;
+        };
+        if !paths.is_empty() {
+            add(tree(current, copy)?, selection(copy, &paths), unpack);
+            paths.clear();
+        }
+        let pattern = Selection {
+            excludes: excludes(copy),
+            ..Selection::of(vec![fetched.pattern])
+        };
+        add(fetched.vertex, pattern, copy.unpack.unwrap_or(false));
+    }
+    if !paths.is_empty() {
+        add(tree(current, copy)?, selection(copy, &paths), unpack);
+    }
+    Ok((inputs, actions))
+}
+
+/// Returns the tree that paths are read from.
+fn tree(current: &mut Current<'_, '_>, copy: &Copy) -> Result<VertexId, Diagnostic> {
+    match &copy.from {
+        Some(from) => current.origin(&Reference::Copy(from)),
+        None => Ok(current.source(&Origin::Directory("context".to_owned()))),
+    }
+}
+
+fn excludes(copy: &Copy) -> Vec<String> {
+    copy.excludes.iter().map(|text| text.value.clone()).collect()
+}
+
 /// Returns what is read of the source's tree.
-fn selection(copy: &Copy, sources: &[String]) -> Selection {
+fn selection(copy: &Copy, sources: &[&String]) -> Selection {
     let patterns = sources.iter().map(|source| {
         if copy.parents {
             pivoted(source)
@@ -109,7 +161,7 @@ fn selection(copy: &Copy, sources: &[String]) -> Selection {
     });
     Selection {
         patterns: patterns.collect(),
-        excludes: copy.excludes.iter().map(|text| text.value.clone()).collect(),
+        excludes: excludes(copy),
         parents: copy.parents,
     }
 }
@@ -204,14 +256,18 @@ fn sources(current: &mut Current<'_, '_>, copy: &Copy, flavour: Flavour) -> Resu
     let mut sources = Vec::with_capacity(copy.sources.len());
     for text in &copy.sources {
         let source = current.expand(text)?;
-        if remote(&source).is_some() {
-            let message = match flavour {
-                Flavour::Add => "ADD with a remote source is not supported yet",
-                Flavour::Copy => "source can't be a URL for COPY",
-            };
-            return Err(Diagnostic::error(message).at(text.span));
+        let what = match crate::parse::remote(&source) {
+            Some(Remote::Git) => Some("a git ref"),
+            Some(Remote::Http) => Some("a URL"),
+            None => None,
+        };
+        if let Some(what) = what.filter(|_| flavour == Flavour::Copy) {
+            let message = format!("source can't be {what} for COPY");
+            return Err(Diagnostic::error(message)
+                .at(text.span)
+                .help("ADD takes remote sources"));
         }
-        if copy.from.is_none() {
+        if copy.from.is_none() && crate::parse::remote(&source).is_none() {
             lint_ignored(current, flavour, &source, text.span);
         }
         sources.push(source);

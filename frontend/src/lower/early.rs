@@ -4,16 +4,19 @@
 //! What an unknown image decides is left alone: its variables, its working directory. An instruction that depends on
 //! those is judged when the image is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cache::Digest;
 use solver::graph::Graph;
 
+use super::parameters::Parameters;
 use super::plan::Plan;
 use super::{Lowering, Survey, stage, warn_of_unused_args};
+use crate::ast::{Dockerfile, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Severity;
 use crate::options::{Answers, Needed, Request, ResolvedGit, ResolvedHttp, ResolvedImage};
+use crate::parse::remote;
 use crate::source::Span;
 
 /// The working directory that an unknown image has: no path can hold its name, and `..` doesn't reach the root soon.
@@ -72,6 +75,49 @@ pub(super) fn needed(needs: &BTreeMap<Request, Span>) -> Vec<Needed> {
         span: *span,
     };
     needs.iter().map(needed).collect()
+}
+
+/// Says whether a reached stage may have a source that is fetched: only then it is worth looking twice.
+pub(super) fn may_fetch(dockerfile: &Dockerfile, plan: &Plan) -> bool {
+    let reached = (0..plan.stages.len()).filter(|index| plan.stages[*index].reached);
+    reached
+        .flat_map(|index| plan.instructions(index, dockerfile))
+        .any(|instruction| match &instruction.kind {
+            Kind::Add(add) => add
+                .sources
+                .iter()
+                .any(|source| source.value.contains('$') || remote(&source.value).is_some()),
+            _ => false,
+        })
+}
+
+/// What is still needed, and the lowering to go on with when that is nothing.
+type Needs<'a> = (BTreeMap<Request, Span>, Lowering<'a>);
+
+/// Finds out which fetched sources aren't known yet, which takes making the graph: their addresses may come from
+/// variables. The graph of `lowering` stays as it is.
+pub(super) fn find_needs<'a>(lowering: Lowering<'a>, plan: &Plan) -> Result<Needs<'a>, crate::Diagnostics> {
+    let mut graph = Graph::new();
+    let mut trial = Lowering {
+        globals: lowering.globals.clone(),
+        graph: &mut graph,
+        late: BTreeMap::new(),
+        contexts: BTreeSet::new(),
+        diagnostics: lowering.diagnostics.clone(),
+        dockerfile: lowering.dockerfile,
+        options: lowering.options,
+        answers: lowering.answers,
+        epoch: lowering.epoch,
+        unknown: None,
+        parameters: Parameters::default(),
+        spent_bytes: lowering.spent_bytes,
+    };
+    stage::lower_all(&mut trial, plan);
+    if trial.diagnostics.has_errors() {
+        return Err(trial.diagnostics);
+    }
+    let needs = std::mem::take(&mut trial.late);
+    Ok((needs, lowering))
 }
 
 /// Returns the answers with something in the place of those that are missing.

@@ -15,6 +15,7 @@ pub(crate) mod parameters;
 mod plan;
 mod ports;
 mod reference;
+mod remote;
 mod run;
 mod signal;
 mod stage;
@@ -27,6 +28,7 @@ use solver::graph::Graph;
 
 use epoch::Epoch;
 use parameters::Parameters;
+pub use remote::{http_file, without_credentials};
 
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{Check, Checks};
@@ -171,6 +173,7 @@ impl<'a> Lowering<'a> {
             epoch,
             graph,
             unknown: None,
+            late: BTreeMap::new(),
             contexts: BTreeSet::new(),
             diagnostics,
             parameters: Parameters::default(),
@@ -181,14 +184,21 @@ impl<'a> Lowering<'a> {
 
     /// Lowers what is planned, or says what has to be known for that.
     fn complete(self, plan: &plan::Plan) -> Result<Lowered, Diagnostics> {
-        if plan.needs.is_empty() {
+        if !plan.needs.is_empty() {
+            let diagnostics = early::find_errors(self, plan);
+            if diagnostics.has_errors() {
+                return Err(diagnostics);
+            }
+            return Ok(Lowered::Need(early::needed(&plan.needs)));
+        }
+        if !early::may_fetch(self.dockerfile, plan) {
             return finish(self, plan);
         }
-        let diagnostics = early::find_errors(self, plan);
-        if diagnostics.has_errors() {
-            return Err(diagnostics);
+        let (needs, lowering) = early::find_needs(self, plan)?;
+        if needs.is_empty() {
+            return finish(lowering, plan);
         }
-        Ok(Lowered::Need(early::needed(&plan.needs)))
+        Ok(Lowered::Need(early::needed(&needs)))
     }
 }
 
@@ -222,6 +232,8 @@ struct Lowering<'a> {
     globals: Variables,
     epoch: Option<i64>,
     graph: &'a mut Graph,
+    /// What turned out to be needed while the graph was made.
+    late: BTreeMap<Request, Span>,
     /// What has only stand-ins among the answers.
     unknown: Option<&'a BTreeMap<Request, Span>>,
     contexts: BTreeSet<String>,

@@ -203,7 +203,7 @@ fn input(
 }
 
 /// Returns a pattern that matches exactly this path.
-fn literal(path: &str) -> String {
+pub(super) fn literal(path: &str) -> String {
     let mut pattern = String::with_capacity(path.len());
     for char in path.chars() {
         if matches!(char, '*' | '?' | '[' | ']' | '\\') {

@@ -140,3 +140,75 @@ fn copies_write_heredocs() {
             .is_empty()
     );
 }
+
+/// case A18
+#[test]
+fn files_from_elsewhere_are_asked_for_once_their_address_is_known() {
+    let sum = cache::Digest::of(b"x");
+    let text = format!(
+        "FROM base\nENV u=http://h/a.tar S={sum}\nADD --checksum=$S --chmod=640 $u /d/\n\
+         FROM base\nADD x http://h/b y z /d/\nADD --unpack http://u:p@h/c%2A /e"
+    );
+    let (built, asked) = lowered(&text, &with_args(&[]));
+    let built = built.unwrap();
+    // The first stage isn't reached, and images come first.
+    assert_eq!(asked[1..], ["http://h/b false", "http://u:p@h/c%2A false"]);
+    let Op::File(unpacked) = &built.graph.vertex(built.target).op else {
+        panic!("no file op")
+    };
+    let FileAction::Copy(copy) = &unpacked.actions[0] else {
+        panic!("no copy")
+    };
+    assert!(copy.unpack && unpacked.actions.len() == 1);
+    let file = built
+        .graph
+        .vertex(built.graph.vertex(built.target).inputs[1].vertex);
+    let Op::Source(Source::Http(http)) = &file.op else {
+        panic!("no file")
+    };
+    assert_eq!((http.name.as_str(), http.mtime), ("c*", 5));
+    // No password is kept or shown.
+    assert_eq!(http.url, "http://h/c%2A");
+    let shown = format!("{:?} {:?}", labels(&built), history(&built));
+    assert!(
+        !shown.contains("u:p") && shown.contains("ADD http://h/c%2A /e"),
+        "{shown}"
+    );
+    let before = built
+        .graph
+        .vertex(built.graph.vertex(built.target).inputs[0].vertex);
+    let Op::File(mixed) = &before.op else {
+        panic!("no file op")
+    };
+    let inputs: Vec<usize> = mixed
+        .actions
+        .iter()
+        .map(|action| match action {
+            FileAction::Copy(copy) => copy.input,
+            _ => 0,
+        })
+        .collect();
+    assert_eq!((inputs, before.inputs.len()), (vec![1, 2, 3], 4));
+
+    let (built, asked) = lowered(
+        &text,
+        &Options {
+            target: Some("0".to_owned()),
+            ..options()
+        },
+    );
+    assert!(
+        built.is_err() && asked.is_empty(),
+        "stages have no index as targets"
+    );
+    let first = text.replace("FROM base\nENV", "FROM base AS first\nENV");
+    let (built, asked) = lowered(
+        &first,
+        &Options {
+            target: Some("first".to_owned()),
+            ..options()
+        },
+    );
+    assert!(built.is_ok());
+    assert_eq!(asked[1..], ["http://h/a.tar true"]);
+}

@@ -19,7 +19,8 @@ use solver::graph::{Graph, InputView};
 use solver::op::{Exec, FileAction, FileOp, Network, Op, Source};
 
 use crate::options::{
-    Answers, Build, ImageRequest, Lowered, NamedContext, Needed, Options, Request, ResolvedImage,
+    Answers, Build, ImageRequest, Lowered, NamedContext, Needed, Options, Request, ResolvedHttp,
+    ResolvedImage,
 };
 use crate::{Diagnostics, ImageConfig, Platform, SourceText, lower, parse, render};
 
@@ -91,8 +92,18 @@ fn lowered(text: &str, options: &Options) -> (Result<Built, Diagnostics>, Vec<St
             Ok(Lowered::Need(requests)) => {
                 assert!(!requests.is_empty());
                 for Needed { request, .. } in requests {
-                    let Request::Image(request) = request else {
-                        panic!("not an image: {request:?}")
+                    let request = match request {
+                        Request::Image(request) => request,
+                        Request::Http(request) => {
+                            asked.push(format!("{} {:?}", request.url, request.checksum.is_some()));
+                            let file = ResolvedHttp {
+                                digest: cache::Digest::of(request.url.as_bytes()),
+                                last_modified: Some(5),
+                            };
+                            assert!(answers.http.insert(request, file).is_none(), "asked again");
+                            continue;
+                        }
+                        Request::Git(_) => panic!("no commit is asked for: {request:?}"),
                     };
                     asked.push(format!(
                         "{} {:?} {}",
