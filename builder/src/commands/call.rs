@@ -24,7 +24,8 @@ pub(crate) fn run(options: &BuildOptions, call: Call, environment: &Environment)
         return Ok(0);
     }
     let store = image::open_store(&options.store_root)?;
-    let secrets = Secrets::load(&options.secrets, &[], environment).map_err(|error| Failure::of(Kind::Usage, &error))?;
+    let secrets = Secrets::load(&options.secrets, &[], environment)
+        .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let inputs = runtime::run(inputs::read(options, &store, &secrets))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
     let file = match (inputs::parse(options, &inputs, &source), call.question) {

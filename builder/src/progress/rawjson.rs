@@ -7,6 +7,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use cache::Digest;
+use frontend::{Diagnostic, Diagnostics, Severity, SourceText};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -110,6 +111,37 @@ impl<W: Write> Display for RawJson<W> {
     fn finish(&mut self, _: &Steps, _: Duration) {}
 }
 
+/// Returns what could be better in a Dockerfile as BuildKit's warnings, one line for all; empty when there are none.
+pub(crate) fn warnings(diagnostics: &Diagnostics, source: &SourceText) -> String {
+    let warnings: Vec<Value> = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+        .map(|diagnostic| warning(diagnostic, source))
+        .collect();
+    match warnings.is_empty() {
+        true => String::new(),
+        false => format!("{}\n", json!({ "warnings": warnings })),
+    }
+}
+
+fn warning(diagnostic: &Diagnostic, source: &SourceText) -> Value {
+    let name = diagnostic.rule.map_or("", |rule| rule.name());
+    let mut short = format!("{name}: {}", diagnostic.detail());
+    let mut value = json!({ "level": 1 });
+    if let Some(span) = diagnostic.span {
+        let (first, last) = source.line_range(span);
+        short.push_str(&format!(" (line {first})"));
+        value["range"] = json!([{"start": {"line": first}, "end": {"line": last}}]);
+        value["sourceInfo"] = json!({"filename": source.name(), "language": "Dockerfile"});
+    }
+    value["short"] = base64(short.as_bytes()).into();
+    if let Some(rule) = diagnostic.rule {
+        value["detail"] = json!([base64(rule.description().as_bytes())]);
+        value["url"] = rule.url().unwrap_or_default().into();
+    }
+    value
+}
+
 fn digest(place: usize, steps: &Steps) -> String {
     Digest::of(format!("{place} {}", steps.get(place).name).as_bytes()).to_string()
 }
@@ -136,6 +168,26 @@ fn base64(data: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_one_line_with_rule_place_and_page() {
+        let source = SourceText::new("Dockerfile", b"FROM scratch\nMAINTAINER me\n");
+        let (_, found) = frontend::parse("Dockerfile", source.text().as_bytes());
+        let line = warnings(&found, &source);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let warning = &value["warnings"][0];
+        let short =
+            "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)";
+        assert_eq!(warning["short"], base64(short.as_bytes()));
+        assert_eq!(warning["range"][0]["start"]["line"], 2);
+        assert!(
+            warning["url"]
+                .as_str()
+                .unwrap()
+                .ends_with("/maintainer-deprecated/")
+        );
+        assert_eq!(warnings(&Diagnostics::default(), &source), "");
+    }
 
     #[test]
     fn base64_follows_the_test_vectors() {
