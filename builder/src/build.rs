@@ -24,11 +24,11 @@ use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
 use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
 use crate::options::{BuildOptions, Environment};
-use crate::progress::{self, Progress, Tails};
+use crate::progress::{self, Mode, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
-use crate::report::{Failure, Kind};
+use crate::report::{self, Failure, Kind};
 use crate::sandbox;
 use crate::secrets::Secrets;
 
@@ -67,7 +67,10 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     } = stops;
     let tails = progress.finish();
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failure::show_warnings(&warnings, &source);
+    match options.progress {
+        Mode::RawJson => report::rendered(&progress::json_warnings(&warnings, &source)),
+        _ => failure::show_warnings(&warnings, &source),
+    }
     result.map_err(|mut stop| Failed {
         container: stop.take_container(),
         failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),

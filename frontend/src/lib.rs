@@ -19,6 +19,8 @@ mod lower;
 mod options;
 mod parse;
 pub mod platform;
+#[cfg(test)]
+mod reference_tests;
 mod render;
 mod source;
 

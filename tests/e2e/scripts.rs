@@ -78,6 +78,7 @@ scripts! {
     rewrite_timestamp,
     run_files,
     save_and_load,
+    suggestions,
     unpacked_lowers,
     until,
     users_and_workdir,

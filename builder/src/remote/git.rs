@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cache::layer::{Body, LayerWriter, Meta, Timestamp, TreePath, Written, Xattrs};
 use cache::layers::LayersError;
 use cache::root::Root;
@@ -19,7 +21,6 @@ use cache::{DiffId, Store};
 use frontend::{GitRequest, ResolvedGit, check_reference, without_credentials};
 use solver::op::Git;
 
-use crate::progress::base64;
 use crate::secrets::Secrets;
 
 /// More references than any server has.
@@ -428,7 +429,7 @@ fn environment(remote: &str, secrets: &Secrets) -> Vec<(String, String)> {
             .value();
         Some(std::str::from_utf8(value).ok()?.trim().to_owned())
     };
-    let basic = |pair: &str| format!("basic {}", base64(pair.as_bytes()));
+    let basic = |pair: &str| format!("basic {}", STANDARD.encode(pair));
     let header = secret("GIT_AUTH_HEADER")
         .or_else(|| secret("GIT_AUTH_TOKEN").map(|token| basic(&format!("x-access-token:{token}"))))
         .or_else(|| (!user.is_empty()).then(|| basic(user)));

@@ -267,7 +267,7 @@ fn sources(current: &mut Current<'_, '_>, copy: &Copy, flavour: Flavour) -> Resu
                 .at(text.span)
                 .help("ADD takes remote sources"));
         }
-        if copy.from.is_none() {
+        if copy.from.is_none() && crate::parse::remote(&source).is_none() {
             lint_ignored(current, flavour, &source, text.span);
         }
         sources.push(source);

@@ -53,6 +53,12 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Returns the arguments that are there without being declared.
+#[cfg(test)]
+pub(crate) fn arguments() -> impl Iterator<Item = &'static str> {
+    PROXIES.into_iter().chain(globals::AUTOMATIC)
+}
+
 /// Adds the steps of a Dockerfile to a graph, or says what has to be known for that; then nothing was added. A build for
 /// several platforms lowers the file onto one graph once for each: what is the same for all folds.
 ///

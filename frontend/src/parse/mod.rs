@@ -31,7 +31,7 @@ use crate::source::{SourceText, Span};
 pub const MAX_SIZE_BYTES: usize = 64 << 20;
 
 /// The instructions, for suggestions.
-const KEYWORDS: [&str; 18] = [
+pub(crate) const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",
     "CMD",
