@@ -28,7 +28,7 @@ use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
-use crate::sandbox;
+use crate::sandbox::{self, Networks};
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
@@ -337,6 +337,7 @@ impl Stops<'_> {
             contexts,
             images,
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            networks: Arc::new(Networks::new(self.options.reaches_host())),
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),

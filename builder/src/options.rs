@@ -79,6 +79,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::usage(format!("invalid store directory `{}`: {error}", path.display())))
 }
 
+/// Instead of an address in `--add-host`: that of the machine, as containers see it.
+pub(crate) const HOST_GATEWAY: &str = "host-gateway";
+
 /// Where the build context comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContextSource {
@@ -154,7 +157,7 @@ pub(crate) struct BuildOptions {
     pub(crate) network: Network,
     /// `--allow network.host` was given: `RUN --network=host` may have it.
     pub(crate) allow_host_network: bool,
-    /// Lines for `/etc/hosts`: name to address.
+    /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
     pub(crate) extra_hosts: Vec<(String, String)>,
     /// Opens a shell in the container of a RUN that failed.
     pub(crate) shell_on_error: bool,
@@ -177,6 +180,13 @@ impl BuildOptions {
         self.outputs
             .iter()
             .any(|text| Output::parse(text).is_ok_and(|(output, _)| output.is_stdout()))
+    }
+
+    /// Says whether RUN is to reach the machine itself, by a name of its own.
+    pub(crate) fn reaches_host(&self) -> bool {
+        self.extra_hosts
+            .iter()
+            .any(|(_, address)| address == HOST_GATEWAY)
     }
 }
 

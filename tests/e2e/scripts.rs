@@ -63,6 +63,7 @@ scripts! {
     multi_stage,
     named_contexts,
     network,
+    network_own,
     onbuild,
     outputs,
     parallel_stages,

@@ -21,8 +21,7 @@ use crate::ops::{self, Lowers};
 use crate::options::{Environment, tag_name};
 use crate::report::{self, Failure, Kind};
 use crate::runtime;
-use crate::sandbox::Exit;
-use crate::sandbox::{self, Cancel, SandboxError, Settings, Spec, Stdio, Upper};
+use crate::sandbox::{self, Cancel, Exit, Net, Networks, SandboxError, Settings, Spec, Stdio, Upper};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
@@ -37,6 +36,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let layers = image.layers()?;
     let opened: Result<Vec<_>, _> = layers.iter().map(|layer| store.layers().get(layer)).collect();
     let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
+    let network = process.network;
     let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
         changes: Changes {
@@ -45,6 +45,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
             layers,
             view,
             settings,
+            network,
             commit,
         },
         terminal,
@@ -63,13 +64,11 @@ fn machine(error: &(dyn std::error::Error + 'static)) -> Failure {
 
 fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Result<Settings, Failure> {
     let user = ops::credentials(&process.user, view).map_err(|error| Failure::of(Kind::Build, &error))?;
-    let network = sandbox::choose(process.network);
-    if network.warning.is_some() && process.network == Network::Default {
-        report::warn("the container uses the host's network: isolated networks are not available");
-    }
     Ok(Settings {
-        hosts: ops::hosts(&process.hostname, &[]),
-        resolv_conf: ops::resolv_conf().map_err(|error| machine(&error))?,
+        // These follow when it is known which network there is.
+        hosts: String::new(),
+        resolv_conf: String::new(),
+        net: Net::None,
         args: process.args,
         env: process.env,
         cwd: process.cwd,
@@ -78,7 +77,6 @@ fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Resul
         groups: user.groups,
         home: Some(user.home),
         hostname: process.hostname,
-        net: network.net,
         scripts: Default::default(),
         shm_size_bytes: sandbox::DEFAULT_SHM_BYTES,
         terminal: terminal.map(Terminal::size),
@@ -113,17 +111,22 @@ struct Changes {
     layers: Vec<DiffId>,
     view: View,
     settings: Settings,
+    network: Network,
     /// Name of the image that keeps the changes.
     commit: Option<String>,
 }
 
 impl Changes {
     /// Blocks until the container has ended, and its changes are kept.
-    fn make(self, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit, Failure> {
+    fn make(mut self, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit, Failure> {
         let lowers = Lowers::new(Arc::clone(&self.store));
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
         let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
+        let networks = Networks::new(false);
+        let network = networks.take(self.network, &helper);
+        network.warning.iter().for_each(|warning| report::warn(warning));
+        ops::name_network(&mut self.settings, &network, &[]).map_err(|error| machine(&error))?;
         let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
         ops::describe(&upper, &self.view).map_err(|error| machine(&error))?;
@@ -131,6 +134,7 @@ impl Changes {
             lowers: &stack,
             upper: Some(&upper),
             mounts: &[],
+            network: network.namespace(),
             settings: &self.settings,
         };
         let exit = match sandbox::run(&helper, &spec, stdio, cancel) {

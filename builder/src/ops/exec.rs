@@ -16,7 +16,9 @@ use super::mounts::{Holding, Step, Wanted};
 use super::{OpError, Worker, owner, stacked, unpacked};
 use crate::options::host_platform;
 use crate::runtime::blocking;
-use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper};
+use crate::sandbox::{
+    self, Cancel, Exit, Net, Networks, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
+};
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.
 const MAX_MEMORY_BYTES: u64 = 8 << 30;
@@ -35,6 +37,7 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         layers: Arc::clone(layers),
         view,
         lowers: Arc::clone(&worker.lowers),
+        networks: Arc::clone(&worker.networks),
         mounts: Wanted::of(worker, op, job).await?,
         subject: Subject::Vertex(job.id),
         events: job.events.clone(),
@@ -61,6 +64,7 @@ pub(super) struct Run {
     layers: Arc<[DiffId]>,
     view: View,
     lowers: Arc<Lowers>,
+    networks: Arc<Networks>,
     mounts: Wanted,
     subject: Subject,
     events: Events,
@@ -128,7 +132,6 @@ impl Run {
     fn settings(&self) -> Result<Settings, OpError> {
         let op = &self.op;
         let credentials = owner::credentials(&op.user, &self.view)?;
-        let net = self.lowers.network(op.network, &self.events);
         let env = op.env.iter().chain(&op.env_unkeyed).cloned().collect();
         Ok(Settings {
             args: op.args.clone(),
@@ -139,9 +142,10 @@ impl Run {
             groups: credentials.groups,
             home: Some(credentials.home),
             hostname: op.hostname.clone(),
-            hosts: super::hosts(&op.hostname, &op.extra_hosts),
-            resolv_conf: super::resolv_conf()?,
-            net,
+            // These follow when it is known which network there is.
+            hosts: String::new(),
+            resolv_conf: String::new(),
+            net: Net::None,
             scripts: op.scripts.clone(),
             shm_size_bytes: self.shm_size_bytes,
             terminal: None,
@@ -179,15 +183,21 @@ impl Run {
         (stdio, cancel): (Stdio<'_>, Cancel<'_>),
     ) -> Result<Exit, OpError> {
         let attached = self.mounts.attach(holding, &self.step())?;
-        let settings = &with_env(settings, &attached.env);
+        let mut settings = with_env(settings, &attached.env);
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
+        let network = self.networks.take(self.op.network, &helper);
+        if let Some(warning) = &network.warning {
+            self.events.warn(warning);
+        }
+        super::name_network(&mut settings, &network, &self.op.extra_hosts)?;
         let spec = Spec {
             lowers: &lowers,
             upper: Some(upper),
             mounts: &attached.points,
-            settings,
+            network: network.namespace(),
+            settings: &settings,
         };
         match sandbox::run(&helper, &spec, stdio, cancel) {
             Err(SandboxError::Cancelled) => Err(OpError::Cancelled),

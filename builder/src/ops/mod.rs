@@ -29,14 +29,14 @@ use crate::clock;
 use crate::registry::{ImageError, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
-use crate::sandbox::SandboxError;
 use crate::sandbox::user::UserError;
+use crate::sandbox::{Networks, SandboxError};
 use crate::secrets::Secrets;
 use copy::CopySource;
 
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
-pub(crate) use network_files::{hosts, resolv_conf};
+pub(crate) use network_files::name_network;
 pub(crate) use owner::credentials;
 pub(crate) use views::Views;
 
@@ -112,6 +112,7 @@ pub(crate) struct Worker {
     /// Where the layers of base images come from when they aren't here.
     pub(crate) images: Vec<Arc<Resolved>>,
     pub(crate) lowers: Arc<Lowers>,
+    pub(crate) networks: Arc<Networks>,
     pub(crate) views: Views,
     pub(crate) events: solver::Events,
     pub(crate) secrets: Arc<Secrets>,

@@ -61,6 +61,12 @@ pub(crate) enum SandboxError {
         /// What is wrong with the image or the request.
         reason: String,
     },
+    /// A network namespace could not be connected to the outside.
+    #[error("{reason}")]
+    Network {
+        /// Which program failed, and what it said.
+        reason: String,
+    },
     /// The helper ended without a report.
     #[error("the sandbox helper was killed")]
     HelperDied,

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::thread::LinkNameSpaceType;
 
 use super::attach::{MAX_MOUNTS, Point};
 use super::error::{Result, SandboxError, Step as _};
@@ -19,8 +20,8 @@ use super::mount::errno_of;
 use super::overlay::Way;
 use super::rootfs::Provision;
 use super::spec::{Exit, Net, Settings, Spec};
-use super::wire::{self, Lowers, Report, STANDARD_FDS, Start};
-use super::{init, overlay, seccomp, sys};
+use super::wire::{self, Lowers, Report, Request, STANDARD_FDS, Start};
+use super::{init, network, overlay, seccomp, sys};
 
 /// The helper's `argv[0]`. Not enough by itself: the socket must be there too.
 pub(super) const MARKER: &str = "ashlar-sandbox-helper";
@@ -37,7 +38,7 @@ pub(crate) fn helper_entry() -> Option<i32> {
     })
 }
 
-/// Forks a process for each container that the builder asks for, until it is gone. Executing a program and linking it
+/// Forks a process for each container and each network that the builder asks for, until it is gone. Executing a program and linking it
 /// takes longer than all the rest, so it is done once per build.
 fn fork_for_each(socket: OwnedFd) -> i32 {
     // Nobody may look into this process or trace it, nor into those that it forks. What the terminal sends is the
@@ -52,13 +53,20 @@ fn fork_for_each(socket: OwnedFd) -> i32 {
     let Ok(own) = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else {
         return REFUSED;
     };
-    while let Ok(Some(((), mut fds))) = wire::receive::<()>(socket.as_fd()) {
+    while let Ok(Some((request, mut fds))) = wire::receive::<Request>(socket.as_fd()) {
         let Some(job) = fds.pop() else { continue };
-        match sys::clone3(0) {
+        let namespaces = match request {
+            Request::Container => 0,
+            Request::Network(_) => network::NAMESPACES,
+        };
+        match sys::clone3(namespaces) {
             Ok(sys::Side::Child) => {
                 drop(socket);
                 sys::default_signal(libc::SIGCHLD);
-                return serve(job.as_fd(), own.as_fd());
+                return match request {
+                    Request::Container => serve(job.as_fd(), own.as_fd()),
+                    Request::Network(plan) => network::keep(&plan, job.as_fd(), own.as_fd()),
+                };
             }
             Ok(sys::Side::Parent(_)) => {}
             Err(error) => {
@@ -128,6 +136,7 @@ struct Job {
     filter: Vec<sys::Instruction>,
     streams: [OwnedFd; 3],
     layers: Layers,
+    network: Option<OwnedFd>,
     points: Vec<Point>,
     mounts: Vec<OwnedFd>,
 }
@@ -160,8 +169,18 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
 
     let oom_kills = oom_kills();
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if job.settings.net == Net::None {
-        namespaces |= libc::CLONE_NEWNET;
+    match (job.settings.net, &job.network) {
+        (Net::Host, None) => {}
+        (Net::None, None) => namespaces |= libc::CLONE_NEWNET,
+        // This process makes one container and needs no network: it can go there itself.
+        (Net::Own, Some(network)) => {
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .setup("enter the network")?;
+        }
+        (net, _) => {
+            let reason = format!("the network {net:?} and its namespace don't belong together");
+            return Err(SandboxError::Refused { reason });
+        }
     }
     let helper = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .setup("refer to the sandbox helper")?;
@@ -220,10 +239,11 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
     };
     if n_lowers > Spec::MAX_LOWERS
         || start.n_mounts > MAX_MOUNTS
-        || fds.len() != STANDARD_FDS + usize::from(start.has_upper)
+        || fds.len() != STANDARD_FDS + usize::from(start.has_upper) + usize::from(start.has_network)
     {
         return Err(odd());
     }
+    let network = if start.has_network { fds.pop() } else { None };
     let upper = if start.has_upper { fds.pop() } else { None };
     let [settings, filter, stdin, stdout, stderr] =
         <[OwnedFd; STANDARD_FDS]>::try_from(fds).map_err(|_| odd())?;
@@ -255,6 +275,7 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
         filter,
         streams: [stdin, stdout, stderr],
         layers,
+        network,
         points,
         mounts,
     })

@@ -124,7 +124,8 @@ pub(super) fn die_with(parent: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-fn loopback_up() -> Result<()> {
+/// Brings the loopback interface of the network namespace up.
+pub(super) fn loopback_up() -> Result<()> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .setup("make a socket")?;

@@ -21,7 +21,8 @@
 //! | `user.*` attributes on tmpfs | 6.6 | changes go to a directory: `ops::exec` |
 //! | memfds that say whether they are programs | 6.3 | plain ones |
 //!
-//! Not here: finding out what to run, packing what changed, networks other than none and the host's.
+//! Not here: finding out what to run, packing what changed. What connects a container to the outside is another program,
+//! held by a process of its own (`network`).
 //!
 //! Known holes and deviations from Docker:
 //! - As root there is no user namespace: root in the container is root, less capabilities. Ordinary users' containers have
@@ -67,7 +68,7 @@ pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, has_tried, run};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
-pub(crate) use network::choose;
+pub(crate) use network::{Networks, Taken};
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use trial::trial;
 pub(crate) use upper::Upper;

@@ -20,6 +20,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) upper: Option<&'a Upper>,
     /// What else is mounted. At most `attach::MAX_MOUNTS`; good for one run.
     pub(crate) mounts: &'a [MountPoint],
+    /// The network namespace, for [`Net::Own`] and nothing else.
+    pub(crate) network: Option<BorrowedFd<'a>>,
     /// The process and its surroundings.
     pub(crate) settings: &'a Settings,
 }
@@ -36,6 +38,8 @@ pub(crate) enum Net {
     None,
     /// The host's.
     Host,
+    /// An own namespace with access to the outside: [`Spec::network`].
+    Own,
 }
 
 /// A process and what surrounds it.

@@ -45,6 +45,7 @@ fn contain(helper: &Helper) -> Result<()> {
         lowers: &[],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
         settings: &settings,
     };
     let stdio = Stdio {

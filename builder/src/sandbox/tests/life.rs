@@ -91,6 +91,7 @@ fn cancelling_kills() {
         lowers: &[&lower],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
         settings: &settings,
     };
     let stdio = Stdio {
@@ -144,6 +145,7 @@ fn a_terminal_is_the_containers_own() {
         lowers: &[&lower],
         upper: None,
         mounts: &[],
+        network: None,
         settings: &settings,
     };
     let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::never()).unwrap();
@@ -166,6 +168,7 @@ fn stand_in_builder() {
         lowers: &[&lower],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
         settings: &settings,
     };
     let stdio = Stdio {
