@@ -1,28 +1,28 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::fs::File;
 use std::sync::Arc;
 
 use cache::root::Root;
-use cache::tree::{Memo, Selection};
+use cache::tree::{Memo, Selection, View};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Answers, Build, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext, Needed,
-    Platform, Request, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Dockerfile, HttpRequest, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext,
+    Needed, Platform, Request, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
 use crate::commands::rights;
-use crate::context::{self, Inputs};
+use crate::context::{self, Fetched, Inputs, NamedTree};
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
 use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
-use crate::options::{self, BuildOptions, Environment, NamedSource};
+use crate::options::{self, BuildOptions, ContextSource, DockerfileSource, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
@@ -37,7 +37,8 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let store = image::open_store(&options.store_root)?;
-    let inputs = context::read(&options.context, &options.dockerfile, &store)
+    let fetched = fetch_inputs(options, &store, &secrets).await?;
+    let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
     let dockerfile = parse(options, &inputs, &source)?;
@@ -60,6 +61,34 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         container: stop.take_container(),
         failure: stop.into_failure(&source, &inputs, &tails),
     })
+}
+
+/// Fetches what the command line names by address: the context, the Dockerfile.
+async fn fetch_inputs(options: &BuildOptions, store: &Store, secrets: &Secrets) -> Result<Fetched, Failure> {
+    let mut fetched = Fetched::default();
+    if let ContextSource::Http(url) = &options.context {
+        let (file, found) = fetch(url, store, secrets).await?;
+        fetched.main = Some(file);
+        fetched.time = found.last_modified;
+    }
+    if let DockerfileSource::Http(url) = &options.dockerfile {
+        let (file, _) = fetch(url, store, secrets).await?;
+        fetched.dockerfile = Some((frontend::without_credentials(url), file));
+    }
+    Ok(fetched)
+}
+
+/// Fetches a file into the store and opens it.
+async fn fetch(url: &str, store: &Store, secrets: &Secrets) -> Result<(File, ResolvedHttp), Failure> {
+    let request = HttpRequest {
+        url: url.to_owned(),
+        checksum: None,
+    };
+    let found = remote::http::resolve(store, &request, secrets).await;
+    let found = found.map_err(|error| failure::of_http(&error))?;
+    let file = store.blobs().open(&found.digest);
+    let file = file.map_err(|error| Failure::of(Kind::Machine, &error))?;
+    Ok((file, found))
 }
 
 /// Why there is no image.
@@ -142,11 +171,12 @@ impl Stops<'_> {
             builds,
             images,
             asked,
+            known,
         } = self.lower(dockerfile).await?;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
-        let lock = self.new_lock(&asked, &images)?;
+        let lock = self.new_lock(&asked, &images, &known)?;
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
             failure::show_warnings(&build.warnings, &self.source);
@@ -185,11 +215,17 @@ impl Stops<'_> {
     }
 
     /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
-    fn new_lock(&self, asked: &[ImageRequest], images: &[Arc<Resolved>]) -> Result<Option<Lock>, Failure> {
+    fn new_lock(
+        &self,
+        asked: &[ImageRequest],
+        images: &[Arc<Resolved>],
+        known: &Answers,
+    ) -> Result<Option<Lock>, Failure> {
         let Some(path) = lockfile::path(self.options).filter(|_| self.options.lock == LockMode::Write) else {
             return Ok(None);
         };
         let mut lock = Lock::new(path);
+        lock.add_sources(known);
         for (request, image) in asked.iter().zip(images) {
             // A layout is named by the command line, like a build context.
             if request.kind == ImageKind::Registry {
@@ -239,16 +275,16 @@ impl Stops<'_> {
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
     /// ONBUILD brings in more.
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<Work, Failure> {
-        let mut known = Answers::default();
         let mut work = Work::default();
         for platform in &self.options.platforms {
-            let options = frontend_options(self.options, platform);
+            let mut options = frontend_options(self.options, platform);
+            options.context_time = self.inputs.time;
             let build = loop {
-                let lowered = frontend::lower(dockerfile, &options, &known, &mut work.graph)
+                let lowered = frontend::lower(dockerfile, &options, &work.known, &mut work.graph)
                     .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
                 match lowered {
                     Lowered::Ready(build) => break *build,
-                    Lowered::Need(needed) => self.answer(&needed, &mut known, &mut work).await?,
+                    Lowered::Need(needed) => self.answer(&needed, &mut work).await?,
                 }
             };
             work.builds.push(build);
@@ -257,19 +293,19 @@ impl Stops<'_> {
     }
 
     /// Resolves what lowering needs, all at once.
-    async fn answer(&self, needed: &[Needed], known: &mut Answers, work: &mut Work) -> Result<(), Failure> {
+    async fn answer(&self, needed: &[Needed], work: &mut Work) -> Result<(), Failure> {
         let resolving = needed.iter().map(|needed| self.resolve(needed));
         let resolved = futures_util::future::join_all(resolving).await;
         for (Needed { request, .. }, answer) in needed.iter().zip(resolved) {
             match (request, answer?) {
                 (Request::Image(request), Answer::Image(resolved)) => {
                     let image = resolved_image(&resolved)?;
-                    known.images.insert(request.clone(), image);
+                    work.known.images.insert(request.clone(), image);
                     work.asked.push(request.clone());
                     work.images.push(Arc::new(*resolved));
                 }
                 (Request::Http(request), Answer::Http(file)) => {
-                    known.http.insert(request.clone(), file);
+                    work.known.http.insert(request.clone(), file);
                 }
                 (request, _) => unreachable!("{request:?} is answered with its own kind"),
             }
@@ -286,7 +322,12 @@ impl Stops<'_> {
                 Ok(Answer::Image(Box::new(image)))
             }
             Request::Http(request) => {
-                let file = remote::http::resolve(&self.store, request, &self.secrets).await;
+                let mut request = request.clone();
+                if let Some(lock) = &self.locked {
+                    let locked = lock.file(&request.url);
+                    request.checksum = Some(locked.map_err(|error| at(failure::of_lock(&error)))?);
+                }
+                let file = remote::http::resolve(&self.store, &request, &self.secrets).await;
                 Ok(Answer::Http(file.map_err(|error| at(failure::of_http(&error)))?))
             }
             Request::Git(_) => unreachable!("lowering refuses git sources"),
@@ -308,6 +349,46 @@ impl Stops<'_> {
         }
     }
 
+    /// Returns the named contexts that are used and are no images, fetching those that are elsewhere.
+    async fn named_trees(
+        &self,
+        wanted: &BTreeMap<String, Vec<Selection>>,
+    ) -> Result<BTreeMap<String, NamedTree>, Failure> {
+        let mut trees = BTreeMap::new();
+        let used = self
+            .options
+            .named_contexts
+            .iter()
+            .filter(|(name, _)| wanted.contains_key(name));
+        for (name, source) in used {
+            let tree = match source {
+                NamedSource::Directory(path) => NamedTree::Directory(path.clone()),
+                NamedSource::Http(url) => NamedTree::Fetched(self.fetched_tree(url).await?),
+                NamedSource::Image(_) | NamedSource::OciLayout { .. } => continue,
+            };
+            trees.insert(name.clone(), tree);
+        }
+        Ok(trees)
+    }
+
+    /// Returns the files of an archive, or a tree with the one file that it is.
+    async fn fetched_tree(&self, url: &str) -> Result<View, Failure> {
+        let (file, found) = fetch(url, &self.store, &self.secrets).await?;
+        let tree =
+            context::tree_of_archive(file, &self.store).map_err(|error| failure::of_context(&error))?;
+        if let Some(tree) = tree {
+            return Ok(tree);
+        }
+        let file = frontend::http_file(url, &found);
+        let layer = remote::http::layer(&self.store, &file).map_err(|error| failure::of_http(&error))?;
+        let layer = self
+            .store
+            .layers()
+            .get(&layer)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
+        View::of_layers([layer]).map_err(|error| Failure::of(Kind::Machine, &error))
+    }
+
     /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
     async fn solve(
         &self,
@@ -319,9 +400,10 @@ impl Stops<'_> {
     ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
+        let wanted = wanted(&graph);
         let contexts = self
             .inputs
-            .trees(&wanted(&graph), &directories(self.options), &memo)
+            .trees(&wanted, &self.named_trees(&wanted).await?, &memo)
             .map_err(|error| failure::of_context(&error))?;
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
         dockerfile.directives.check.filter(&mut unmatched);
@@ -380,6 +462,8 @@ struct Work {
     images: Vec<Arc<Resolved>>,
     /// What each of them was asked for as.
     asked: Vec<ImageRequest>,
+    /// All answers.
+    known: Answers,
 }
 
 /// Why the stops after the Dockerfile was read came to an end. What a failed step said last is known only when the
@@ -445,20 +529,11 @@ fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
     })
 }
 
-/// Returns the directories among the named contexts.
-fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
-    let directory = |(name, source): &(String, NamedSource)| match source {
-        NamedSource::Directory(path) => Some((name.clone(), path.clone())),
-        _ => None,
-    };
-    options.named_contexts.iter().filter_map(directory).collect()
-}
-
 /// Returns the part of the options that decides what the Dockerfile means.
 fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Options {
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
-            NamedSource::Directory(_) => NamedContext::Directory,
+            NamedSource::Directory(_) | NamedSource::Http(_) => NamedContext::Directory,
             NamedSource::Image(reference) => NamedContext::Image(reference.clone()),
             NamedSource::OciLayout { dir, reference } => NamedContext::OciLayout {
                 path: dir.display().to_string(),
@@ -480,6 +555,7 @@ fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Op
         no_cache_filter: options.no_cache_filter.clone(),
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
+        context_time: None,
         allow_network_host: options.allow_host_network,
         allow_security_insecure: false,
         allow_device: frontend::AllowedDevices::None,

@@ -40,9 +40,9 @@ pub(crate) enum ContextError {
         path: PathBuf,
         source: cache::root::Error,
     },
-    #[error("cannot read the build context from stdin: {source}")]
-    Stdin { source: io::Error },
-    #[error("the tar on stdin is not a usable context: {0}")]
+    #[error("cannot read the build context: {source}")]
+    Stream { source: io::Error },
+    #[error("the tar is not a usable build context: {0}")]
     Tar(#[from] cache::Error),
     #[error(transparent)]
     Tree(#[from] cache::tree::Error),
@@ -57,6 +57,9 @@ pub(crate) struct Inputs {
     pub(crate) dockerfile_name: String,
     pub(crate) dockerfile: Vec<u8>,
     main: MainContext,
+    /// When the main context was made, in seconds since the epoch: what SOURCE_DATE_EPOCH=context means. A directory
+    /// has no such time.
+    pub(crate) time: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -66,19 +69,55 @@ enum MainContext {
     Directory { path: PathBuf, ignore: IgnoreList },
 }
 
+/// What was fetched of the options before they are read.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    /// The main context.
+    pub(crate) main: Option<File>,
+    /// When that was changed, in seconds since the epoch.
+    pub(crate) time: Option<i64>,
+    /// The Dockerfile, and where it is from.
+    pub(crate) dockerfile: Option<(String, File)>,
+}
+
 /// Reads the Dockerfile and the ignore file.
 pub(crate) fn read(
     context: &ContextSource,
     dockerfile: &DockerfileSource,
+    fetched: Fetched,
     store: &Store,
 ) -> Result<Inputs, ContextError> {
-    match context {
-        ContextSource::Stdin => read_stdin(dockerfile, store),
-        ContextSource::Directory(dir) => {
+    let Fetched {
+        main,
+        time,
+        dockerfile: remote,
+    } = fetched;
+    let remote = match remote {
+        Some((name, file)) => {
+            let text = read_capped(file, Path::new(&name))?;
+            Some((name, text))
+        }
+        None => None,
+    };
+    match (context, main) {
+        (_, Some(file)) => {
+            let inputs = read_stream(file, dockerfile, remote, store)?;
+            Ok(Inputs {
+                time: time.or(inputs.time),
+                ..inputs
+            })
+        }
+        (ContextSource::Stdin | ContextSource::Http(_), None) => {
+            read_stream(io::stdin(), dockerfile, remote, store)
+        }
+        (ContextSource::Directory(dir), None) => {
             if !dir.is_dir() {
                 return Err(ContextError::NotADirectory { path: dir.clone() });
             }
-            let (name, dockerfile, beside) = read_dockerfile(dir, dockerfile)?;
+            let (name, dockerfile, beside) = match remote {
+                Some((name, text)) => (name, text, None),
+                None => read_dockerfile(dir, dockerfile)?,
+            };
             let ignore = read_ignore(dir, beside.as_deref())?;
             let main = MainContext::Directory {
                 path: dir.clone(),
@@ -88,6 +127,7 @@ pub(crate) fn read(
                 dockerfile_name: name,
                 dockerfile,
                 main,
+                time: None,
             })
         }
     }
@@ -104,7 +144,9 @@ fn read_dockerfile(
             return Ok(("Dockerfile".to_owned(), text, None));
         }
         DockerfileSource::File(file) => vec![file.clone()],
-        DockerfileSource::InContext => vec![dir.join("Dockerfile"), dir.join("dockerfile")],
+        DockerfileSource::InContext | DockerfileSource::Http(_) => {
+            vec![dir.join("Dockerfile"), dir.join("dockerfile")]
+        }
     };
     let mut first_error = None;
     for path in candidates {
@@ -183,37 +225,39 @@ fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextE
     Ok(IgnoreList::default())
 }
 
-/// Takes in stdin: a tar, compressed or not, is the context and holds the Dockerfile; else it is the Dockerfile.
-fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, ContextError> {
-    let stdin_error = |source| ContextError::Stdin { source };
-    let (_, mut reader) = cache::compress::decompressor(io::stdin(), Limits::default().max_bytes)
-        .map_err(|error| stdin_error(io::Error::other(error)))?;
-    let mut head = Vec::new();
-    (&mut reader)
-        .take(512)
-        .read_to_end(&mut head)
-        .map_err(stdin_error)?;
-    let is_tar = cache::layer::is_tar_header(&head);
-    let whole = Cursor::new(head).chain(reader);
-    if !is_tar {
-        let dockerfile = read_capped(whole, Path::new("-"))?;
-        let name = "Dockerfile".to_owned();
+/// Takes in a stream: a tar, compressed or not, is the context and holds the Dockerfile, unless that was fetched; else
+/// it is the Dockerfile.
+fn read_stream(
+    stream: impl Read + Send,
+    dockerfile: &DockerfileSource,
+    remote: Option<(String, Vec<u8>)>,
+    store: &Store,
+) -> Result<Inputs, ContextError> {
+    let tree = match open_stream(stream, store)? {
+        Stream::Tar(tree) => tree,
+        Stream::File(file) => {
+            return Ok(Inputs {
+                dockerfile_name: "Dockerfile".to_owned(),
+                dockerfile: file,
+                main: MainContext::Empty,
+                time: None,
+            });
+        }
+    };
+    let time = newest(&tree);
+    if let Some((dockerfile_name, dockerfile)) = remote {
         return Ok(Inputs {
-            dockerfile_name: name,
+            dockerfile_name,
             dockerfile,
-            main: MainContext::Empty,
+            main: MainContext::Tar(tree),
+            time,
         });
     }
-    let (scratch, path) = store.incomplete().file().map_err(stdin_error)?;
-    let written = cache::layer::import(whole, scratch, Limits::default());
-    // The open file keeps the bytes for as long as they are needed.
-    let _ = std::fs::remove_file(path);
-    let written = written?;
-    let layer = LayerFile::open(written.file, written.diff_id)?;
-    let tree = View::of_layers([Arc::new(layer)])?;
     let candidates = match dockerfile {
         DockerfileSource::File(file) => vec![file.as_path()],
-        DockerfileSource::InContext => vec![Path::new("Dockerfile"), Path::new("dockerfile")],
+        DockerfileSource::InContext | DockerfileSource::Http(_) => {
+            vec![Path::new("Dockerfile"), Path::new("dockerfile")]
+        }
         DockerfileSource::Stdin => return Err(ContextError::StdinTwice),
     };
     for name in &candidates {
@@ -224,12 +268,59 @@ fn read_stdin(dockerfile: &DockerfileSource, store: &Store) -> Result<Inputs, Co
                 dockerfile_name,
                 dockerfile,
                 main: MainContext::Tar(tree),
+                time,
             });
         }
     }
     Err(ContextError::NoDockerfile {
         path: candidates[0].to_owned(),
     })
+}
+
+/// What a stream turned out to be.
+enum Stream {
+    Tar(View),
+    File(Vec<u8>),
+}
+
+/// Reads a tar archive, compressed or not, into scratch space; anything else, if it is small, into memory.
+fn open_stream(stream: impl Read + Send, store: &Store) -> Result<Stream, ContextError> {
+    let stream_error = |source| ContextError::Stream { source };
+    let (_, mut reader) = cache::compress::decompressor(stream, Limits::default().max_bytes)
+        .map_err(|error| stream_error(io::Error::other(error)))?;
+    let mut head = Vec::new();
+    (&mut reader)
+        .take(512)
+        .read_to_end(&mut head)
+        .map_err(stream_error)?;
+    let is_tar = cache::layer::is_tar_header(&head);
+    let whole = Cursor::new(head).chain(reader);
+    if !is_tar {
+        return Ok(Stream::File(read_capped(whole, Path::new("-"))?));
+    }
+    let (scratch, path) = store.incomplete().file().map_err(stream_error)?;
+    let written = cache::layer::import(whole, scratch, Limits::default());
+    // The open file keeps the bytes for as long as they are needed.
+    let _ = std::fs::remove_file(path);
+    let written = written?;
+    let layer = LayerFile::open(written.file, written.diff_id)?;
+    Ok(Stream::Tar(View::of_layers([Arc::new(layer)])?))
+}
+
+/// Returns the tree of a tar archive that was fetched; `None` when it is none.
+pub(crate) fn tree_of_archive(file: File, store: &Store) -> Result<Option<View>, ContextError> {
+    match open_stream(file, store)? {
+        Stream::Tar(tree) => Ok(Some(tree)),
+        Stream::File(_) => Ok(None),
+    }
+}
+
+/// Returns when the newest entry of a tree was changed.
+fn newest(tree: &View) -> Option<i64> {
+    let times = tree
+        .walk(&TreePath::root())
+        .map(|(_, node)| node.meta.mtime.seconds);
+    times.max()
 }
 
 impl Inputs {
@@ -246,14 +337,15 @@ impl Inputs {
     pub(crate) fn trees(
         &self,
         wanted: &BTreeMap<String, Vec<Selection>>,
-        named: &BTreeMap<String, PathBuf>,
+        named: &BTreeMap<String, NamedTree>,
         memo: &Arc<Memo>,
     ) -> Result<BTreeMap<String, View>, ContextError> {
         let mut trees = BTreeMap::new();
         for (name, selections) in wanted {
             let tree = match named.get(name) {
                 // A named directory obeys the ignore file in its own root.
-                Some(path) => scan(path, &read_ignore(path, None)?, selections, memo)?,
+                Some(NamedTree::Directory(path)) => scan(path, &read_ignore(path, None)?, selections, memo)?,
+                Some(NamedTree::Fetched(tree)) => tree.clone(),
                 None => match &self.main {
                     MainContext::Empty => View::default(),
                     MainContext::Tar(view) => view.clone(),
@@ -264,6 +356,12 @@ impl Inputs {
         }
         Ok(trees)
     }
+}
+
+/// What a named context is on this machine.
+pub(crate) enum NamedTree {
+    Directory(PathBuf),
+    Fetched(View),
 }
 
 fn scan(

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use cache::Digest;
-use frontend::Platform;
+use frontend::{Answers, GitRequest, Platform, without_credentials};
 use serde::{Deserialize, Serialize};
 
 use crate::options::{BuildOptions, ContextSource, DockerfileSource};
@@ -108,6 +108,12 @@ struct Content {
     /// By complete reference, then by platform.
     #[serde(default)]
     images: BTreeMap<String, BTreeMap<String, Pin>>,
+    /// Digests of fetched files, by address without credentials.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<String, String>,
+    /// Commit ids, by address without credentials, `#` and reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    commits: BTreeMap<String, String>,
 }
 
 /// A lock file that is read, or being filled.
@@ -135,6 +141,8 @@ impl Lock {
         let content = Content {
             version: VERSION,
             images: BTreeMap::new(),
+            files: BTreeMap::new(),
+            commits: BTreeMap::new(),
         };
         Self { path, content }
     }
@@ -209,10 +217,46 @@ impl Lock {
         platforms
             .and_then(|platforms| platforms.get(&platform.to_string()))
             .copied()
-            .ok_or_else(|| LockError::NotLocked {
-                path: self.path.clone(),
-                what: format!("{} for {platform}", reference.familiar()),
-            })
+            .ok_or_else(|| self.not_locked(format!("{} for {platform}", reference.familiar())))
+    }
+
+    /// Notes what the files and commits were that lowering asked for.
+    pub(crate) fn add_sources(&mut self, known: &Answers) {
+        for (request, file) in &known.http {
+            self.content
+                .files
+                .insert(without_credentials(&request.url), file.digest.to_string());
+        }
+        for (request, commit) in &known.git {
+            self.content
+                .commits
+                .insert(commit_name(request), commit.commit.clone());
+        }
+    }
+
+    /// Returns the digest that a fetched file must have.
+    pub(crate) fn file(&self, url: &str) -> Result<Digest, LockError> {
+        let name = without_credentials(url);
+        let locked = self
+            .content
+            .files
+            .get(&name)
+            .and_then(|digest| digest.parse().ok());
+        locked.ok_or_else(|| self.not_locked(name))
+    }
+
+    /// Returns the commit that a reference must be.
+    pub(crate) fn commit(&self, request: &GitRequest) -> Result<String, LockError> {
+        let name = commit_name(request);
+        let locked = self.content.commits.get(&name).cloned();
+        locked.ok_or_else(|| self.not_locked(name))
+    }
+
+    fn not_locked(&self, what: String) -> LockError {
+        LockError::NotLocked {
+            path: self.path.clone(),
+            what,
+        }
     }
 
     /// The error for something that isn't what it was.
@@ -224,6 +268,10 @@ impl Lock {
             actual: actual.to_string(),
         }
     }
+}
+
+fn commit_name(request: &GitRequest) -> String {
+    format!("{}#{}", without_credentials(&request.remote), request.reference)
 }
 
 #[cfg(test)]

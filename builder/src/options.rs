@@ -89,6 +89,8 @@ pub(crate) enum ContextSource {
     Directory(PathBuf),
     /// Stdin: a tar archive is the context; anything else is a Dockerfile, and the context is empty.
     Stdin,
+    /// A file of a web server, treated like stdin.
+    Http(String),
 }
 
 /// Where the Dockerfile comes from.
@@ -100,6 +102,8 @@ pub(crate) enum DockerfileSource {
     File(PathBuf),
     /// Stdin.
     Stdin,
+    /// A file of a web server.
+    Http(String),
 }
 
 /// What a named context is.
@@ -116,6 +120,8 @@ pub(crate) enum NamedSource {
     },
     /// An image, by reference as written.
     Image(String),
+    /// A file of a web server: a tar archive, or a tree with that file alone.
+    Http(String),
 }
 
 /// Everything that a build is asked for.
@@ -201,7 +207,8 @@ pub(crate) fn build(
     let dockerfile = match args.file.as_deref() {
         None | Some("") => DockerfileSource::InContext,
         Some("-") => DockerfileSource::Stdin,
-        Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a URL")),
+        Some(url) if is_http(url) => DockerfileSource::Http(url.to_owned()),
+        Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
         Some(path) => DockerfileSource::File(PathBuf::from(path)),
     };
     if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
@@ -322,13 +329,20 @@ fn is_remote(text: &str) -> bool {
         .any(|prefix| text.starts_with(prefix))
 }
 
+/// Says whether an address is a file of a web server; one that ends in `.git` is a repository.
+fn is_http(text: &str) -> bool {
+    let path = text.split(['#', '?']).next().unwrap_or_default();
+    (text.starts_with("http://") || text.starts_with("https://")) && !path.ends_with(".git")
+}
+
 fn context(path: &str) -> Result<ContextSource, Failure> {
     match path {
         "-" => Ok(ContextSource::Stdin),
         "" => {
             Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
         }
-        url if is_remote(url) => Err(not_yet(&format!("a remote build context (`{url}`)"))),
+        url if is_http(url) => Ok(ContextSource::Http(url.to_owned())),
+        url if is_remote(url) => Err(not_yet("a git repository as build context")),
         path => Ok(ContextSource::Directory(PathBuf::from(path))),
     }
 }

@@ -25,7 +25,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use directive::{Directives, foreign_syntax};
 pub use expand::ExpandError;
 pub use lines::Text;
-pub use lower::{lower, without_credentials};
+pub use lower::{http_file, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
     Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,

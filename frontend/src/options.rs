@@ -38,6 +38,8 @@ pub struct Options {
     pub network: Network,
     /// `--add-host`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// When the main context was made, in seconds since the epoch; a directory has no such time.
+    pub context_time: Option<i64>,
     /// `--allow network.host`
     pub allow_network_host: bool,
     /// `--allow security.insecure`
@@ -85,6 +87,7 @@ impl Options {
             no_cache_filter: Vec::new(),
             network: Network::Default,
             extra_hosts: Vec::new(),
+            context_time: None,
             allow_network_host: false,
             allow_security_insecure: false,
             allow_device: AllowedDevices::None,

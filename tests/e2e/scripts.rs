@@ -18,6 +18,7 @@ macro_rules! scripts {
 
 scripts! {
     add_archives,
+    add_http,
     arg_and_env,
     bases,
     build_arg_file,

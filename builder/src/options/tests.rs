@@ -136,7 +136,7 @@ fn more_flags_settle() {
 }
 
 #[test]
-fn named_contexts_have_three_kinds() {
+fn named_contexts_have_kinds() {
     let of = |value: &str| {
         settle(&format!("--build-context n={value} ."), &[]).map(|(o, _)| o.named_contexts[0].1.clone())
     };
@@ -149,6 +149,10 @@ fn named_contexts_have_three_kinds() {
         of("docker-image://alpine:3"),
         Ok(NamedSource::Image("alpine:3".into()))
     );
+    assert_eq!(
+        of("https://h/a.tar?x.git"),
+        Ok(NamedSource::Http("https://h/a.tar?x.git".into()))
+    );
     assert_eq!(of("oci-layout:///a/b"), Ok(layout("/a/b", None)));
     assert_eq!(of("oci-layout://a:1/b:2"), Ok(layout("a:1/b", Some("2"))));
     assert_eq!(
@@ -157,7 +161,7 @@ fn named_contexts_have_three_kinds() {
     );
     check_refused(
         "--build-context n=https://x/y.git .",
-        "a named context from `https://x/y.git` isn't supported yet",
+        "what `--build-context n` names isn't supported yet",
     );
     check_refused("--build-context n= .", "expected NAME=VALUE");
     check_refused(
@@ -191,12 +195,13 @@ fn what_is_not_supported_is_refused_by_name() {
             &format!("error: `{name}` isn't supported yet\n"),
         );
     }
-    check_refused("https://x/y.git", "a remote build context");
-    check_refused("git@github.com:a/b", "a remote build context");
+    // No password of an address is repeated.
     check_refused(
-        "-f https://x/Dockerfile .",
-        "a Dockerfile from a URL isn't supported yet",
+        "https://u:p@x/y.git",
+        "error: a git repository as build context isn't",
     );
+    check_refused("git@github.com:a/b", "a git repository as build context isn't");
+    check_refused("-f https://x/y.git .", "a Dockerfile from a git repository isn't");
     check_refused(
         "--allow security.insecure .",
         "`--allow security.insecure` isn't supported yet",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use frontend::Until;
 
-use super::{HOST_GATEWAY, NamedSource, is_remote, not_yet};
+use super::{HOST_GATEWAY, NamedSource, is_http, is_remote, not_yet};
 use crate::report::Failure;
 
 /// Parses `NAME=VALUE` of `--build-context`.
@@ -18,9 +18,11 @@ pub(super) fn named_context(text: &str) -> Result<(String, NamedSource), Failure
         oci_layout(text, rest)?
     } else if let Some(reference) = value.strip_prefix("docker-image://") {
         NamedSource::Image(reference.to_owned())
+    } else if is_http(value) {
+        NamedSource::Http(value.to_owned())
     } else if value == "-" || is_remote(value) || value.contains("://") || value.starts_with("target:") {
-        return Err(not_yet(&format!("a named context from `{value}`"))
-            .with_help("a directory, oci-layout://DIR[:TAG] or docker-image://REF"));
+        return Err(not_yet(&format!("what `--build-context {name}` names"))
+            .with_help("a directory, http(s)://…, oci-layout://DIR[:TAG] or docker-image://REF"));
     } else {
         NamedSource::Directory(PathBuf::from(value))
     };

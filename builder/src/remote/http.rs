@@ -115,6 +115,13 @@ pub(crate) async fn resolve(
             get.run(store, known.as_ref()).await?
         }
     };
+    if let Some(expected) = request.checksum.filter(|expected| *expected != fetched.digest) {
+        return Err(HttpError::Digest {
+            url: frontend::without_credentials(&request.url),
+            expected,
+            found: fetched.digest,
+        });
+    }
     let date = fetched.modified.as_deref().and_then(http_date);
     Ok(ResolvedHttp {
         digest: fetched.digest,
@@ -357,14 +364,7 @@ impl<'a> Get<'a> {
             digest,
         };
         store.index().put_fetched(&self.request.url, &fetched)?;
-        match &self.request.checksum {
-            Some(expected) if *expected != digest => Err(HttpError::Digest {
-                url: self.shown.clone(),
-                expected: *expected,
-                found: digest,
-            }),
-            _ => Ok(fetched),
-        }
+        Ok(fetched)
     }
 }
 

@@ -52,8 +52,7 @@ pub(super) fn settle(
     }
     let span = declared_at(dockerfile);
     let request = match (text, find_stage(dockerfile, text)) {
-        // The main context is a directory of this machine.
-        ("context", _) => None,
+        ("context", _) => return Ok(options.context_time.map_or(Epoch::Unset, Epoch::At)),
         _ if options.named_contexts.contains_key(text) => of_context(&options.named_contexts[text]),
         (_, Some(stage)) => Some(of_stage(stage, dockerfile, options, globals)?),
         (_, None) => {

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use solver::graph::Graph;
 
 use epoch::Epoch;
-pub use remote::without_credentials;
+pub use remote::{http_file, without_credentials};
 
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{self, Check};

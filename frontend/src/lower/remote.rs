@@ -76,25 +76,26 @@ fn http(current: &mut Current<'_, '_>, copy: &Copy, text: &Text, url: &str) -> R
             last_modified: None,
         }
     });
-    let name = file_name(url);
-    let shown = without_credentials(url);
+    let http = http_file(url, &file);
     let label = Label {
-        name: shown.clone(),
-        step: shown.clone(),
+        name: http.url.clone(),
+        step: http.url.clone(),
         ..Label::default()
     };
-    let http = Http {
-        url: shown,
-        digest: file.digest,
-        name: name.clone(),
-        mtime: file.last_modified.unwrap_or(0),
-    };
+    let pattern = super::mount::literal(&format!("/{}", http.name));
     let graph = &mut current.lowering.graph;
     let vertex = graph.add(Op::Source(Source::Http(http)), Vec::new(), label);
-    Ok(Fetched {
-        vertex,
-        pattern: super::mount::literal(&format!("/{name}")),
-    })
+    Ok(Fetched { vertex, pattern })
+}
+
+/// Returns the file that an address turned out to be.
+pub fn http_file(url: &str, found: &ResolvedHttp) -> Http {
+    Http {
+        url: without_credentials(url),
+        digest: found.digest,
+        name: file_name(url),
+        mtime: found.last_modified.unwrap_or(0),
+    }
 }
 
 /// Returns the last component of an address's path, decoded: what the file is called in a directory.
