@@ -21,14 +21,14 @@ use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
-use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
+use crate::ops::{Bounds, FailedContainer, Lowers, OpError, Views, Worker};
 use crate::options::{self, BuildOptions, ContextSource, DockerfileSource, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
-use crate::sandbox::{self, Networks};
+use crate::sandbox::Networks;
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
@@ -414,6 +414,7 @@ impl Stops<'_> {
             .map(|layer| layer.diff_id)
             .collect();
         let events = self.progress.events();
+        let bounds = Bounds::new(self.options.limits.clone(), |warning| events.warn(warning));
         let worker = Worker {
             store: Arc::clone(&self.store),
             contexts,
@@ -424,7 +425,7 @@ impl Stops<'_> {
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
-            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
+            bounds: Arc::new(bounds),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));

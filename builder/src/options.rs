@@ -3,6 +3,7 @@
 //! After this room nobody looks at argv or at environment variables for meaning. It reads no file and opens nothing;
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
+mod limits;
 mod values;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use frontend::{Platform, Until};
 use solver::op::Network;
+
+pub(crate) use limits::{ContainerLimits, limits};
 
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
@@ -171,8 +174,8 @@ pub(crate) struct BuildOptions {
     pub(crate) pull: bool,
     /// What is done with the lock file.
     pub(crate) lock: LockMode,
-    /// Size of `/dev/shm` during RUN.
-    pub(crate) shm_size_bytes: Option<u64>,
+    /// What containers may use.
+    pub(crate) limits: ContainerLimits,
     /// Secrets that RUN may ask for.
     pub(crate) secrets: Vec<SecretOption>,
     /// Agents that RUN may ask for.
@@ -252,7 +255,7 @@ pub(crate) fn build(
             (_, true) => LockMode::Locked,
             _ => LockMode::Off,
         },
-        shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
+        limits: limits(&args.limits)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
     };
@@ -287,15 +290,12 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--cache-from", !args.cache_from.is_empty()),
         ("--cache-to", !args.cache_to.is_empty()),
         ("--call", !matches!(args.call.as_deref(), None | Some("build"))),
-        ("--cgroup-parent", args.cgroup_parent.is_some()),
         ("--check", args.check == Some(true)),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
         ("--provenance", !off(&args.provenance)),
         ("--push", args.push == Some(true)),
-        ("--resource", !args.resource.is_empty()),
         ("--sbom", !off(&args.sbom)),
-        ("--ulimit", !args.ulimit.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
@@ -306,15 +306,8 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
 fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
     let given = [
         ("--compress", args.compress == Some(true)),
-        ("--cpu-period", args.cpu_period.is_some()),
-        ("--cpu-quota", args.cpu_quota.is_some()),
-        ("--cpu-shares", args.cpu_shares.is_some()),
-        ("--cpuset-cpus", args.cpuset_cpus.is_some()),
-        ("--cpuset-mems", args.cpuset_mems.is_some()),
         ("--force-rm", args.force_rm == Some(true)),
         ("--isolation", args.isolation.is_some()),
-        ("--memory", args.memory.is_some()),
-        ("--memory-swap", args.memory_swap.is_some()),
         ("--rm", args.rm == Some(true)),
         ("--security-opt", !args.security_opt.is_empty()),
         ("--squash", args.squash == Some(true)),

@@ -56,6 +56,7 @@ scripts! {
     history,
     image_commands,
     kill_leaves_nothing,
+    limits,
     lock_file,
     mounts_bind,
     mounts_cache,

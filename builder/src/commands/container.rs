@@ -17,11 +17,11 @@ use super::terminal::Terminal;
 use crate::cli::RunArgs;
 use crate::clock;
 use crate::image::{self, StoredImage};
-use crate::ops::{self, Lowers};
-use crate::options::{Environment, tag_name};
+use crate::ops::{self, Bounds, Lowers};
+use crate::options::{self, ContainerLimits, Environment, tag_name};
 use crate::report::{self, Failure, Kind};
 use crate::runtime;
-use crate::sandbox::{self, Cancel, Exit, Net, Networks, SandboxError, Settings, Spec, Stdio, Upper};
+use crate::sandbox::{self, Cancel, Exit, Networks, SandboxError, Settings, Spec, Stdio, Upper};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let opened: Result<Vec<_>, _> = layers.iter().map(|layer| store.layers().get(layer)).collect();
     let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
     let network = process.network;
+    let limits = options::limits(&args.limits)?;
     let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
         changes: Changes {
@@ -46,15 +47,17 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
             view,
             settings,
             network,
+            limits,
             commit,
         },
         terminal,
         interactive: args.interactive,
     };
     let exit = runtime::run(container.run())?;
-    if let Some(why) = &exit.why {
-        report::note(why);
-    }
+    exit.why
+        .iter()
+        .chain(&exit.limit)
+        .for_each(|why| report::note(why));
     Ok(u8::try_from(exit.code).unwrap_or(u8::MAX))
 }
 
@@ -65,10 +68,6 @@ fn machine(error: &(dyn std::error::Error + 'static)) -> Failure {
 fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Result<Settings, Failure> {
     let user = ops::credentials(&process.user, view).map_err(|error| Failure::of(Kind::Build, &error))?;
     Ok(Settings {
-        // These follow when it is known which network there is.
-        hosts: String::new(),
-        resolv_conf: String::new(),
-        net: Net::None,
         args: process.args,
         env: process.env,
         cwd: process.cwd,
@@ -77,9 +76,8 @@ fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Resul
         groups: user.groups,
         home: Some(user.home),
         hostname: process.hostname,
-        scripts: Default::default(),
-        shm_size_bytes: sandbox::DEFAULT_SHM_BYTES,
         terminal: terminal.map(Terminal::size),
+        ..Settings::default()
     })
 }
 
@@ -112,6 +110,7 @@ struct Changes {
     view: View,
     settings: Settings,
     network: Network,
+    limits: ContainerLimits,
     /// Name of the image that keeps the changes.
     commit: Option<String>,
 }
@@ -126,6 +125,9 @@ impl Changes {
         let networks = Networks::new(false);
         let network = networks.take(self.network, &helper);
         network.warning.iter().for_each(|warning| report::warn(warning));
+        let bounds = Bounds::new(self.limits.clone(), report::warn);
+        bounds.apply(&mut self.settings);
+        let cgroup = bounds.cgroup(report::warn).map_err(|error| machine(&error))?;
         ops::name_network(&mut self.settings, &network, &[]).map_err(|error| machine(&error))?;
         let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
@@ -135,6 +137,7 @@ impl Changes {
             upper: Some(&upper),
             mounts: &[],
             network: network.namespace(),
+            cgroup: Some(&cgroup),
             settings: &self.settings,
         };
         let exit = match sandbox::run(&helper, &spec, stdio, cancel) {

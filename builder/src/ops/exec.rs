@@ -13,11 +13,11 @@ use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
 use super::mounts::{Holding, Step, Wanted};
-use super::{OpError, Worker, owner, stacked, unpacked};
+use super::{Bounds, OpError, Worker, owner, stacked, unpacked};
 use crate::options::host_platform;
 use crate::runtime::blocking;
 use crate::sandbox::{
-    self, Cancel, Exit, Net, Networks, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
+    self, Cancel, Exit, Networks, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
 };
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.
@@ -41,7 +41,7 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         mounts: Wanted::of(worker, op, job).await?,
         subject: Subject::Vertex(job.id),
         events: job.events.clone(),
-        shm_size_bytes: worker.shm_size_bytes,
+        bounds: Arc::clone(&worker.bounds),
         keeps_failed: worker.keeps_failed,
         kill,
     };
@@ -68,7 +68,7 @@ pub(super) struct Run {
     mounts: Wanted,
     subject: Subject,
     events: Events,
-    shm_size_bytes: u64,
+    bounds: Arc<Bounds>,
     /// The container of a failed process is wanted.
     keeps_failed: bool,
     kill: OwnedFd,
@@ -78,10 +78,7 @@ impl Run {
     fn into_layer(self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
         let holding = self.mounts.hold(&self.step())?;
-        let mut upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
-        if !upper.keeps_user_attributes()? {
-            upper = self.upper_on_disk()?;
-        }
+        let mut upper = self.first_upper()?;
         let mut exit = self.run(&settings, &upper, &holding)?;
         if exit.code != 0 && upper.is_full()? {
             self.events
@@ -118,6 +115,18 @@ impl Run {
         }
     }
 
+    /// Returns an upper in memory where that is good enough, and not the container's own.
+    fn first_upper(&self) -> Result<Upper, OpError> {
+        if self.bounds.limits_memory() {
+            return self.upper_on_disk();
+        }
+        let upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
+        match upper.keeps_user_attributes()? {
+            true => Ok(upper),
+            false => self.upper_on_disk(),
+        }
+    }
+
     fn upper_on_disk(&self) -> Result<Upper, OpError> {
         let scratch = self.lowers.scratch_dir()?;
         self.described(Upper::directory(scratch.as_fd())?)
@@ -133,7 +142,7 @@ impl Run {
         let op = &self.op;
         let credentials = owner::credentials(&op.user, &self.view)?;
         let env = op.env.iter().chain(&op.env_unkeyed).cloned().collect();
-        Ok(Settings {
+        let mut settings = Settings {
             args: op.args.clone(),
             env,
             cwd: op.cwd.clone(),
@@ -142,14 +151,12 @@ impl Run {
             groups: credentials.groups,
             home: Some(credentials.home),
             hostname: op.hostname.clone(),
-            // These follow when it is known which network there is.
-            hosts: String::new(),
-            resolv_conf: String::new(),
-            net: Net::None,
             scripts: op.scripts.clone(),
-            shm_size_bytes: self.shm_size_bytes,
             terminal: None,
-        })
+            ..Settings::default()
+        };
+        self.bounds.apply(&mut settings);
+        Ok(settings)
     }
 
     /// Runs the process once, passing its output on.
@@ -191,12 +198,14 @@ impl Run {
         if let Some(warning) = &network.warning {
             self.events.warn(warning);
         }
+        let cgroup = self.bounds.cgroup(|warning| self.events.warn(warning))?;
         super::name_network(&mut settings, &network, &self.op.extra_hosts)?;
         let spec = Spec {
             lowers: &lowers,
             upper: Some(upper),
             mounts: &attached.points,
             network: network.namespace(),
+            cgroup: Some(&cgroup),
             settings: &settings,
         };
         match sandbox::run(&helper, &spec, stdio, cancel) {
@@ -303,8 +312,10 @@ fn outcome(exit: &Exit) -> String {
     if let Some(signal) = exit.signal {
         text.push_str(&format!(" (killed by signal {signal})"));
     }
-    if exit.oom {
-        text.push_str(": out of memory");
+    match &exit.limit {
+        Some(limit) => text.push_str(&format!(": {limit}")),
+        None if exit.oom => text.push_str(": out of memory"),
+        None => {}
     }
     if let Some(why) = &exit.why {
         text.push_str(": ");

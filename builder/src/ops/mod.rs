@@ -2,6 +2,7 @@
 //!
 //! The solver asks through its `Executor`; everything that blocks runs on a blocking thread.
 
+mod bounds;
 mod copy;
 mod draft;
 mod exec;
@@ -34,6 +35,7 @@ use crate::sandbox::{Networks, SandboxError};
 use crate::secrets::Secrets;
 use copy::CopySource;
 
+pub(crate) use bounds::Bounds;
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
 pub(crate) use network_files::name_network;
@@ -118,8 +120,8 @@ pub(crate) struct Worker {
     pub(crate) secrets: Arc<Secrets>,
     /// The containers of failed steps are wanted.
     pub(crate) keeps_failed: bool,
-    /// Size of `/dev/shm` in containers.
-    pub(crate) shm_size_bytes: u64,
+    /// What containers may use.
+    pub(crate) bounds: Arc<Bounds>,
 }
 
 impl Worker {

@@ -105,8 +105,14 @@ fn more_flags_settle() {
         &[],
         |o| o.extra_hosts == pairs(&[("a", "1.2.3.4"), ("b", "::1"), ("c", "::2")]),
     );
-    check("--shm-size 1.5g .", &[], |o| o.shm_size_bytes == Some(3 << 29));
-    check("--shm-size 64MiB .", &[], |o| o.shm_size_bytes == Some(64 << 20));
+    check("--add-host a:host-gateway .", &[], |o| o.reaches_host());
+    check("--add-host a:1.2.3.4 .", &[], |o| !o.reaches_host());
+    check("--shm-size 1.5g .", &[], |o| {
+        o.limits.shm_size_bytes == Some(3 << 29)
+    });
+    check("--shm-size 64MiB .", &[], |o| {
+        o.limits.shm_size_bytes == Some(64 << 20)
+    });
     check(
         "--provenance=false --sbom=false --push=false --load .",
         &[],
@@ -179,15 +185,12 @@ fn what_is_not_supported_is_refused_by_name() {
         "--cache-from x",
         "--cache-to x",
         "--call check",
-        "--cgroup-parent x",
         "--check",
         "--debug",
         "--policy x",
         "--provenance=mode=max",
         "--push",
-        "--resource memory=1g",
         "--sbom",
-        "--ulimit nofile=1",
     ] {
         let name = flag.split([' ', '=']).next().unwrap();
         check_refused(
@@ -210,10 +213,6 @@ fn what_is_not_supported_is_refused_by_name() {
     check_refused("--until= .", "expected STAGE[:N]");
     check_refused("--platform windows/amd64 .", "cannot build for windows/amd64");
     check_refused("--platform a/b/c/d .", "failed to parse platform");
-    check_refused(
-        "--add-host a:host-gateway .",
-        "`host-gateway` in --add-host isn't supported yet",
-    );
 }
 
 #[test]
@@ -248,8 +247,10 @@ fn nonsense_is_refused() {
 
 #[test]
 fn old_flags_are_noted() {
-    let (_, notes) = settle("--rm --force-rm=false -m 1g --squash .", &[]).unwrap();
-    assert_eq!(notes.len(), 3, "{notes:?}");
+    let (options, notes) = settle("--rm --force-rm=false -m 1g --squash .", &[]).unwrap();
+    // Those of limits have one.
+    assert_eq!(options.limits.limits.memory_bytes, Some(1 << 30));
+    assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes.iter().all(|note| note.ends_with("has no effect")));
 }
 

@@ -25,6 +25,8 @@ use super::{init, network, overlay, seccomp, sys};
 
 /// The helper's `argv[0]`. Not enough by itself: the socket must be there too.
 pub(super) const MARKER: &str = "ashlar-sandbox-helper";
+/// One for each hierarchy that there could be.
+const MAX_CGROUPS: usize = 16;
 /// Refuses to be misused by whatever executes `/proc/self/exe` in a container.
 const REFUSED: i32 = 125;
 
@@ -137,6 +139,8 @@ struct Job {
     streams: [OwnedFd; 3],
     layers: Layers,
     network: Option<OwnedFd>,
+    /// The control groups' lists of processes.
+    cgroups: Vec<OwnedFd>,
     points: Vec<Point>,
     mounts: Vec<OwnedFd>,
 }
@@ -201,6 +205,7 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
                 points: &job.points,
                 mounts: &job.mounts,
                 provision: &provision,
+                cgroups: &job.cgroups,
                 socket,
                 helper: helper.as_fd(),
             };
@@ -239,10 +244,13 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
     };
     if n_lowers > Spec::MAX_LOWERS
         || start.n_mounts > MAX_MOUNTS
-        || fds.len() != STANDARD_FDS + usize::from(start.has_upper) + usize::from(start.has_network)
+        || fds.len()
+            != STANDARD_FDS + usize::from(start.has_upper) + usize::from(start.has_network) + start.n_cgroups
+        || start.n_cgroups > MAX_CGROUPS
     {
         return Err(odd());
     }
+    let cgroups = fds.split_off(fds.len() - start.n_cgroups);
     let network = if start.has_network { fds.pop() } else { None };
     let upper = if start.has_upper { fds.pop() } else { None };
     let [settings, filter, stdin, stdout, stderr] =
@@ -276,6 +284,7 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
         streams: [stdin, stdout, stderr],
         layers,
         network,
+        cgroups,
         points,
         mounts,
     })
@@ -327,6 +336,7 @@ fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, oom_kills: Option<u64>) -
         code,
         signal,
         oom: code == 137 && killed_meanwhile,
+        limit: None,
         why: None,
     })
 }

@@ -272,7 +272,8 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
     start(helper, spec, &stdio, socket.as_fd())
         .and_then(|()| follow(socket.as_fd(), stdio, cancel, &mut made))?
         .ok_or(SandboxError::HelperDied)
-        .and_then(|exit| {
+        .and_then(|mut exit| {
+            spec.cgroup.iter().for_each(|cgroup| cgroup.explain(&mut exit));
             // Every process of the container is gone: nobody races with this.
             spec.upper.map_or(Ok(()), |upper| upper.remove_stubs(&made))?;
             Ok(exit)
@@ -316,6 +317,8 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
     ];
     fds.extend(spec.upper.map(super::Upper::base));
     fds.extend(spec.network);
+    let doors = spec.cgroup.map(super::Cgroup::doors).unwrap_or_default();
+    fds.extend(&doors);
     let (lowers, mut following) = match helper.way {
         Way::Detached => {
             let mounts: Vec<_> = spec.lowers.iter().map(|lower| lower.mounted()).collect();
@@ -331,6 +334,7 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
         lowers,
         has_upper: spec.upper.is_some(),
         has_network: spec.network.is_some(),
+        n_cgroups: doors.len(),
         n_mounts: spec.mounts.len(),
     };
     let step = "hand a container over to the helper";

@@ -32,17 +32,19 @@
 //!   machine's nodes. A secret may go to swap there: the kernel keeps only root's tmpfs from it.
 //! - Where the kernel refuses a fresh `/proc` (inside of a container with a masked one) there is no container. A mode that
 //!   shares the outer `/proc` and pid namespace isn't here.
-//! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
-//!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
+//! - Control groups are made for limits only (`cgroup`), so there is no device allow-list. Instead every mount that the
+//!   container can make device nodes on is `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
 //! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper and removed after the run. If the
 //!   process moved the directory that it is in, or its name isn't UTF-8, it stays.
 
 mod attach;
+mod cgroup;
 mod error;
 mod helper;
 mod identity;
 mod init;
 mod launch;
+mod limits;
 mod lower;
 mod mount;
 mod network;
@@ -64,9 +66,11 @@ mod wire;
 mod tests;
 
 pub(crate) use attach::{Access, MountPoint, Ownership, Tree};
+pub(crate) use cgroup::Cgroup;
 pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, has_tried, run};
+pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::{Networks, Taken};
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};

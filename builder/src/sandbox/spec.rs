@@ -8,6 +8,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::attach::MountPoint;
+use super::cgroup::Cgroup;
+use super::limits::Ulimit;
 use super::lower::Lower;
 use super::upper::Upper;
 
@@ -22,6 +24,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) mounts: &'a [MountPoint],
     /// The network namespace, for [`Net::Own`] and nothing else.
     pub(crate) network: Option<BorrowedFd<'a>>,
+    /// The control groups that it is a member of, if it is to have limits.
+    pub(crate) cgroup: Option<&'a Cgroup>,
     /// The process and its surroundings.
     pub(crate) settings: &'a Settings,
 }
@@ -71,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) scripts: BTreeMap<String, String>,
     /// Size of `/dev/shm`, in bytes.
     pub(crate) shm_size_bytes: u64,
+    /// Limits of every process; those that aren't named are the builder's own.
+    pub(crate) ulimits: Vec<Ulimit>,
     /// Gives the process a terminal of this size instead of the three streams.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -105,6 +111,7 @@ impl Default for Settings {
             net: Net::None,
             scripts: BTreeMap::new(),
             shm_size_bytes: DEFAULT_SHM_BYTES,
+            ulimits: Vec::new(),
             terminal: None,
         }
     }
@@ -129,8 +136,11 @@ pub(crate) struct Exit {
     pub(crate) code: i32,
     /// The signal that ended it.
     pub(crate) signal: Option<i32>,
-    /// The kernel's OOM killer was at work on this machine while the process ran, and the code is SIGKILL's.
+    /// The kernel's OOM killer was at work in the container, where it has a memory limit; else on this machine while
+    /// the process ran, and the code is SIGKILL's.
     pub(crate) oom: bool,
+    /// The limit that it ran into, for people.
+    pub(crate) limit: Option<String>,
     /// Why nothing could be executed, for people.
     pub(crate) why: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 mod attached;
 mod life;
+mod limits;
 mod network;
 mod seen;
 mod trees;
@@ -192,6 +193,7 @@ fn run_all(
         upper: Some(&upper),
         mounts,
         network,
+        cgroup: None,
         settings,
     };
     let stdio = Stdio {

@@ -46,6 +46,7 @@ fn contain(helper: &Helper) -> Result<()> {
         upper: Some(&upper),
         mounts: &[],
         network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {

@@ -45,6 +45,8 @@ pub(super) struct Start {
     pub(super) has_upper: bool,
     /// Whether a network namespace comes after that.
     pub(super) has_network: bool,
+    /// This many lists of processes of control groups come after that.
+    pub(super) n_cgroups: usize,
     /// This many descriptors of mounts follow, after those of the lowers.
     pub(super) n_mounts: usize,
 }

@@ -203,7 +203,7 @@ impl World {
             events,
             secrets: Arc::clone(&self.secrets),
             keeps_failed: false,
-            shm_size_bytes: 1 << 20,
+            bounds: Arc::default(),
         }
     }
 }

@@ -92,6 +92,7 @@ fn cancelling_kills() {
         upper: Some(&upper),
         mounts: &[],
         network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {
@@ -146,6 +147,7 @@ fn a_terminal_is_the_containers_own() {
         upper: None,
         mounts: &[],
         network: None,
+        cgroup: None,
         settings: &settings,
     };
     let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::never()).unwrap();
@@ -169,6 +171,7 @@ fn stand_in_builder() {
         upper: Some(&upper),
         mounts: &[],
         network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {

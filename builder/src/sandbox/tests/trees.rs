@@ -271,6 +271,7 @@ fn a_directory_can_be_the_upper() {
         upper: Some(&upper),
         mounts: &[],
         network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {
