@@ -21,7 +21,7 @@ use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
-use crate::ops::{Bounds, FailedContainer, Lowers, OpError, Views, Worker};
+use crate::ops::{self, Bounds, FailedContainer, Lowers, OpError, Views, Worker};
 use crate::options::{self, BuildOptions, ContextSource, DockerfileSource, Environment, NamedSource};
 use crate::progress::{self, Progress, Tails};
 use crate::records::Records;
@@ -414,6 +414,8 @@ impl Stops<'_> {
             .map(|layer| layer.diff_id)
             .collect();
         let events = self.progress.events();
+        let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
         let bounds = Bounds::new(self.options.limits.clone(), |warning| events.warn(warning));
         let worker = Worker {
             store: Arc::clone(&self.store),
@@ -425,6 +427,7 @@ impl Stops<'_> {
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
+            devices: Arc::new(devices),
             bounds: Arc::new(bounds),
         };
         self.progress
@@ -557,9 +560,9 @@ fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Op
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         context_time: None,
-        allow_network_host: options.allow_host_network,
-        allow_security_insecure: false,
-        allow_device: frontend::AllowedDevices::None,
+        allow_network_host: options.allowed.host_network,
+        allow_security_insecure: options.allowed.insecure,
+        allow_device: options.allowed.devices.clone(),
     }
 }
 

@@ -158,10 +158,13 @@ pub(crate) struct BuildArgs {
     /// Network of RUN: default, none, or host (with --allow network.host)
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
-    /// Grant an entitlement: network.host
+    /// Grant an entitlement to RUN: network.host, security.insecure, device or device=NAME (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
-    /// Add a line to /etc/hosts during RUN
+    /// Directory with descriptions of devices (CDI) for RUN --device [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
+    /// Add a line to /etc/hosts during RUN; the address host-gateway is the machine's
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
     /// Let RUN see a secret: id=ID[,src=FILE|,env=VAR] (repeatable)

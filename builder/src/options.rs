@@ -9,11 +9,12 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use frontend::{Platform, Until};
+use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
 
+use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
 use crate::lockfile::{self, LockMode};
@@ -84,6 +85,17 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 
 /// Instead of an address in `--add-host`: that of the machine, as containers see it.
 pub(crate) const HOST_GATEWAY: &str = "host-gateway";
+
+/// What `--allow` grants to RUN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// `network.host`
+    pub(crate) host_network: bool,
+    /// `security.insecure`
+    pub(crate) insecure: bool,
+    /// `device`, `device=NAME`
+    pub(crate) devices: AllowedDevices,
+}
 
 /// Where the build context comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,8 +176,10 @@ pub(crate) struct BuildOptions {
     pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
     pub(crate) network: Network,
-    /// `--allow network.host` was given: `RUN --network=host` may have it.
-    pub(crate) allow_host_network: bool,
+    /// What RUN may ask for besides.
+    pub(crate) allowed: Allowed,
+    /// Where devices are described that RUN may ask for.
+    pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
     pub(crate) extra_hosts: Vec<(String, String)>,
     /// Opens a shell in the container of a RUN that failed.
@@ -219,7 +233,8 @@ pub(crate) fn build(
             "invalid argument: can't use stdin for both build context and dockerfile",
         ));
     }
-    let (network, allow_host_network) = network(args)?;
+    let allowed = allowed(&args.allow)?;
+    let network = network(args, &allowed)?;
     let options = BuildOptions {
         store_root: store_root(root, environment)?,
         context,
@@ -242,7 +257,11 @@ pub(crate) fn build(
         metadata_file: args.metadata_file.clone(),
         platforms: platforms(&args.platform, environment)?,
         network,
-        allow_host_network,
+        allowed,
+        cdi_dirs: match args.cdi_spec_dir.as_slice() {
+            [] => cdi::DIRS.map(PathBuf::from).to_vec(),
+            dirs => dirs.to_vec(),
+        },
         extra_hosts: args
             .add_host
             .iter()
@@ -428,20 +447,37 @@ fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure
     }
 }
 
-fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
-    let mut host_allowed = false;
-    for entitlement in &args.allow {
-        match entitlement.as_str() {
-            "network.host" => host_allowed = true,
-            "security.insecure" | "device" => return Err(not_yet(&format!("`--allow {entitlement}`"))),
-            other if other.starts_with("device=") => return Err(not_yet("`--allow device`")),
-            other => return Err(Failure::usage(format!("unknown entitlement `{other}`"))),
+/// Reads `--allow`: what isn't known is an error, never nothing.
+fn allowed(given: &[String]) -> Result<Allowed, Failure> {
+    let mut allowed = Allowed::default();
+    for entitlement in given {
+        match entitlement.split_once('=').unwrap_or((entitlement, "")) {
+            ("network.host", "") => allowed.host_network = true,
+            ("security.insecure", "") => allowed.insecure = true,
+            ("device", "") if !entitlement.contains('=') => allowed.devices = AllowedDevices::All,
+            ("device", name) if !name.is_empty() => match &mut allowed.devices {
+                AllowedDevices::All => {}
+                AllowedDevices::Named(names) => {
+                    names.insert(name.to_owned());
+                }
+                none @ AllowedDevices::None => {
+                    *none = AllowedDevices::Named([name.to_owned()].into());
+                }
+            },
+            _ => {
+                return Err(Failure::usage(format!("unknown entitlement `{entitlement}`"))
+                    .with_help("one of network.host, security.insecure, device, device=NAME"));
+            }
         }
     }
+    Ok(allowed)
+}
+
+fn network(args: &BuildArgs, allowed: &Allowed) -> Result<Network, Failure> {
     match args.network.as_deref() {
-        None | Some("" | "default") => Ok((Network::Default, host_allowed)),
-        Some("none") => Ok((Network::None, host_allowed)),
-        Some("host") if host_allowed => Ok((Network::Host, true)),
+        None | Some("" | "default") => Ok(Network::Default),
+        Some("none") => Ok(Network::None),
+        Some("host") if allowed.host_network => Ok(Network::Host),
         Some("host") => Err(Failure::usage("--network host needs an entitlement")
             .with_help("add --allow network.host to give RUN the machine's own network")),
         Some(other) => {

@@ -47,6 +47,7 @@ scripts! {
     determinism,
     doctor,
     dockerfile_syntax,
+    entitlements,
     errors,
     exec_and_shell_form,
     expansion,

@@ -8,16 +8,17 @@ use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
 use cache::{DiffId, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
-use solver::op::Exec;
+use solver::op::{Exec, Security};
 use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
 use super::mounts::{Holding, Step, Wanted};
-use super::{Bounds, OpError, Worker, owner, stacked, unpacked};
+use super::{Bounds, OpError, Worker, devices, owner, stacked, unpacked};
+use crate::cdi::Devices;
 use crate::options::host_platform;
 use crate::runtime::blocking;
 use crate::sandbox::{
-    self, Cancel, Exit, Networks, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
+    self, Cancel, Exit, Networks, Privilege, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
 };
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.
@@ -41,6 +42,7 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         mounts: Wanted::of(worker, op, job).await?,
         subject: Subject::Vertex(job.id),
         events: job.events.clone(),
+        devices: Arc::clone(&worker.devices),
         bounds: Arc::clone(&worker.bounds),
         keeps_failed: worker.keeps_failed,
         kill,
@@ -68,6 +70,7 @@ pub(super) struct Run {
     mounts: Wanted,
     subject: Subject,
     events: Events,
+    devices: Arc<Devices>,
     bounds: Arc<Bounds>,
     /// The container of a failed process is wanted.
     keeps_failed: bool,
@@ -153,6 +156,10 @@ impl Run {
             hostname: op.hostname.clone(),
             scripts: op.scripts.clone(),
             terminal: None,
+            privilege: match op.security {
+                Security::Sandbox => Privilege::Sandbox,
+                Security::Insecure => Privilege::Insecure,
+            },
             ..Settings::default()
         };
         self.bounds.apply(&mut settings);
@@ -189,8 +196,11 @@ impl Run {
         holding: &Holding,
         (stdio, cancel): (Stdio<'_>, Cancel<'_>),
     ) -> Result<Exit, OpError> {
-        let attached = self.mounts.attach(holding, &self.step())?;
-        let mut settings = with_env(settings, &attached.env);
+        let mut attached = self.mounts.attach(holding, &self.step())?;
+        let mut settings = settings.clone();
+        let warn = |warning: &str| self.events.warn(warning);
+        devices::attach(&self.op, &self.devices, &mut attached, &mut settings, warn)?;
+        with_env(&mut settings, &attached.env);
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
@@ -198,7 +208,7 @@ impl Run {
         if let Some(warning) = &network.warning {
             self.events.warn(warning);
         }
-        let cgroup = self.bounds.cgroup(|warning| self.events.warn(warning))?;
+        let cgroup = self.bounds.cgroup(warn)?;
         super::name_network(&mut settings, &network, &self.op.extra_hosts)?;
         let spec = Spec {
             lowers: &lowers,
@@ -297,13 +307,11 @@ pub(crate) fn pack_changes(store: &Store, view: &View, upper: &Upper) -> Result<
 }
 
 /// Adds what mounts bring: a variable of theirs replaces the step's own.
-fn with_env(settings: &Settings, env: &[(String, String)]) -> Settings {
-    let mut settings = settings.clone();
+fn with_env(settings: &mut Settings, env: &[(String, String)]) {
     for (name, value) in env {
         settings.env.retain(|(known, _)| known != name);
         settings.env.push((name.clone(), value.clone()));
     }
-    settings
 }
 
 /// Says how a process ended, in the words that users of other builders search for.

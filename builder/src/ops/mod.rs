@@ -4,6 +4,7 @@
 
 mod bounds;
 mod copy;
+mod devices;
 mod draft;
 mod exec;
 mod extract;
@@ -26,6 +27,7 @@ use cache::{DiffId, Store, TreeHash};
 use solver::op::{FileOp, Op, Source};
 use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
+use crate::cdi::{CdiError, Devices};
 use crate::clock;
 use crate::registry::{ImageError, Resolved, Transfer};
 use crate::remote;
@@ -36,6 +38,7 @@ use crate::secrets::Secrets;
 use copy::CopySource;
 
 pub(crate) use bounds::Bounds;
+pub(crate) use devices::known as known_devices;
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
 pub(crate) use network_files::name_network;
@@ -99,6 +102,8 @@ pub(crate) enum OpError {
     #[error(transparent)]
     Store(#[from] cache::StoreError),
     #[error(transparent)]
+    Device(#[from] CdiError),
+    #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Http(#[from] remote::http::HttpError),
@@ -120,6 +125,8 @@ pub(crate) struct Worker {
     pub(crate) secrets: Arc<Secrets>,
     /// The containers of failed steps are wanted.
     pub(crate) keeps_failed: bool,
+    /// The devices that steps can ask for by name.
+    pub(crate) devices: Arc<Devices>,
     /// What containers may use.
     pub(crate) bounds: Arc<Bounds>,
 }

@@ -98,13 +98,27 @@ fn more_flags_settle() {
     });
     check("--network none .", &[], |o| o.network == Network::None);
     check("--network host --allow network.host .", &[], |o| {
-        o.network == Network::Host && o.allow_host_network
+        o.network == Network::Host && o.allowed.host_network
     });
     check(
         "--add-host a:1.2.3.4 --add-host b=[::1] --add-host c:::2 .",
         &[],
         |o| o.extra_hosts == pairs(&[("a", "1.2.3.4"), ("b", "::1"), ("c", "::2")]),
     );
+    check(
+        "--allow security.insecure,device=a/b=c --allow device=d .",
+        &[],
+        |o| {
+            let names = ["a/b=c".to_owned(), "d".to_owned()];
+            o.allowed.insecure
+                && !o.allowed.host_network
+                && o.allowed.devices == AllowedDevices::Named(names.into())
+        },
+    );
+    check("--allow device=a --allow device .", &[], |o| {
+        o.allowed.devices == AllowedDevices::All
+    });
+    check(".", &[], |o| o.allowed == Allowed::default());
     check("--add-host a:host-gateway .", &[], |o| o.reaches_host());
     check("--add-host a:1.2.3.4 .", &[], |o| !o.reaches_host());
     check("--shm-size 1.5g .", &[], |o| {
@@ -205,10 +219,6 @@ fn what_is_not_supported_is_refused_by_name() {
     );
     check_refused("git@github.com:a/b", "a git repository as build context isn't");
     check_refused("-f https://x/y.git .", "a Dockerfile from a git repository isn't");
-    check_refused(
-        "--allow security.insecure .",
-        "`--allow security.insecure` isn't supported yet",
-    );
     check_refused("--until build:x .", "expected STAGE[:N]");
     check_refused("--until= .", "expected STAGE[:N]");
     check_refused("--platform windows/amd64 .", "cannot build for windows/amd64");
@@ -229,6 +239,10 @@ fn nonsense_is_refused() {
     check_refused("-q --progress plain .", "exclude each other");
     check_refused("--network bridge .", "unknown network mode `bridge`");
     check_refused("--network host .", "--allow network.host");
+    for wrong in ["security.insecure=1", "Device", "device=", "network", ""] {
+        let argv = format!("--allow={wrong} .");
+        check_refused(&argv, &format!("unknown entitlement `{wrong}`"));
+    }
     check_refused("--allow x .", "unknown entitlement `x`");
     for bad in ["a", "a:b", ":1.2.3.4", "a:1.2.3.4.5", "a=[::1"] {
         check_refused(&format!("--add-host {bad} ."), "expected HOST:IP");

@@ -34,6 +34,7 @@
 //!   shares the outer `/proc` and pid namespace isn't here.
 //! - Control groups are made for limits only (`cgroup`), so there is no device allow-list. Instead every mount that the
 //!   container can make device nodes on is `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
+//! - An insecure container sees no cgroups, its file systems other than `/dev` stay `nodev`, and nothing is ambient.
 //! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper and removed after the run. If the
 //!   process moved the directory that it is in, or its name isn't UTF-8, it stays.
 
@@ -73,7 +74,7 @@ pub(crate) use launch::{Cancel, Helper, has_tried, run};
 pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::{Networks, Taken};
-pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Privilege, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use trial::trial;
 pub(crate) use upper::Upper;
 pub(crate) use userns::{Entered, Namespace, enter, has_rights};

@@ -46,6 +46,16 @@ pub(crate) enum Net {
     Own,
 }
 
+/// What a container may do to the machine. Nothing lies between, and there is no third: what isn't one of these can't be
+/// asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Privilege {
+    /// The default profile.
+    Sandbox,
+    /// Whatever the build may: all its capabilities, every system call, `/proc` and `/sys` as they are, devices.
+    Insecure,
+}
+
 /// A process and what surrounds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
@@ -71,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) resolv_conf: String,
     /// Network.
     pub(crate) net: Net,
+    /// What it may do to the machine.
+    pub(crate) privilege: Privilege,
     /// Files that are there during the run only, read-only, mode 0755: absolute path to content.
     pub(crate) scripts: BTreeMap<String, String>,
     /// Size of `/dev/shm`, in bytes.
@@ -109,6 +121,7 @@ impl Default for Settings {
                 .to_owned(),
             resolv_conf: String::new(),
             net: Net::None,
+            privilege: Privilege::Sandbox,
             scripts: BTreeMap::new(),
             shm_size_bytes: DEFAULT_SHM_BYTES,
             ulimits: Vec::new(),

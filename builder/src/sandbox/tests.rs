@@ -4,6 +4,7 @@ mod attached;
 mod life;
 mod limits;
 mod network;
+mod privilege;
 mod seen;
 mod trees;
 
