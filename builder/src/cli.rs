@@ -459,10 +459,20 @@ pub(crate) struct RunArgs {
     pub(crate) hostname: Option<String>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// Image name or ID
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Command and arguments instead of the image's CMD
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// Image name or ID; after it, a command and its arguments instead of the image's CMD
+    // In one, because whatever follows the image is the command's: `-c` too.
+    #[arg(value_names = ["IMAGE", "COMMAND"], num_args = 1.., required = true, trailing_var_arg = true)]
+    words: Vec<String>,
+}
+
+impl RunArgs {
+    /// Returns the image.
+    pub(crate) fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Returns the command and its arguments; empty: the image's own.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }

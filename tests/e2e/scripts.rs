@@ -24,6 +24,7 @@ scripts! {
     build_arg_file,
     cache_content,
     cache_stages,
+    cancel,
     case_archives,
     case_cancel,
     case_errors,

@@ -316,9 +316,19 @@ fn with_env(settings: &mut Settings, env: &[(String, String)]) {
 
 /// Says how a process ended, in the words that users of other builders search for.
 fn outcome(exit: &Exit) -> String {
+    const KILLED: i32 = 128 + libc::SIGKILL;
     let mut text = format!("exit code: {}", exit.code);
-    if let Some(signal) = exit.signal {
-        text.push_str(&format!(" (killed by signal {signal})"));
+    let name = |signal: i32| signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
+    match (exit.signal, exit.code) {
+        (Some(signal), _) => text.push_str(&format!(" (killed by {})", name(signal))),
+        (None, KILLED) if !exit.oom && exit.limit.is_none() => {
+            text.push_str(" (128 + SIGKILL: killed by the step itself, from outside, or for want of memory)");
+        }
+        // What a shell says of a command that was killed.
+        (None, code @ 129..) if let Some(name) = signal_name(code - 128) => {
+            text.push_str(&format!(" (128 + {name})"));
+        }
+        _ => {}
     }
     match &exit.limit {
         Some(limit) => text.push_str(&format!(": {limit}")),
@@ -332,6 +342,31 @@ fn outcome(exit: &Exit) -> String {
     text
 }
 
+/// Names the signals that end processes. Spec: signal(7).
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
+}
+
 /// Returns the platform of programs that this machine could not execute, if that may be why nothing ran.
 fn foreign(platform: &str, exit: &Exit) -> Option<String> {
     let is_foreign = exit.why.is_some() && platform != host_platform().to_string();
@@ -343,4 +378,43 @@ pub(super) fn memory_budget_bytes() -> u64 {
     let info = rustix::system::sysinfo();
     let free = (info.freeram as u64 + info.bufferram as u64).saturating_mul(u64::from(info.mem_unit));
     (free / 4).clamp(64 << 20, MAX_MEMORY_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// hardening R42, case R53: codes are told as they are, and what is known of them.
+    #[test]
+    fn how_a_process_ended_is_told() {
+        let check = |code, signal, (oom, limit): (bool, Option<&str>), expected: &str| {
+            let exit = Exit {
+                code,
+                signal,
+                oom,
+                limit: limit.map(str::to_owned),
+                why: None,
+            };
+            assert_eq!(outcome(&exit), format!("exit code: {expected}"));
+        };
+        let plain = (false, None);
+        for code in [0, 1, 2, 100, 125, 126, 127, 128, 255] {
+            check(code, None, plain, &code.to_string());
+        }
+        check(139, None, plain, "139 (128 + SIGSEGV)");
+        check(143, None, plain, "143 (128 + SIGTERM)");
+        check(139, Some(11), plain, "139 (killed by SIGSEGV)");
+        check(162, Some(34), plain, "162 (killed by signal 34)");
+        let killed = "137 (128 + SIGKILL: killed by the step itself, from outside, or for want of memory)";
+        check(137, None, plain, killed);
+        check(137, None, (true, None), "137 (128 + SIGKILL): out of memory");
+        let limit = Some("out of memory: the limit is 6 MiB");
+        check(
+            137,
+            None,
+            (true, limit),
+            "137 (128 + SIGKILL): out of memory: the limit is 6 MiB",
+        );
+        check(1, None, (true, limit), "1: out of memory: the limit is 6 MiB");
+    }
 }
