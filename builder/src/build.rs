@@ -22,14 +22,14 @@ use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
-use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
+use crate::ops::{self, Bounds, FailedContainer, Lowers, OpError, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
-use crate::sandbox;
+use crate::sandbox::Networks;
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
@@ -364,16 +364,21 @@ impl Stops<'_> {
             .map(|layer| layer.diff_id)
             .collect();
         let events = self.progress.events();
+        let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
+        let bounds = Bounds::new(self.options.limits.clone(), |warning| events.warn(warning));
         let worker = Worker {
             store: Arc::clone(&self.store),
             contexts,
             images,
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            networks: Arc::new(Networks::new(self.options.reaches_host())),
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
-            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
+            devices: Arc::new(devices),
+            bounds: Arc::new(bounds),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));

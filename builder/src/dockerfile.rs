@@ -64,9 +64,9 @@ pub(crate) fn options(options: &BuildOptions, platform: &Platform, inputs: &Inpu
         network: options.network,
         extra_hosts: options.extra_hosts.clone(),
         context_time: inputs.time,
-        allow_network_host: options.allow_host_network,
-        allow_security_insecure: false,
-        allow_device: frontend::AllowedDevices::None,
+        allow_network_host: options.allowed.host_network,
+        allow_security_insecure: options.allowed.insecure,
+        allow_device: options.allowed.devices.clone(),
         ignore: inputs.ignore(),
         every_stage: false,
     }

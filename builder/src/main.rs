@@ -5,6 +5,7 @@
 mod archive;
 mod argfile;
 mod build;
+mod cdi;
 mod cli;
 mod clock;
 mod commands;

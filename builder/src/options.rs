@@ -4,6 +4,7 @@
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
 mod call;
+mod limits;
 mod values;
 
 pub(crate) use call::{Call, Form, Question};
@@ -11,9 +12,12 @@ pub(crate) use call::{Call, Form, Question};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use frontend::{GitSource, Platform, Until};
+use frontend::{AllowedDevices, GitSource, Platform, Until};
 use solver::op::Network;
 
+pub(crate) use limits::{ContainerLimits, limits};
+
+use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
 use crate::lockfile::{self, LockMode};
@@ -80,6 +84,20 @@ pub(crate) fn store_root(flag: Option<&Path>, environment: &Environment) -> Resu
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path)
         .map_err(|error| Failure::usage(format!("invalid store directory `{}`: {error}", path.display())))
+}
+
+/// Instead of an address in `--add-host`: that of the machine, as containers see it.
+pub(crate) const HOST_GATEWAY: &str = "host-gateway";
+
+/// What `--allow` grants to RUN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// `network.host`
+    pub(crate) host_network: bool,
+    /// `security.insecure`
+    pub(crate) insecure: bool,
+    /// `device`, `device=NAME`
+    pub(crate) devices: AllowedDevices,
 }
 
 /// Where the build context comes from.
@@ -165,9 +183,11 @@ pub(crate) struct BuildOptions {
     pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
     pub(crate) network: Network,
-    /// `--allow network.host` was given: `RUN --network=host` may have it.
-    pub(crate) allow_host_network: bool,
-    /// Lines for `/etc/hosts`: name to address.
+    /// What RUN may ask for besides.
+    pub(crate) allowed: Allowed,
+    /// Where devices are described that RUN may ask for.
+    pub(crate) cdi_dirs: Vec<PathBuf>,
+    /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
     pub(crate) extra_hosts: Vec<(String, String)>,
     /// Opens a shell in the container of a RUN that failed.
     pub(crate) shell_on_error: bool,
@@ -177,8 +197,8 @@ pub(crate) struct BuildOptions {
     pub(crate) call: Option<Call>,
     /// What is done with the lock file.
     pub(crate) lock: LockMode,
-    /// Size of `/dev/shm` during RUN.
-    pub(crate) shm_size_bytes: Option<u64>,
+    /// What containers may use.
+    pub(crate) limits: ContainerLimits,
     /// Secrets that RUN may ask for.
     pub(crate) secrets: Vec<SecretOption>,
     /// Agents that RUN may ask for.
@@ -198,6 +218,13 @@ impl BuildOptions {
         self.outputs
             .iter()
             .any(|text| Output::parse(text).is_ok_and(|(output, _)| output.is_stdout()))
+    }
+
+    /// Says whether RUN is to reach the machine itself, by a name of its own.
+    pub(crate) fn reaches_host(&self) -> bool {
+        self.extra_hosts
+            .iter()
+            .any(|(_, address)| address == HOST_GATEWAY)
     }
 }
 
@@ -221,7 +248,8 @@ pub(crate) fn build(
             "invalid argument: can't use stdin for both build context and dockerfile",
         ));
     }
-    let (network, allow_host_network) = network(args)?;
+    let allowed = allowed(&args.allow)?;
+    let network = network(args, &allowed)?;
     let options = BuildOptions {
         store_root: store_root(root, environment)?,
         context,
@@ -244,7 +272,11 @@ pub(crate) fn build(
         metadata_file: args.metadata_file.clone(),
         platforms: platforms(&args.platform, environment)?,
         network,
-        allow_host_network,
+        allowed,
+        cdi_dirs: match args.cdi_spec_dir.as_slice() {
+            [] => cdi::DIRS.map(PathBuf::from).to_vec(),
+            dirs => dirs.to_vec(),
+        },
         extra_hosts: args
             .add_host
             .iter()
@@ -258,7 +290,7 @@ pub(crate) fn build(
             (_, true) => LockMode::Locked,
             _ => LockMode::Off,
         },
-        shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
+        limits: limits(&args.limits)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
     };
@@ -292,14 +324,11 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--builder", args.builder.is_some()),
         ("--cache-from", !args.cache_from.is_empty()),
         ("--cache-to", !args.cache_to.is_empty()),
-        ("--cgroup-parent", args.cgroup_parent.is_some()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
         ("--provenance", !off(&args.provenance)),
         ("--push", args.push == Some(true)),
-        ("--resource", !args.resource.is_empty()),
         ("--sbom", !off(&args.sbom)),
-        ("--ulimit", !args.ulimit.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
@@ -310,15 +339,8 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
 fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
     let given = [
         ("--compress", args.compress == Some(true)),
-        ("--cpu-period", args.cpu_period.is_some()),
-        ("--cpu-quota", args.cpu_quota.is_some()),
-        ("--cpu-shares", args.cpu_shares.is_some()),
-        ("--cpuset-cpus", args.cpuset_cpus.is_some()),
-        ("--cpuset-mems", args.cpuset_mems.is_some()),
         ("--force-rm", args.force_rm == Some(true)),
         ("--isolation", args.isolation.is_some()),
-        ("--memory", args.memory.is_some()),
-        ("--memory-swap", args.memory_swap.is_some()),
         ("--rm", args.rm == Some(true)),
         ("--security-opt", !args.security_opt.is_empty()),
         ("--squash", args.squash == Some(true)),
@@ -447,20 +469,37 @@ fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure
     }
 }
 
-fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
-    let mut host_allowed = false;
-    for entitlement in &args.allow {
-        match entitlement.as_str() {
-            "network.host" => host_allowed = true,
-            "security.insecure" | "device" => return Err(not_yet(&format!("`--allow {entitlement}`"))),
-            other if other.starts_with("device=") => return Err(not_yet("`--allow device`")),
-            other => return Err(Failure::usage(format!("unknown entitlement `{other}`"))),
+/// Reads `--allow`: what isn't known is an error, never nothing.
+fn allowed(given: &[String]) -> Result<Allowed, Failure> {
+    let mut allowed = Allowed::default();
+    for entitlement in given {
+        match entitlement.split_once('=').unwrap_or((entitlement, "")) {
+            ("network.host", "") => allowed.host_network = true,
+            ("security.insecure", "") => allowed.insecure = true,
+            ("device", "") if !entitlement.contains('=') => allowed.devices = AllowedDevices::All,
+            ("device", name) if !name.is_empty() => match &mut allowed.devices {
+                AllowedDevices::All => {}
+                AllowedDevices::Named(names) => {
+                    names.insert(name.to_owned());
+                }
+                none @ AllowedDevices::None => {
+                    *none = AllowedDevices::Named([name.to_owned()].into());
+                }
+            },
+            _ => {
+                return Err(Failure::usage(format!("unknown entitlement `{entitlement}`"))
+                    .with_help("one of network.host, security.insecure, device, device=NAME"));
+            }
         }
     }
+    Ok(allowed)
+}
+
+fn network(args: &BuildArgs, allowed: &Allowed) -> Result<Network, Failure> {
     match args.network.as_deref() {
-        None | Some("" | "default") => Ok((Network::Default, host_allowed)),
-        Some("none") => Ok((Network::None, host_allowed)),
-        Some("host") if host_allowed => Ok((Network::Host, true)),
+        None | Some("" | "default") => Ok(Network::Default),
+        Some("none") => Ok(Network::None),
+        Some("host") if allowed.host_network => Ok(Network::Host),
         Some("host") => Err(Failure::usage("--network host needs an entitlement")
             .with_help("add --allow network.host to give RUN the machine's own network")),
         Some(other) => {

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use cache::Digest;
 use serde_json::json;
 use solver::Cancel;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::call;
 use super::foreground::Foreground;
 use super::rights;
+use super::signals;
 use super::terminal::Terminal;
 use crate::argfile;
 use crate::build::{self, Failed};
@@ -64,24 +64,16 @@ fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
     Ok(args)
 }
 
-/// Builds, and stops when a signal asks to; a second one doesn't wait for the first to be obeyed.
+/// Builds, and stops when a signal asks to.
 async fn until_signal(options: &BuildOptions, terminal: Option<Terminal>) -> Result<Digest, Failure> {
     let cancel = Cancel::new();
     let received = Arc::new(AtomicI32::new(0));
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals =
-            signal(kind).map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")))?;
-        let (cancel, received) = (cancel.clone(), Arc::clone(&received));
-        let number = kind.as_raw_value();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if received.swap(number, Ordering::Relaxed) != 0 {
-                    std::process::exit(128 + number);
-                }
-                cancel.cancel();
-            }
-        });
-    }
+    let watching = (cancel.clone(), Arc::clone(&received));
+    signals::watch(move |number| {
+        let (cancel, received) = watching;
+        received.store(number, Ordering::Relaxed);
+        cancel.cancel();
+    })?;
     let result = build::build(options, &cancel).await;
     match (result, received.load(Ordering::Relaxed)) {
         // What fails after the signal fails because of it, whatever it looks like.

@@ -16,6 +16,7 @@ pub(crate) mod rights;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
+mod signals;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use frontend::Until;
 
-use super::{NamedSource, git_source, is_http, is_remote, not_yet};
+use super::{HOST_GATEWAY, NamedSource, git_source, is_http, is_remote, not_yet};
 use crate::report::Failure;
 
 /// Parses `NAME=VALUE` of `--build-context`.
@@ -88,8 +88,8 @@ pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
         return Err(invalid());
     }
-    if address == "host-gateway" {
-        return Err(not_yet("`host-gateway` in --add-host"));
+    if address == HOST_GATEWAY {
+        return Ok((host.to_owned(), address.to_owned()));
     }
     let bare = address
         .strip_prefix('[')
