@@ -23,6 +23,20 @@ pub struct GitSource {
     pub commit_time: bool,
 }
 
+/// What a query may hold.
+pub(crate) const KEYS: [&str; 10] = [
+    "ref",
+    "branch",
+    "tag",
+    "subdir",
+    "checksum",
+    "commit",
+    "keep-git-dir",
+    "submodules",
+    "fetch-by-commit",
+    "mtime",
+];
+
 /// Says why an address is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GitSourceError {
@@ -94,6 +108,9 @@ impl GitSource {
         let (mut branch, mut tag) = (None, None);
         for field in query.split('&').filter(|field| !field.is_empty()) {
             let (key, value) = field.split_once('=').unwrap_or((field, ""));
+            if !KEYS.contains(&key) {
+                return Err(GitSourceError::Query(key.to_owned()));
+            }
             match key {
                 "ref" => self.set_reference(value, "ref")?,
                 "branch" => branch = Some(value),
@@ -105,8 +122,6 @@ impl GitSource {
                 "checksum" | "commit" => self.checksum = Some(value.to_ascii_lowercase()),
                 "keep-git-dir" => self.keep_git_dir = Some(boolean("keep-git-dir", value)?),
                 "submodules" => self.submodules = boolean("submodules", value)?,
-                // Commits are fetched by their id wherever the server gives them.
-                "fetch-by-commit" => drop(boolean("fetch-by-commit", value)?),
                 "mtime" => {
                     self.commit_time = match value {
                         "checkout" => false,
@@ -114,7 +129,8 @@ impl GitSource {
                         other => return Err(GitSourceError::Mtime(other.to_owned())),
                     }
                 }
-                other => return Err(GitSourceError::Query(other.to_owned())),
+                // `fetch-by-commit`: commits are fetched by their id wherever the server gives them.
+                _ => drop(boolean("fetch-by-commit", value)?),
             }
         }
         match (branch, tag) {

@@ -39,6 +39,7 @@ fn the_page_lists_what_there_is() {
     check("### Mounts", TYPES.into_iter().chain(KEYS.map(|(name, _)| name)));
     check("### Directives", ["syntax", "escape", "check"]);
     check("## Checks", Rule::all().map(Rule::name));
+    check("### Git repositories", crate::git::KEYS);
     let special = [
         "BUILDKIT_SYNTAX",
         "BUILDKIT_DOCKERFILE_CHECK",

@@ -49,8 +49,12 @@ fn an_insecure_container_has_the_kernels_files_as_they_are() {
     check(Privilege::Insecure, mounts, "mounts");
     check(Privilege::Sandbox, mounts, "refused");
     // In /dev, and nowhere else.
-    let node = "mknod /dev/z c 1 5; mknod /z c 1 5; for z in /dev/z /z; do dd if=$z bs=1 count=1 >/dev/null 2>&1 && echo opens || echo refused; done";
-    check(Privilege::Insecure, node, "opens\nrefused");
+    let node = "for z in /dev/z /z; do mknod $z c 1 5 2>/dev/null; dd if=$z bs=1 count=1 >/dev/null 2>&1 && echo opens || echo refused; done";
+    let made = match needs_the_machines_root() {
+        true => "refused\nrefused",
+        false => "opens\nrefused",
+    };
+    check(Privilege::Insecure, node, made);
     check(Privilege::Sandbox, node, "refused\nrefused");
 }
 
