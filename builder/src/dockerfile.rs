@@ -41,7 +41,9 @@ pub(crate) fn directories(options: &BuildOptions) -> BTreeMap<String, PathBuf> {
 pub(crate) fn options(options: &BuildOptions, platform: &Platform, inputs: &Inputs) -> frontend::Options {
     let named = |(name, source): &(String, NamedSource)| {
         let context = match source {
-            NamedSource::Directory(_) | NamedSource::Http(_) | NamedSource::Git(_) => NamedContext::Directory,
+            NamedSource::Directory(_) => NamedContext::Directory,
+            NamedSource::Http(url) => NamedContext::Http(url.clone()),
+            NamedSource::Git(source) => NamedContext::Git(source.clone()),
             NamedSource::Image(reference) => NamedContext::Image(reference.clone()),
             NamedSource::OciLayout { dir, reference } => NamedContext::OciLayout {
                 path: dir.display().to_string(),

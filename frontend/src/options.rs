@@ -9,6 +9,7 @@ use solver::op::Network;
 
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostics;
+use crate::git::GitSource;
 use crate::ignore::IgnoreFile;
 use crate::platform::Platform;
 use crate::source::Span;
@@ -126,6 +127,10 @@ pub struct Until {
 pub enum NamedContext {
     /// A directory; the local tree is called by the context's name, as written in the options.
     Directory,
+    /// A file of a web server, or the archive that it is, as a local tree called by the context's name.
+    Http(String),
+    /// A commit of a git server, likewise.
+    Git(GitSource),
     /// `docker-image://`: an image reference.
     Image(String),
     /// `oci-layout://`

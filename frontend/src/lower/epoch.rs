@@ -91,6 +91,11 @@ fn find_stage<'a>(dockerfile: &'a Dockerfile, name: &str) -> Option<&'a Stage> {
 /// Returns what has the time of a named context; `None` when nothing has.
 fn of_context(context: &NamedContext) -> Option<Request> {
     match context {
+        NamedContext::Http(url) => Some(Request::Http(HttpRequest {
+            url: url.clone(),
+            checksum: None,
+        })),
+        NamedContext::Git(git) => Some(Request::Git(of_git(git.clone(), None))),
         NamedContext::Directory | NamedContext::Image(_) | NamedContext::OciLayout { .. } => None,
     }
 }
@@ -178,17 +183,21 @@ fn of_add(
         Some(Remote::Git) => {
             let git = GitSource::parse(&url)
                 .map_err(|error| Diagnostic::error(error.to_string()).at(source.span))?;
-            Ok(Request::Git(GitRequest {
-                remote: git.remote,
-                reference: git.reference,
-                checksum: checksum.map(|(text, _)| text).or(git.checksum),
-                wants_time: true,
-            }))
+            Ok(Request::Git(of_git(git, checksum.map(|(text, _)| text))))
         }
         None => {
             let message = format!("{NAME} stage source must be a single HTTP(S) or Git ADD");
             Err(Diagnostic::error(message).at(source.span))
         }
+    }
+}
+
+fn of_git(git: GitSource, checksum: Option<String>) -> GitRequest {
+    GitRequest {
+        remote: git.remote,
+        reference: git.reference,
+        checksum: checksum.or(git.checksum),
+        wants_time: true,
     }
 }
 

@@ -470,7 +470,9 @@ pub(super) fn named(name: &str, platform: &Platform, options: &Options) -> Optio
     }
     let (key, context) = found?;
     Some(match context {
-        NamedContext::Directory => Origin::Directory(key.clone()),
+        NamedContext::Directory | NamedContext::Http(_) | NamedContext::Git(_) => {
+            Origin::Directory(key.clone())
+        }
         NamedContext::Image(reference) if reference == "scratch" => Origin::Scratch,
         NamedContext::Image(reference) => image(reference, platform),
         NamedContext::OciLayout { path, reference } => Origin::Image(ImageRequest {
