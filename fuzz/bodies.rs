@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use cache::layer::TreePath;
-use cache::tree::IgnoreList;
 use frontend::{
     Answers, Diagnostics, Dockerfile, ImageConfig, Lowered, NamedContext, Options, Request, ResolvedImage,
     SourceText, lower as lower_file, parse, render,
@@ -97,12 +96,10 @@ pub(crate) fn ignore(data: &[u8]) {
     let data = &data[..data.len().min(4096)];
     let end = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
     let (path, rules) = (&data[..end], &data[(end + 1).min(data.len())..]);
-    let Ok(patterns) = frontend::ignore::parse(rules) else {
+    let Ok(file) = frontend::IgnoreFile::parse("rules", rules) else {
         return;
     };
-    let Ok(list) = IgnoreList::new(patterns.iter().map(String::as_str)) else {
-        return;
-    };
+    let list = file.list();
     let path = TreePath::clean(path);
     let mut above = TreePath::root();
     let mut closed = false;
@@ -110,7 +107,8 @@ pub(crate) fn ignore(data: &[u8]) {
         above.push(name);
         let ignored = list.matches(&above);
         // What lies in a directory that is skipped as a whole must not have been kept.
-        assert!(ignored || !closed, "{above} of {patterns:?}");
+        assert!(ignored || !closed, "{above} of {file:?}");
+        assert_eq!(file.excluding(&above).is_some(), ignored, "{above} of {file:?}");
         closed |= ignored && !list.could_contain(&above);
     }
     if list.is_empty() {

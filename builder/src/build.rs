@@ -1,34 +1,35 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::root::Root;
-use cache::tree::{Memo, Selection, View};
+use cache::tree::{Memo, Selection};
 use cache::{DiffId, Digest, Store};
 use frontend::{
-    Answers, Build, Dockerfile, HttpRequest, ImageConfig, ImageKind, ImageRequest, Lowered, NamedContext,
-    Needed, Platform, Request, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
+    ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
 
 use crate::clock;
 use crate::commands::rights;
-use crate::context::{self, Fetched, Inputs, NamedTree};
+use crate::context::{self, Inputs};
+use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
-use crate::ops::{FailedContainer, Lowers, OpError, Views, Worker};
-use crate::options::{self, BuildOptions, ContextSource, DockerfileSource, Environment, NamedSource};
-use crate::progress::{self, Progress, Tails};
+use crate::ops::{self, Bounds, FailedContainer, Lowers, OpError, Views, Worker};
+use crate::options::{BuildOptions, Environment};
+use crate::progress::{self, Mode, Progress, Tails};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
-use crate::sandbox;
+use crate::sandbox::Networks;
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
@@ -36,59 +37,44 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
     let outputs = parse_outputs(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
-    let store = image::open_store(&options.store_root)?;
-    let fetched = fetch_inputs(options, &store, &secrets).await?;
+    let secrets = Arc::new(secrets);
+    let store = Arc::new(image::open_store(&options.store_root)?);
+    let fetched = remote::inputs::fetch(options, &store, &secrets).await?;
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
-    let dockerfile = parse(options, &inputs, &source)?;
+    let dockerfile = dockerfile::parse(options, &inputs, &source)
+        .map_err(|errors| failure::of_diagnostics(&errors, &source))?;
     let locked = read_lock(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
     let stops = Stops {
         options,
         outputs,
-        secrets: Arc::new(secrets),
-        store: Arc::new(store),
+        secrets,
+        store,
         inputs,
         source,
         progress: &progress,
         locked,
+        warnings: Mutex::default(),
     };
     let result = stops.run(&dockerfile, cancel).await;
-    let Stops { source, inputs, .. } = stops;
+    let Stops {
+        source,
+        inputs,
+        warnings,
+        ..
+    } = stops;
     let tails = progress.finish();
+    let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match options.progress {
+        Mode::RawJson => report::rendered(&progress::json_warnings(&warnings, &source)),
+        _ => failure::show_warnings(&warnings, &source),
+    }
     result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &tails),
+        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
     })
-}
-
-/// Fetches what the command line names by address: the context, the Dockerfile.
-async fn fetch_inputs(options: &BuildOptions, store: &Store, secrets: &Secrets) -> Result<Fetched, Failure> {
-    let mut fetched = Fetched::default();
-    if let ContextSource::Http(url) = &options.context {
-        let (file, found) = fetch(url, store, secrets).await?;
-        fetched.main = Some(file);
-        fetched.time = found.last_modified;
-    }
-    if let DockerfileSource::Http(url) = &options.dockerfile {
-        let (file, _) = fetch(url, store, secrets).await?;
-        fetched.dockerfile = Some((frontend::without_credentials(url), file));
-    }
-    Ok(fetched)
-}
-
-/// Fetches a file into the store and opens it.
-async fn fetch(url: &str, store: &Store, secrets: &Secrets) -> Result<(File, ResolvedHttp), Failure> {
-    let request = HttpRequest {
-        url: url.to_owned(),
-        checksum: None,
-    };
-    let found = remote::http::resolve(store, &request, secrets).await;
-    let found = found.map_err(|error| failure::of_http(&error))?;
-    let file = store.blobs().open(&found.digest);
-    let file = file.map_err(|error| Failure::of(Kind::Machine, &error))?;
-    Ok((file, found))
 }
 
 /// Why there is no image.
@@ -130,27 +116,6 @@ fn read_lock(options: &BuildOptions) -> Result<Option<Lock>, Failure> {
     }
 }
 
-/// Reads the Dockerfile; shows all that is wrong with it at once.
-fn parse(options: &BuildOptions, inputs: &Inputs, source: &SourceText) -> Result<Dockerfile, Failure> {
-    let (name, text) = (&inputs.dockerfile_name, &inputs.dockerfile);
-    let foreign = options
-        .platforms
-        .first()
-        .map(|platform| frontend_options(options, platform))
-        .and_then(|options| frontend::foreign_syntax(name, text, &options));
-    if let Some(error) = foreign {
-        return Err(failure::of_diagnostics(&error.into(), source));
-    }
-    let (dockerfile, diagnostics) = frontend::parse(name, text);
-    match dockerfile {
-        Some(dockerfile) if !diagnostics.has_errors() => {
-            failure::show_warnings(&diagnostics, source);
-            Ok(dockerfile)
-        }
-        _ => Err(failure::of_diagnostics(&diagnostics, source)),
-    }
-}
-
 /// What the stops of one build share.
 struct Stops<'a> {
     options: &'a BuildOptions,
@@ -162,9 +127,16 @@ struct Stops<'a> {
     progress: &'a Progress,
     /// What names must stand for.
     locked: Option<Lock>,
+    /// What could be better; shown when progress has ended, so that it stays in sight.
+    warnings: Mutex<Diagnostics>,
 }
 
 impl Stops<'_> {
+    fn warn(&self, warnings: Diagnostics) {
+        let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        all.append(warnings);
+    }
+
     async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
         let Work {
             graph,
@@ -179,10 +151,7 @@ impl Stops<'_> {
         let lock = self.new_lock(&asked, &images, &known)?;
         // What can be said of the file was said for the first platform.
         if let Some(build) = builds.first() {
-            failure::show_warnings(&build.warnings, &self.source);
-            for name in &build.unused_build_args {
-                report::warn(&format!("build argument {name} is not declared by any ARG"));
-            }
+            self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
         let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
@@ -266,10 +235,7 @@ impl Stops<'_> {
 
     /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
     fn wants_index(&self) -> bool {
-        let args = self.options.build_args.iter();
-        args.rev()
-            .find(|(name, _)| name == "BUILDKIT_MULTI_PLATFORM")
-            .is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
+        self.options.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
@@ -277,14 +243,13 @@ impl Stops<'_> {
     async fn lower(&self, dockerfile: &Dockerfile) -> Result<Work, Failure> {
         let mut work = Work::default();
         for platform in &self.options.platforms {
-            let mut options = frontend_options(self.options, platform);
-            options.context_time = self.inputs.time;
+            let options = dockerfile::options(self.options, platform, &self.inputs);
             let build = loop {
                 let lowered = frontend::lower(dockerfile, &options, &work.known, &mut work.graph)
                     .map_err(|diagnostics| failure::of_diagnostics(&diagnostics, &self.source))?;
                 match lowered {
                     Lowered::Ready(build) => break *build,
-                    Lowered::Need(needed) => self.answer(&needed, &mut work).await?,
+                    Lowered::Need(needed) => self.answer(dockerfile, &needed, &mut work).await?,
                 }
             };
             work.builds.push(build);
@@ -293,8 +258,13 @@ impl Stops<'_> {
     }
 
     /// Resolves what lowering needs, all at once.
-    async fn answer(&self, needed: &[Needed], work: &mut Work) -> Result<(), Failure> {
-        let resolving = needed.iter().map(|needed| self.resolve(needed));
+    async fn answer(
+        &self,
+        dockerfile: &Dockerfile,
+        needed: &[Needed],
+        work: &mut Work,
+    ) -> Result<(), Failure> {
+        let resolving = needed.iter().map(|needed| self.resolve(dockerfile, needed));
         let resolved = futures_util::future::join_all(resolving).await;
         for (Needed { request, .. }, answer) in needed.iter().zip(resolved) {
             match (request, answer?) {
@@ -307,18 +277,28 @@ impl Stops<'_> {
                 (Request::Http(request), Answer::Http(file)) => {
                     work.known.http.insert(request.clone(), file);
                 }
+                (Request::Git(request), Answer::Git(commit)) => {
+                    work.known.git.insert(request.clone(), commit);
+                }
                 (request, _) => unreachable!("{request:?} is answered with its own kind"),
             }
         }
         Ok(())
     }
 
-    async fn resolve(&self, needed: &Needed) -> Result<Answer, Failure> {
+    async fn resolve(&self, dockerfile: &Dockerfile, needed: &Needed) -> Result<Answer, Failure> {
         let at = |failure: Failure| failure.with_excerpt(failure::excerpt_of_span(&self.source, needed.span));
         match &needed.request {
             Request::Image(request) => {
                 let image = self.resolve_image(request).await;
-                let image = image.map_err(|error| at(failure::of_locked(&error)))?;
+                let image = image.map_err(|error| {
+                    let failure = at(failure::of_locked(&error));
+                    // Whatever is no stage is taken for an image.
+                    match dockerfile.stage_like(&request.reference) {
+                        Some(stage) => failure.with_help(format!("did you mean the stage `{stage}`?")),
+                        None => failure,
+                    }
+                })?;
                 Ok(Answer::Image(Box::new(image)))
             }
             Request::Http(request) => {
@@ -330,7 +310,15 @@ impl Stops<'_> {
                 let file = remote::http::resolve(&self.store, &request, &self.secrets).await;
                 Ok(Answer::Http(file.map_err(|error| at(failure::of_http(&error)))?))
             }
-            Request::Git(_) => unreachable!("lowering refuses git sources"),
+            Request::Git(request) => {
+                let found = remote::inputs::resolve_git(request, &self.store, &self.secrets).await;
+                let found = found.map_err(|error| at(failure::of_git(&error)))?;
+                if let Some(lock) = &self.locked {
+                    let locked = lock.check_commit(request, &found.commit);
+                    locked.map_err(|error| at(failure::of_lock(&error)))?;
+                }
+                Ok(Answer::Git(found))
+            }
         }
     }
 
@@ -349,46 +337,6 @@ impl Stops<'_> {
         }
     }
 
-    /// Returns the named contexts that are used and are no images, fetching those that are elsewhere.
-    async fn named_trees(
-        &self,
-        wanted: &BTreeMap<String, Vec<Selection>>,
-    ) -> Result<BTreeMap<String, NamedTree>, Failure> {
-        let mut trees = BTreeMap::new();
-        let used = self
-            .options
-            .named_contexts
-            .iter()
-            .filter(|(name, _)| wanted.contains_key(name));
-        for (name, source) in used {
-            let tree = match source {
-                NamedSource::Directory(path) => NamedTree::Directory(path.clone()),
-                NamedSource::Http(url) => NamedTree::Fetched(self.fetched_tree(url).await?),
-                NamedSource::Image(_) | NamedSource::OciLayout { .. } => continue,
-            };
-            trees.insert(name.clone(), tree);
-        }
-        Ok(trees)
-    }
-
-    /// Returns the files of an archive, or a tree with the one file that it is.
-    async fn fetched_tree(&self, url: &str) -> Result<View, Failure> {
-        let (file, found) = fetch(url, &self.store, &self.secrets).await?;
-        let tree =
-            context::tree_of_archive(file, &self.store).map_err(|error| failure::of_context(&error))?;
-        if let Some(tree) = tree {
-            return Ok(tree);
-        }
-        let file = frontend::http_file(url, &found);
-        let layer = remote::http::layer(&self.store, &file).map_err(|error| failure::of_http(&error))?;
-        let layer = self
-            .store
-            .layers()
-            .get(&layer)
-            .map_err(|error| Failure::of(Kind::Machine, &error))?;
-        View::of_layers([layer]).map_err(|error| Failure::of(Kind::Machine, &error))
-    }
-
     /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
     async fn solve(
         &self,
@@ -401,29 +349,36 @@ impl Stops<'_> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
         let wanted = wanted(&graph);
+        let named = &self.options.named_contexts;
+        let named = remote::inputs::named_trees(named, &wanted, &self.store, &self.secrets).await?;
         let contexts = self
             .inputs
-            .trees(&wanted, &self.named_trees(&wanted).await?, &memo)
+            .trees(&wanted, &named, &memo)
             .map_err(|error| failure::of_context(&error))?;
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
-        dockerfile.directives.check.filter(&mut unmatched);
-        failure::show_warnings(&unmatched, &self.source);
+        dockerfile.checks.filter(&mut unmatched);
+        self.warn(unmatched);
         let fetchable: HashSet<DiffId> = images
             .iter()
             .flat_map(|image| &image.layers)
             .map(|layer| layer.diff_id)
             .collect();
         let events = self.progress.events();
+        let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
+        let bounds = Bounds::new(self.options.limits.clone(), |warning| events.warn(warning));
         let worker = Worker {
             store: Arc::clone(&self.store),
             contexts,
             images,
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            networks: Arc::new(Networks::new(self.options.reaches_host())),
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
-            shm_size_bytes: self.options.shm_size_bytes.unwrap_or(sandbox::DEFAULT_SHM_BYTES),
+            devices: Arc::new(devices),
+            bounds: Arc::new(bounds),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
@@ -497,15 +452,20 @@ impl Stop {
         }
     }
 
-    fn into_failure(self, source: &SourceText, inputs: &Inputs, tails: &Tails) -> Failure {
+    fn into_failure(
+        self,
+        source: &SourceText,
+        inputs: &Inputs,
+        directories: &BTreeMap<String, PathBuf>,
+        tails: &Tails,
+    ) -> Failure {
         match self {
             Self::Failure(failure) => failure,
             Self::Step { error, graph } => {
                 let failure = failure::of_solve(&error, &graph, source, tails);
-                match failure::missing_source(&error, &graph).filter(|path| inputs.is_ignored(path)) {
-                    Some(path) => {
-                        failure.with_help(format!("`{path}` is there, but .dockerignore excludes it"))
-                    }
+                let missing = failure::missing_source(&error, &graph);
+                match missing.and_then(|(context, path)| inputs.why_ignored(context, directories, path)) {
+                    Some(why) => failure.with_help(why),
                     None => failure,
                 }
             }
@@ -517,6 +477,7 @@ impl Stop {
 enum Answer {
     Image(Box<Resolved>),
     Http(ResolvedHttp),
+    Git(ResolvedGit),
 }
 
 /// Returns what lowering has to know of an image.
@@ -526,39 +487,6 @@ fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
         layers: resolved.layers.iter().map(|layer| layer.diff_id).collect(),
         reference: resolved.reference.clone(),
     })
-}
-
-/// Returns the part of the options that decides what the Dockerfile means.
-fn frontend_options(options: &BuildOptions, platform: &Platform) -> frontend::Options {
-    let named = |(name, source): &(String, NamedSource)| {
-        let context = match source {
-            NamedSource::Directory(_) | NamedSource::Http(_) => NamedContext::Directory,
-            NamedSource::Image(reference) => NamedContext::Image(reference.clone()),
-            NamedSource::OciLayout { dir, reference } => NamedContext::OciLayout {
-                path: dir.display().to_string(),
-                reference: reference.clone().unwrap_or_default(),
-            },
-        };
-        (name.clone(), context)
-    };
-    frontend::Options {
-        build_args: options.build_args.clone(),
-        target: options.target.clone(),
-        until: options.until.clone(),
-        labels: options.labels.clone(),
-        build_platform: options::host_platform(),
-        target_platform: platform.clone(),
-        is_multi_platform: options.platforms.len() > 1,
-        named_contexts: options.named_contexts.iter().map(named).collect(),
-        no_cache: options.no_cache,
-        no_cache_filter: options.no_cache_filter.clone(),
-        network: options.network,
-        extra_hosts: options.extra_hosts.clone(),
-        context_time: None,
-        allow_network_host: options.allow_host_network,
-        allow_security_insecure: false,
-        allow_device: frontend::AllowedDevices::None,
-    }
 }
 
 /// Returns what the graph selects of each local tree.

@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// Read images from a tar archive
     Load(LoadArgs),
     /// Run a command in a throw-away container of an image, in the foreground
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -158,10 +158,13 @@ pub(crate) struct BuildArgs {
     /// Network of RUN: default, none, or host (with --allow network.host)
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
-    /// Grant an entitlement: network.host
+    /// Grant an entitlement to RUN: network.host, security.insecure, device or device=NAME (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
-    /// Add a line to /etc/hosts during RUN
+    /// Directory with descriptions of devices (CDI) for RUN --device [default: /etc/cdi and /var/run/cdi]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
+    /// Add a line to /etc/hosts during RUN; the address host-gateway is the machine's
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
     /// Let RUN see a secret: id=ID[,src=FILE|,env=VAR] (repeatable)
@@ -176,16 +179,66 @@ pub(crate) struct BuildArgs {
     /// Ask the registry again what base images are
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
-    /// Size of /dev/shm during RUN, for instance 64m
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) shm_size: Option<String>,
+    /// Answer instead of building: check, outline, targets or subrequests.describe[,format=json]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) call: Option<String>,
+    /// Say what could be better in the Dockerfile, instead of building: --call=check
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) check: Option<bool>,
     /// Put the result into the store (it always is)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     pub(crate) load: Option<bool>,
     #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
     pub(crate) refused: RefusedArgs,
     #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
+}
+
+/// Limits of containers, of `ashlar build` and `ashlar run`.
+#[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = "Limits of containers")]
+pub(crate) struct LimitArgs {
+    /// Memory, for instance 512m; what is written to files doesn't count
+    #[arg(short = 'm', long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Memory and swap together; -1: all swap [default: twice the memory]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// CPU time, in CPUs: 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<String>,
+    /// CPU time in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_quota: Option<String>,
+    /// Length of a period [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_period: Option<String>,
+    /// Weight against others, who have 1024
+    #[arg(short = 'c', long, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<String>,
+    /// CPUs that may be used: 0-2,4
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes that may be used
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Processes and threads; -1: any number
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<String>,
+    /// A limit of every process, such as nofile=1024:2048 (repeatable)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// Size of /dev/shm, for instance 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Several limits at once: memory=2g,cpu-quota=50000
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) resource: Vec<String>,
+    /// Control group to make the containers' own in [default: this process's]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<String>,
 }
 
 /// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
@@ -202,21 +255,11 @@ pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) cache_to: Vec<String>,
     #[arg(long, hide = true)]
-    pub(crate) call: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cgroup_parent: Option<String>,
-    #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) provenance: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) sbom: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) resource: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) ulimit: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) check: Option<bool>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) push: Option<bool>,
     #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -235,21 +278,7 @@ pub(crate) struct LegacyArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) squash: Option<bool>,
     #[arg(long, hide = true)]
-    pub(crate) cpu_period: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpu_quota: Option<String>,
-    #[arg(short = 'c', long, hide = true)]
-    pub(crate) cpu_shares: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpuset_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpuset_mems: Option<String>,
-    #[arg(long, hide = true)]
     pub(crate) isolation: Option<String>,
-    #[arg(short = 'm', long, hide = true)]
-    pub(crate) memory: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) memory_swap: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) security_opt: Vec<String>,
 }
@@ -430,10 +459,22 @@ pub(crate) struct RunArgs {
     /// Host name
     #[arg(short = 'h', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// Image name or ID
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Command and arguments instead of the image's CMD
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Image name or ID; after it, a command and its arguments instead of the image's CMD
+    // In one, because whatever follows the image is the command's: `-c` too.
+    #[arg(value_names = ["IMAGE", "COMMAND"], num_args = 1.., required = true, trailing_var_arg = true)]
+    words: Vec<String>,
+}
+
+impl RunArgs {
+    /// Returns the image.
+    pub(crate) fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Returns the command and its arguments; empty: the image's own.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use cache::Store;
 use cache::layer::{LayerFile, Limits, TreePath};
 use cache::root::Root;
-use cache::tree::{ContextTree, IgnoreList, Memo, Selection, View};
+use cache::tree::{ContextTree, Memo, Selection, View};
+use frontend::IgnoreFile;
+use rustix::fs::FileType;
 
 use crate::options::{ContextSource, DockerfileSource};
 
@@ -33,8 +35,11 @@ pub(crate) enum ContextError {
     TooLarge { path: PathBuf },
     #[error("cannot read the ignore file {path}: {source}")]
     IgnoreFile { path: PathBuf, source: io::Error },
-    #[error("{path}: {message}")]
-    IgnorePattern { path: PathBuf, message: String },
+    #[error("{path}: {source}")]
+    IgnorePattern {
+        path: PathBuf,
+        source: frontend::ignore::IgnoreError,
+    },
     #[error("cannot use {path} as a build context: {source}")]
     Directory {
         path: PathBuf,
@@ -66,7 +71,7 @@ pub(crate) struct Inputs {
 enum MainContext {
     Empty,
     Tar(View),
-    Directory { path: PathBuf, ignore: IgnoreList },
+    Directory { path: PathBuf, ignore: Arc<IgnoreFile> },
 }
 
 /// What was fetched of the options before they are read.
@@ -74,7 +79,9 @@ enum MainContext {
 pub(crate) struct Fetched {
     /// The main context.
     pub(crate) main: Option<File>,
-    /// When that was changed, in seconds since the epoch.
+    /// The main context, when it is a tree of files already.
+    pub(crate) tree: Option<View>,
+    /// When either was changed, in seconds since the epoch.
     pub(crate) time: Option<i64>,
     /// The Dockerfile, and where it is from.
     pub(crate) dockerfile: Option<(String, File)>,
@@ -89,6 +96,7 @@ pub(crate) fn read(
 ) -> Result<Inputs, ContextError> {
     let Fetched {
         main,
+        tree,
         time,
         dockerfile: remote,
     } = fetched;
@@ -99,6 +107,12 @@ pub(crate) fn read(
         }
         None => None,
     };
+    if let Some(tree) = tree {
+        return Ok(Inputs {
+            time,
+            ..read_tree(tree, dockerfile, remote)?
+        });
+    }
     match (context, main) {
         (_, Some(file)) => {
             let inputs = read_stream(file, dockerfile, remote, store)?;
@@ -107,7 +121,7 @@ pub(crate) fn read(
                 ..inputs
             })
         }
-        (ContextSource::Stdin | ContextSource::Http(_), None) => {
+        (ContextSource::Stdin | ContextSource::Http(_) | ContextSource::Git(_), None) => {
             read_stream(io::stdin(), dockerfile, remote, store)
         }
         (ContextSource::Directory(dir), None) => {
@@ -118,7 +132,7 @@ pub(crate) fn read(
                 Some((name, text)) => (name, text, None),
                 None => read_dockerfile(dir, dockerfile)?,
             };
-            let ignore = read_ignore(dir, beside.as_deref())?;
+            let ignore = Arc::new(read_ignore(dir, beside.as_deref())?);
             let main = MainContext::Directory {
                 path: dir.clone(),
                 ignore,
@@ -201,7 +215,7 @@ fn read_capped(reader: impl Read, path: &Path) -> Result<Vec<u8>, ContextError> 
 }
 
 /// Reads `<dockerfile>.dockerignore` if there is one, else the context's `.dockerignore`.
-fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextError> {
+fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreFile, ContextError> {
     let candidates = beside
         .map(Path::to_owned)
         .into_iter()
@@ -210,19 +224,17 @@ fn read_ignore(dir: &Path, beside: Option<&Path>) -> Result<IgnoreList, ContextE
         match open_regular(&path) {
             Ok(opened) => {
                 let text = read_capped(opened, &path)?;
-                let broken = |message: String| ContextError::IgnorePattern {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                return IgnoreFile::parse(&name, &text).map_err(|source| ContextError::IgnorePattern {
                     path: path.clone(),
-                    message,
-                };
-                let patterns = frontend::ignore::parse(&text).map_err(|error| broken(error.to_string()))?;
-                return IgnoreList::new(patterns.iter().map(String::as_str))
-                    .map_err(|error| broken(error.to_string()));
+                    source,
+                });
             }
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(ContextError::IgnoreFile { path, source }),
         }
     }
-    Ok(IgnoreList::default())
+    Ok(IgnoreFile::default())
 }
 
 /// Takes in a stream: a tar, compressed or not, is the context and holds the Dockerfile, unless that was fetched; else
@@ -233,24 +245,35 @@ fn read_stream(
     remote: Option<(String, Vec<u8>)>,
     store: &Store,
 ) -> Result<Inputs, ContextError> {
-    let tree = match open_stream(stream, store)? {
-        Stream::Tar(tree) => tree,
-        Stream::File(file) => {
-            return Ok(Inputs {
-                dockerfile_name: "Dockerfile".to_owned(),
-                dockerfile: file,
-                main: MainContext::Empty,
-                time: None,
-            });
+    match open_stream(stream, store)? {
+        Stream::Tar(tree) => {
+            let time = newest(&tree);
+            Ok(Inputs {
+                time,
+                ..read_tree(tree, dockerfile, remote)?
+            })
         }
-    };
-    let time = newest(&tree);
+        Stream::File(file) => Ok(Inputs {
+            dockerfile_name: "Dockerfile".to_owned(),
+            dockerfile: file,
+            main: MainContext::Empty,
+            time: None,
+        }),
+    }
+}
+
+/// Takes a tree as the context, which holds the Dockerfile, unless that was fetched. Ignore files in it mean nothing.
+fn read_tree(
+    tree: View,
+    dockerfile: &DockerfileSource,
+    remote: Option<(String, Vec<u8>)>,
+) -> Result<Inputs, ContextError> {
     if let Some((dockerfile_name, dockerfile)) = remote {
         return Ok(Inputs {
             dockerfile_name,
             dockerfile,
             main: MainContext::Tar(tree),
-            time,
+            time: None,
         });
     }
     let candidates = match dockerfile {
@@ -268,7 +291,7 @@ fn read_stream(
                 dockerfile_name,
                 dockerfile,
                 main: MainContext::Tar(tree),
-                time,
+                time: None,
             });
         }
     }
@@ -324,13 +347,45 @@ fn newest(tree: &View) -> Option<i64> {
 }
 
 impl Inputs {
-    /// Says whether the main context has `path` and its ignore file keeps it out.
-    pub(crate) fn is_ignored(&self, path: &str) -> bool {
-        let MainContext::Directory { path: dir, ignore } = &self.main else {
-            return false;
+    /// Returns what keeps files out of the main context.
+    pub(crate) fn ignore(&self) -> Option<Arc<IgnoreFile>> {
+        match &self.main {
+            MainContext::Directory { ignore, .. } => Some(Arc::clone(ignore)),
+            MainContext::Empty | MainContext::Tar(_) => None,
+        }
+    }
+
+    /// Returns a sentence about why a context doesn't have `path`, if it is there and an ignore file keeps it out.
+    pub(crate) fn why_ignored(
+        &self,
+        context: &str,
+        named: &BTreeMap<String, PathBuf>,
+        path: &str,
+    ) -> Option<String> {
+        let own;
+        let (dir, ignore) = match (named.get(context), &self.main) {
+            (Some(dir), _) => {
+                own = read_ignore(dir, None).ok()?;
+                (dir, &own)
+            }
+            (None, MainContext::Directory { path, ignore }) => (path, &**ignore),
+            (None, _) => return None,
         };
-        let path = TreePath::clean(path.as_bytes());
-        ignore.matches(&path) && Root::open_host(dir).is_ok_and(|root| root.stat(&path).is_ok())
+        let place = TreePath::clean(path.as_bytes());
+        let pattern = ignore.excluding(&place)?;
+        let found = Root::open_host(dir).ok()?.stat(&place).ok()?;
+        let is_directory = FileType::from_raw_mode(found.st_mode).is_dir();
+        let slash = if is_directory && !path.ends_with('/') {
+            "/"
+        } else {
+            ""
+        };
+        Some(format!(
+            "`{path}{slash}` is there, but it is excluded by {} line {}: {}",
+            ignore.name(),
+            pattern.line,
+            pattern.text
+        ))
     }
 
     /// Makes the trees that the graph reads, by context name: `wanted` maps each to what is selected of it.
@@ -366,7 +421,7 @@ pub(crate) enum NamedTree {
 
 fn scan(
     path: &Path,
-    ignore: &IgnoreList,
+    ignore: &IgnoreFile,
     selections: &[Selection],
     memo: &Arc<Memo>,
 ) -> Result<View, ContextError> {
@@ -374,6 +429,6 @@ fn scan(
         path: path.to_owned(),
         source,
     })?;
-    let tree = ContextTree::scan(root, ignore, selections, Arc::clone(memo))?;
+    let tree = ContextTree::scan(root, ignore.list(), selections, Arc::clone(memo))?;
     Ok(View::of_directory(Arc::new(tree))?)
 }

@@ -18,6 +18,7 @@ use crate::lockfile::LockError;
 use crate::ops::OpError;
 use crate::progress::Tails;
 use crate::registry::{ImageError, LockedError};
+use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
 use crate::report::{self, Excerpt, Failure, Kind};
 
@@ -87,6 +88,18 @@ pub(crate) fn of_http(error: &HttpError) -> Failure {
         | HttpError::Status { .. }
         | HttpError::Digest { .. }
         | HttpError::Redirect { .. } => Failure::of(Kind::Build, error),
+        _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
+/// A commit can't be had. What was named wrongly is the build's failure, what the network or the disk refuses is the
+/// machine's.
+pub(crate) fn of_git(error: &GitError) -> Failure {
+    match error {
+        GitError::Missing => Failure::of(Kind::Machine, error).with_help("install git"),
+        GitError::NoReference { .. } | GitError::Checksum { .. } | GitError::NoSubdir { .. } => {
+            Failure::of(Kind::Build, error)
+        }
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }
@@ -179,17 +192,23 @@ fn of_op(cause: &OpError, instruction: &str) -> Failure {
     }
 }
 
-/// Returns the source that a step did not find in a local tree.
-pub(crate) fn missing_source<'e>(error: &'e SolveError<OpError>, graph: &Graph) -> Option<&'e str> {
+/// Returns the source that a step did not find in a local tree, after the tree's name.
+pub(crate) fn missing_source<'e>(
+    error: &'e SolveError<OpError>,
+    graph: &'e Graph,
+) -> Option<(&'e str, &'e str)> {
     let SolveError::Step { vertex, source, .. } = error else {
         return None;
     };
     let OpError::Tree(tree::Error::NotFound { pattern, .. }) = source else {
         return None;
     };
-    let is_local = |input: &Input| matches!(graph.vertex(input.vertex).op, Op::Source(Source::Local { .. }));
-    let reads_local = graph.vertex(*vertex).inputs.iter().any(is_local);
-    reads_local.then(|| pattern.trim_start_matches('/'))
+    let local = |input: &'e Input| match &graph.vertex(input.vertex).op {
+        Op::Source(Source::Local { name }) => Some(name.as_str()),
+        _ => None,
+    };
+    let context = graph.vertex(*vertex).inputs.iter().find_map(local)?;
+    Some((context, pattern.trim_start_matches('/')))
 }
 
 /// Sources are paths from the root of their tree; people write them without the slash.
@@ -253,8 +272,7 @@ fn instruction_name(graph: &Graph, vertex: VertexId) -> String {
     text.split_whitespace().next().unwrap_or("step").to_owned()
 }
 
-/// Returns the lines of the instruction that a vertex stands for, with `mark` marked where it is on the first line,
-/// else the keyword.
+/// Returns the lines of the instruction that a vertex stands for, with `mark` marked where it is found, else the keyword.
 fn excerpt(graph: &Graph, vertex: VertexId, source: &SourceText, mark: Option<&str>) -> Option<Excerpt> {
     let label = &graph.vertex(vertex).label;
     let first = label.line? as usize;
@@ -262,15 +280,38 @@ fn excerpt(graph: &Graph, vertex: VertexId, source: &SourceText, mark: Option<&s
         .last_line
         .map_or(first, |line| line as usize)
         .clamp(first, first + MAX_EXCERPT_LINES - 1);
-    let text = source.text().lines().nth(first - 1)?;
+    let mut lines = source.text().lines().skip(first - 1).take(last + 1 - first);
+    let text = lines.next()?;
     let start = text.len() - text.trim_start().len();
     let keyword = text[start..].split_whitespace().next().unwrap_or_default();
     let after = start + keyword.len();
-    let marked = mark.filter(|mark| !mark.is_empty()).and_then(|mark| {
-        let at = after + text[after..].find(mark)?;
-        Some(at..at + mark.len())
+    let mark = mark.filter(|mark| !mark.is_empty());
+    let found = mark.and_then(|mark| {
+        let found = |at: usize| at..at + mark.len();
+        let on_first = find_word(text, after, mark).map(|at| (0, found(at)));
+        let below = || {
+            let mut numbered = (1..).zip(lines);
+            numbered.find_map(|(number, line)| Some((number, found(find_word(line, 0, mark)?))))
+        };
+        on_first.or_else(below)
     });
-    Some(excerpt_of(source, first, last, marked.unwrap_or(start..after)))
+    let (marked, range) = found.unwrap_or((0, start..after));
+    Some(excerpt_of(source, (first, last), marked, range))
+}
+
+/// Finds where `word` stands on its own, but for slashes and quotes around it.
+fn find_word(line: &str, from: usize, word: &str) -> Option<usize> {
+    let is_edge = |char: Option<char>| {
+        char.is_none_or(|char| {
+            char.is_whitespace() || matches!(char, '/' | '.' | '"' | '\'' | '[' | ']' | ',' | ':' | '=')
+        })
+    };
+    let mut matches = line.get(from..)?.match_indices(word);
+    let found = matches.find(|(at, _)| {
+        let (start, end) = (from + at, from + at + word.len());
+        is_edge(line[..start].chars().next_back()) && is_edge(line[end..].chars().next())
+    });
+    found.map(|(at, _)| from + at)
 }
 
 /// Returns the line on which a range of the Dockerfile starts, with the range marked.
@@ -278,11 +319,16 @@ pub(crate) fn excerpt_of_span(source: &SourceText, span: Span) -> Excerpt {
     let line = source.line_number(span.start);
     let before = source.text().get(..span.start).unwrap_or_default();
     let start = before.len() - before.rfind('\n').map_or(0, |at| at + 1);
-    excerpt_of(source, line, line, start..start + (span.end - span.start))
+    excerpt_of(source, (line, line), 0, start..start + (span.end - span.start))
 }
 
-/// `marked` is a range of bytes of the first line.
-fn excerpt_of(source: &SourceText, first: usize, last: usize, marked: Range<usize>) -> Excerpt {
+/// `range` is one of bytes of the line `marked`, from 0.
+fn excerpt_of(
+    source: &SourceText,
+    (first, last): (usize, usize),
+    marked: usize,
+    range: Range<usize>,
+) -> Excerpt {
     let lines: Vec<String> = source
         .text()
         .lines()
@@ -291,15 +337,61 @@ fn excerpt_of(source: &SourceText, first: usize, last: usize, marked: Range<usiz
         .map(str::to_owned)
         .collect();
     let n_chars = |range: Range<usize>| {
-        let text = lines.first().and_then(|line| line.get(range));
+        let line = lines.get(marked);
+        // What goes on in further lines is marked to the end of this one.
+        let text = line.and_then(|line| line.get(range.start..range.end.min(line.len())));
         text.map_or(0, |text| text.chars().count())
     };
     Excerpt {
         file: source.name().to_owned(),
         line: first,
-        column: n_chars(0..marked.start) + 1,
-        width: n_chars(marked),
+        marked,
+        column: n_chars(0..range.start) + 1,
+        width: n_chars(range),
         label: None,
         lines,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use solver::graph::Label;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, lines: (u32, u32), mark: Option<&str>, expected: &str) {
+        let mut graph = Graph::new();
+        let label = Label {
+            line: Some(lines.0),
+            last_line: Some(lines.1),
+            ..Label::default()
+        };
+        let vertex = graph.add(Op::Source(Source::Scratch), Vec::new(), label);
+        let source = SourceText::new("Dockerfile", text.as_bytes());
+        let excerpt = excerpt(&graph, vertex, &source, mark).unwrap();
+        assert_eq!(Failure::build("x").with_excerpt(excerpt).render(false), expected);
+    }
+
+    #[test]
+    fn u1_excerpts_point_to_the_lines_that_are_meant() {
+        check(
+            "FROM a\nCOPY aa \\\n  # why\n  ./a /x\n",
+            (2, 4),
+            Some("a"),
+            "error: x\n --> Dockerfile:4:5\n2 | COPY aa \\\n3 |   # why\n4 |   ./a /x\n  |     ^\n",
+        );
+        check(
+            "  RUN <<EOF\nfalse\nEOF\n",
+            (1, 3),
+            None,
+            "error: x\n --> Dockerfile:1:3\n1 |   RUN <<EOF\n  |   ^^^\n2 | false\n3 | EOF\n",
+        );
+        check(
+            "COPY b.txt /b\n",
+            (1, 1),
+            Some("nowhere"),
+            "error: x\n --> Dockerfile:1:1\n1 | COPY b.txt /b\n  | ^^^^\n",
+        );
     }
 }

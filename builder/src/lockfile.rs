@@ -245,11 +245,21 @@ impl Lock {
         locked.ok_or_else(|| self.not_locked(name))
     }
 
-    /// Returns the commit that a reference must be.
-    pub(crate) fn commit(&self, request: &GitRequest) -> Result<String, LockError> {
+    /// Fails when a reference isn't the commit that it was.
+    pub(crate) fn check_commit(&self, request: &GitRequest, commit: &str) -> Result<(), LockError> {
         let name = commit_name(request);
-        let locked = self.content.commits.get(&name).cloned();
-        locked.ok_or_else(|| self.not_locked(name))
+        let Some(locked) = self.content.commits.get(&name) else {
+            return Err(self.not_locked(name));
+        };
+        if locked == commit {
+            return Ok(());
+        }
+        Err(LockError::Differs {
+            path: self.path.clone(),
+            what: name,
+            expected: locked.clone(),
+            actual: commit.to_owned(),
+        })
     }
 
     fn not_locked(&self, what: String) -> LockError {

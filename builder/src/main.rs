@@ -5,10 +5,12 @@
 mod archive;
 mod argfile;
 mod build;
+mod cdi;
 mod cli;
 mod clock;
 mod commands;
 mod context;
+mod dockerfile;
 mod export;
 mod failure;
 mod image;
@@ -100,7 +102,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             return Ok(code);
         }
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
-        Command::Build(args) => commands::build::run(&args, cli.root.as_deref(), &environment)?,
+        Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
         Command::Run(args) => {

@@ -3,14 +3,21 @@
 //! After this room nobody looks at argv or at environment variables for meaning. It reads no file and opens nothing;
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
+mod call;
+mod limits;
 mod values;
+
+pub(crate) use call::{Call, Form, Question};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use frontend::{Platform, Until};
+use frontend::{AllowedDevices, GitSource, Platform, Until};
 use solver::op::Network;
 
+pub(crate) use limits::{ContainerLimits, limits};
+
+use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
 use crate::lockfile::{self, LockMode};
@@ -79,6 +86,20 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::usage(format!("invalid store directory `{}`: {error}", path.display())))
 }
 
+/// Instead of an address in `--add-host`: that of the machine, as containers see it.
+pub(crate) const HOST_GATEWAY: &str = "host-gateway";
+
+/// What `--allow` grants to RUN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// `network.host`
+    pub(crate) host_network: bool,
+    /// `security.insecure`
+    pub(crate) insecure: bool,
+    /// `device`, `device=NAME`
+    pub(crate) devices: AllowedDevices,
+}
+
 /// Where the build context comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContextSource {
@@ -88,6 +109,8 @@ pub(crate) enum ContextSource {
     Stdin,
     /// A file of a web server, treated like stdin.
     Http(String),
+    /// A commit of a git server.
+    Git(GitSource),
 }
 
 /// Where the Dockerfile comes from.
@@ -119,6 +142,8 @@ pub(crate) enum NamedSource {
     Image(String),
     /// A file of a web server: a tar archive, or a tree with that file alone.
     Http(String),
+    /// A commit of a git server.
+    Git(GitSource),
 }
 
 /// Everything that a build is asked for.
@@ -158,18 +183,22 @@ pub(crate) struct BuildOptions {
     pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
     pub(crate) network: Network,
-    /// `--allow network.host` was given: `RUN --network=host` may have it.
-    pub(crate) allow_host_network: bool,
-    /// Lines for `/etc/hosts`: name to address.
+    /// What RUN may ask for besides.
+    pub(crate) allowed: Allowed,
+    /// Where devices are described that RUN may ask for.
+    pub(crate) cdi_dirs: Vec<PathBuf>,
+    /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
     pub(crate) extra_hosts: Vec<(String, String)>,
     /// Opens a shell in the container of a RUN that failed.
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// What is asked instead of a build.
+    pub(crate) call: Option<Call>,
     /// What is done with the lock file.
     pub(crate) lock: LockMode,
-    /// Size of `/dev/shm` during RUN.
-    pub(crate) shm_size_bytes: Option<u64>,
+    /// What containers may use.
+    pub(crate) limits: ContainerLimits,
     /// Secrets that RUN may ask for.
     pub(crate) secrets: Vec<SecretOption>,
     /// Agents that RUN may ask for.
@@ -177,12 +206,25 @@ pub(crate) struct BuildOptions {
 }
 
 impl BuildOptions {
+    /// Says whether a build argument that is a switch is on.
+    pub(crate) fn flag_arg(&self, name: &str) -> bool {
+        let given = self.build_args.iter().rev().find(|(known, _)| known == name);
+        given.is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
+    }
+
     /// Says whether an output is written to stdout, so that nothing else may be. One that doesn't parse isn't: the
     /// build refuses it.
     pub(crate) fn writes_to_stdout(&self) -> bool {
         self.outputs
             .iter()
             .any(|text| Output::parse(text).is_ok_and(|(output, _)| output.is_stdout()))
+    }
+
+    /// Says whether RUN is to reach the machine itself, by a name of its own.
+    pub(crate) fn reaches_host(&self) -> bool {
+        self.extra_hosts
+            .iter()
+            .any(|(_, address)| address == HOST_GATEWAY)
     }
 }
 
@@ -206,7 +248,8 @@ pub(crate) fn build(
             "invalid argument: can't use stdin for both build context and dockerfile",
         ));
     }
-    let (network, allow_host_network) = network(args)?;
+    let allowed = allowed(&args.allow)?;
+    let network = network(args, &allowed)?;
     let options = BuildOptions {
         store_root: store_root(root, environment)?,
         context,
@@ -229,7 +272,11 @@ pub(crate) fn build(
         metadata_file: args.metadata_file.clone(),
         platforms: platforms(&args.platform, environment)?,
         network,
-        allow_host_network,
+        allowed,
+        cdi_dirs: match args.cdi_spec_dir.as_slice() {
+            [] => cdi::DIRS.map(PathBuf::from).to_vec(),
+            dirs => dirs.to_vec(),
+        },
         extra_hosts: args
             .add_host
             .iter()
@@ -237,12 +284,13 @@ pub(crate) fn build(
             .collect::<Result<_, _>>()?,
         shell_on_error: args.on_error.as_deref() == Some("shell"),
         pull: args.pull.unwrap_or(false),
+        call: call::parse(args.call.as_deref(), args.check.unwrap_or(false))?,
         lock: match (args.lock, args.locked) {
             (true, _) => LockMode::Write,
             (_, true) => LockMode::Locked,
             _ => LockMode::Off,
         },
-        shm_size_bytes: args.shm_size.as_deref().map(values::size_bytes).transpose()?,
+        limits: limits(&args.limits)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
     };
@@ -276,16 +324,11 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--builder", args.builder.is_some()),
         ("--cache-from", !args.cache_from.is_empty()),
         ("--cache-to", !args.cache_to.is_empty()),
-        ("--call", !matches!(args.call.as_deref(), None | Some("build"))),
-        ("--cgroup-parent", args.cgroup_parent.is_some()),
-        ("--check", args.check == Some(true)),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
         ("--provenance", !off(&args.provenance)),
         ("--push", args.push == Some(true)),
-        ("--resource", !args.resource.is_empty()),
         ("--sbom", !off(&args.sbom)),
-        ("--ulimit", !args.ulimit.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
@@ -296,15 +339,8 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
 fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
     let given = [
         ("--compress", args.compress == Some(true)),
-        ("--cpu-period", args.cpu_period.is_some()),
-        ("--cpu-quota", args.cpu_quota.is_some()),
-        ("--cpu-shares", args.cpu_shares.is_some()),
-        ("--cpuset-cpus", args.cpuset_cpus.is_some()),
-        ("--cpuset-mems", args.cpuset_mems.is_some()),
         ("--force-rm", args.force_rm == Some(true)),
         ("--isolation", args.isolation.is_some()),
-        ("--memory", args.memory.is_some()),
-        ("--memory-swap", args.memory_swap.is_some()),
         ("--rm", args.rm == Some(true)),
         ("--security-opt", !args.security_opt.is_empty()),
         ("--squash", args.squash == Some(true)),
@@ -317,6 +353,14 @@ fn is_remote(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
         .iter()
         .any(|prefix| text.starts_with(prefix))
+}
+
+/// Reads the address of a repository.
+fn git_source(url: &str) -> Result<GitSource, Failure> {
+    GitSource::parse(url).map_err(|error| {
+        let shown = frontend::without_credentials(url);
+        Failure::usage(format!("invalid address `{shown}`: {error}"))
+    })
 }
 
 /// Says whether an address is a file of a web server; one that ends in `.git` is a repository.
@@ -332,7 +376,7 @@ fn context(path: &str) -> Result<ContextSource, Failure> {
             Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
         }
         url if is_http(url) => Ok(ContextSource::Http(url.to_owned())),
-        url if is_remote(url) => Err(not_yet("a git repository as build context")),
+        url if is_remote(url) => Ok(ContextSource::Git(git_source(url)?)),
         path => Ok(ContextSource::Directory(PathBuf::from(path))),
     }
 }
@@ -425,20 +469,37 @@ fn progress(args: &BuildArgs, environment: &Environment) -> Result<Mode, Failure
     }
 }
 
-fn network(args: &BuildArgs) -> Result<(Network, bool), Failure> {
-    let mut host_allowed = false;
-    for entitlement in &args.allow {
-        match entitlement.as_str() {
-            "network.host" => host_allowed = true,
-            "security.insecure" | "device" => return Err(not_yet(&format!("`--allow {entitlement}`"))),
-            other if other.starts_with("device=") => return Err(not_yet("`--allow device`")),
-            other => return Err(Failure::usage(format!("unknown entitlement `{other}`"))),
+/// Reads `--allow`: what isn't known is an error, never nothing.
+fn allowed(given: &[String]) -> Result<Allowed, Failure> {
+    let mut allowed = Allowed::default();
+    for entitlement in given {
+        match entitlement.split_once('=').unwrap_or((entitlement, "")) {
+            ("network.host", "") => allowed.host_network = true,
+            ("security.insecure", "") => allowed.insecure = true,
+            ("device", "") if !entitlement.contains('=') => allowed.devices = AllowedDevices::All,
+            ("device", name) if !name.is_empty() => match &mut allowed.devices {
+                AllowedDevices::All => {}
+                AllowedDevices::Named(names) => {
+                    names.insert(name.to_owned());
+                }
+                none @ AllowedDevices::None => {
+                    *none = AllowedDevices::Named([name.to_owned()].into());
+                }
+            },
+            _ => {
+                return Err(Failure::usage(format!("unknown entitlement `{entitlement}`"))
+                    .with_help("one of network.host, security.insecure, device, device=NAME"));
+            }
         }
     }
+    Ok(allowed)
+}
+
+fn network(args: &BuildArgs, allowed: &Allowed) -> Result<Network, Failure> {
     match args.network.as_deref() {
-        None | Some("" | "default") => Ok((Network::Default, host_allowed)),
-        Some("none") => Ok((Network::None, host_allowed)),
-        Some("host") if host_allowed => Ok((Network::Host, true)),
+        None | Some("" | "default") => Ok(Network::Default),
+        Some("none") => Ok(Network::None),
+        Some("host") if allowed.host_network => Ok(Network::Host),
         Some("host") => Err(Failure::usage("--network host needs an entitlement")
             .with_help("add --allow network.host to give RUN the machine's own network")),
         Some(other) => {

@@ -34,9 +34,11 @@ pub(crate) struct Excerpt {
     pub(crate) file: String,
     /// Number of the first of `lines`, from 1.
     pub(crate) line: usize,
-    /// Column that is meant, in characters, from 1.
+    /// Which of `lines` is meant, from 0.
+    pub(crate) marked: usize,
+    /// Column of it that is meant, in characters, from 1.
     pub(crate) column: usize,
-    /// How many characters of the first line are marked; 0 marks nothing.
+    /// How many of its characters are marked; 0 marks nothing.
     pub(crate) width: usize,
     /// Text beside the mark.
     pub(crate) label: Option<String>,
@@ -229,10 +231,11 @@ fn show_excerpt(out: &mut String, excerpt: &Excerpt) {
     } = excerpt;
     let last = line + excerpt.lines.len().saturating_sub(1);
     let gutter = last.to_string().len();
-    let _ = writeln!(out, "{:gutter$}--> {}:{line}:{column}", "", visible(file));
+    let meant = line + excerpt.marked;
+    let _ = writeln!(out, "{:gutter$}--> {}:{meant}:{column}", "", visible(file));
     for (number, text) in (*line..).zip(&excerpt.lines) {
         let _ = writeln!(out, "{number:gutter$} | {}", visible(text).replace('\t', " "));
-        if number == *line && excerpt.width > 0 {
+        if number == meant && excerpt.width > 0 {
             let indent = column.saturating_sub(1);
             let marks = "^".repeat(excerpt.width);
             let label = excerpt.label.as_deref().map(visible).unwrap_or_default();
@@ -344,6 +347,7 @@ mod tests {
             .with_excerpt(Excerpt {
                 file: "Dockerfile".to_owned(),
                 line: 9,
+                marked: 0,
                 column: 1,
                 width: 3,
                 label: Some("in stage build".to_owned()),

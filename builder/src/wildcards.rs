@@ -6,12 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::tree::View;
-use frontend::{Diagnostic, Diagnostics, SourceText, Span};
+use frontend::{Diagnostic, Diagnostics, Rule, SourceText, Span};
 use solver::InputView;
 use solver::graph::{Graph, Label};
 use solver::op::{Op, Source};
-
-const RULE: &str = "CopyWildcardNoMatch";
 
 /// Returns a warning for each wildcard without a match, in the order of the graph; one for all platforms.
 pub(crate) fn check(graph: &Graph, contexts: &BTreeMap<String, View>, source: &SourceText) -> Diagnostics {
@@ -30,7 +28,7 @@ pub(crate) fn check(graph: &Graph, contexts: &BTreeMap<String, View>, source: &S
                 if seen.insert((vertex.label.line, pattern)) {
                     let pattern = pattern.trim_start_matches('/');
                     let message = format!("`{pattern}` matches no file, so nothing is copied for it");
-                    let warning = Diagnostic::warning(RULE, message);
+                    let warning = Diagnostic::warning(Rule::CopyWildcardNoMatch, message);
                     diagnostics.push(match place(&vertex.label, pattern, source) {
                         Some(span) => warning.at(span),
                         None => warning,

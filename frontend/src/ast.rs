@@ -2,6 +2,8 @@
 //!
 //! Nothing is expanded yet: [`Text`]s are as written. What is checked here needs no variables.
 
+use crate::check::Checks;
+use crate::diagnostic::{Diagnostics, nearest};
 use crate::directive::Directives;
 use crate::lines::Text;
 use crate::parse::heredoc::Heredoc;
@@ -18,8 +20,18 @@ pub struct Dockerfile {
     pub globals: Vec<Instruction>,
     /// At least one, in order.
     pub stages: Vec<Stage>,
-    /// Lint rules that fired while parsing, for `check=error=true`.
-    pub(crate) fired: Vec<&'static str>,
+    /// Which lint rules are heard, as the file says.
+    pub checks: Checks,
+    /// What fired while parsing, all of it: lowering tells it, once it is known what is heard.
+    pub(crate) warnings: Diagnostics,
+}
+
+impl Dockerfile {
+    /// Returns the stage whose name is nearly `written`, which names none.
+    pub fn stage_like(&self, written: &str) -> Option<&str> {
+        let names = self.stages.iter().filter_map(|stage| stage.name.as_ref());
+        nearest(written, names.map(|name| name.value.as_str()))
+    }
 }
 
 /// One `FROM` and what follows it.
@@ -35,6 +47,8 @@ pub struct Stage {
     pub platform: Option<Text>,
     /// Name after `AS`, in lower case.
     pub name: Option<Text>,
+    /// What the comment above says of it.
+    pub description: Option<String>,
     /// What follows, in order.
     pub instructions: Vec<Instruction>,
 }
@@ -96,6 +110,8 @@ pub struct Arg {
     pub name: Text,
     /// The default.
     pub value: Option<Text>,
+    /// What the comment above says of it.
+    pub description: Option<String>,
 }
 
 /// The two forms of a command.

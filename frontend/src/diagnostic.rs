@@ -3,6 +3,7 @@
 //! Messages keep the key phrases of BuildKit's, so that what people search for finds an answer. How a diagnostic
 //! looks on a screen is in `render.rs`.
 
+use crate::lint::Rule;
 use crate::source::Span;
 
 /// How bad it is.
@@ -22,14 +23,16 @@ const MAX_MESSAGE_CHARS: usize = 1000;
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
-    /// Name of the lint rule; `None` for errors.
-    pub rule: Option<&'static str>,
+    /// The lint rule; `None` for errors.
+    pub rule: Option<Rule>,
     /// What happened: lower case, no period.
     pub message: String,
     /// Where; `None` when it isn't about a place, as with an unknown `--target`.
     pub span: Option<Span>,
     /// Stands next to the marked place, as in "did you mean `COPY`?".
     pub label: Option<String>,
+    /// What was probably meant.
+    pub suggestion: Option<Box<str>>,
     /// What to do about it, only where that is known.
     pub help: Option<String>,
 }
@@ -48,12 +51,13 @@ impl Diagnostic {
             message,
             span: None,
             label: None,
+            suggestion: None,
             help: None,
         }
     }
 
     /// Returns a warning of a lint rule.
-    pub fn warning(rule: &'static str, message: impl Into<String>) -> Self {
+    pub fn warning(rule: Rule, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             rule: Some(rule),
@@ -92,14 +96,34 @@ impl Diagnostic {
     #[must_use]
     pub(crate) fn suggest<'a>(self, written: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         match nearest(written, known) {
-            Some(name) => self.label(format!("did you mean `{name}`?")),
+            Some(name) => Self {
+                suggestion: Some(name.into()),
+                ..self.label(format!("did you mean `{name}`?"))
+            },
             None => self,
         }
+    }
+
+    /// Returns the message as BuildKit words it, for programs that know its words: a capital letter first, and what was
+    /// meant behind.
+    pub fn detail(&self) -> String {
+        let mut chars = self.message.chars();
+        let mut detail: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+        detail.push_str(chars.as_str());
+        if let Some(name) = &self.suggestion {
+            let sign = if self.rule == Some(Rule::UndefinedVar) {
+                "$"
+            } else {
+                ""
+            };
+            detail.push_str(&format!(" (did you mean {sign}{name}?)"));
+        }
+        detail
     }
 }
 
 /// Returns the candidate with the smallest edit distance, if that is small for the word's length.
-fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody misspells a word of this size.
     const MAX_BYTES: usize = 64;
     const MAX_CANDIDATES: usize = 1000;
@@ -112,7 +136,13 @@ fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
         .take(MAX_CANDIDATES)
         .filter(|name| name.len() <= MAX_BYTES && *name != written)
         .filter_map(|name| {
-            let limit = name.len().min(written.len()).div_ceil(3).min(MAX_DISTANCE);
+            let shorter = name.len().min(written.len());
+            // Between words of one or two letters everything is near.
+            let limit = if shorter < 3 {
+                0
+            } else {
+                shorter.div_ceil(3).min(MAX_DISTANCE)
+            };
             // A file can ask for many suggestions: names that can't be near must cost nothing.
             // An edit makes two bytes differ, or those of two characters.
             let is_ascii = folded.is_ascii() && name.is_ascii();
@@ -206,7 +236,8 @@ impl Diagnostics {
         self.list.contains(diagnostic)
     }
 
-    pub(crate) fn append(&mut self, other: Self) {
+    /// Adds all of `other`.
+    pub fn append(&mut self, other: Self) {
         self.omitted += other.omitted;
         other
             .list

@@ -142,10 +142,14 @@ pub(crate) fn read(source: &SourceText, diagnostics: &mut Diagnostics) -> (Direc
         }
     });
     let check = match check {
-        Some(text) => Check::parse(&text.value).unwrap_or_else(|message| {
-            diagnostics.push(Diagnostic::error(message).at(text.span));
-            Check::default()
-        }),
+        Some(text) => {
+            let check = Check::parse(&text.value).unwrap_or_else(|message| {
+                diagnostics.push(Diagnostic::error(message).at(text.span));
+                Check::default()
+            });
+            check.warn_of_unknown(Some(text.span), diagnostics);
+            check
+        }
         None => Check::default(),
     };
     (

@@ -4,18 +4,23 @@
 //! lowering needs from outside it asks for by returning [`Lowered::Need`].
 
 pub mod ast;
+pub mod call;
 pub mod check;
 pub mod config;
 pub mod diagnostic;
 mod directive;
 mod duration;
 mod expand;
+mod git;
 pub mod ignore;
 mod lines;
+pub mod lint;
 mod lower;
 mod options;
 mod parse;
 pub mod platform;
+#[cfg(test)]
+mod reference_tests;
 mod render;
 mod source;
 
@@ -24,8 +29,11 @@ pub use config::ImageConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use directive::{Directives, foreign_syntax};
 pub use expand::ExpandError;
+pub use git::{GitSource, GitSourceError, check_reference};
+pub use ignore::IgnoreFile;
 pub use lines::Text;
-pub use lower::{http_file, lower, without_credentials};
+pub use lint::Rule;
+pub use lower::{git_commit, http_file, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
     Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,

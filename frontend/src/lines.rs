@@ -6,6 +6,7 @@
 use nom::Offset as _;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::lint::Rule;
 use crate::parse::heredoc::{self, Heredoc, Opener};
 use crate::source::{SourceText, Span};
 
@@ -32,7 +33,12 @@ pub(crate) struct LogicalLine {
     pub(crate) span: Span,
     /// Heredocs that `text` opens, with their bodies, in order.
     pub(crate) heredocs: Vec<(Opener, Heredoc)>,
+    /// The block of comments right above, without their signs.
+    pub(crate) comments: Vec<Text>,
 }
+
+/// Most comments above an instruction that are looked at: the last ones.
+const MAX_COMMENTS: usize = 100;
 
 impl LogicalLine {
     /// Says whether the text was joined from several lines.
@@ -43,6 +49,15 @@ impl LogicalLine {
     /// Returns where the text stands: all of its lines, without heredoc bodies.
     pub(crate) fn joined_span(&self) -> Span {
         self.span_of(0, self.text.len())
+    }
+
+    /// Returns what the comments above say of `name`: the rest of a line that begins with it.
+    pub(crate) fn description_of(&self, name: &str) -> Option<String> {
+        let mut texts = self.comments.iter();
+        texts.find_map(|comment| {
+            let rest = comment.value.strip_prefix(name)?.strip_prefix(' ')?;
+            Some(rest.trim().to_owned())
+        })
     }
 
     /// Returns `part`, which must be a slice of `self.text`, with its place.
@@ -123,14 +138,17 @@ impl<'a> Lines<'a> {
 
     /// Returns the next instruction's text; `None` at the end of the file. An error ends the reading.
     pub(crate) fn next(&mut self, diagnostics: &mut Diagnostics) -> Result<Option<LogicalLine>, Diagnostic> {
+        let mut comments = Vec::new();
         let first = loop {
             match self.physical()? {
                 None => return Ok(None),
-                Some(line) if !is_blank(line.text) && !is_comment(line.text) => break line,
-                Some(_) => {}
+                Some(line) if is_blank(line.text) => comments.clear(),
+                Some(line) if is_comment(line.text) => note(&mut comments, &line),
+                Some(line) => break line,
             }
         };
         let mut logical = self.join(first, diagnostics)?;
+        logical.comments = comments;
         for opener in heredoc::openers(&logical, self.escape)? {
             let body = self.body(&opener, &logical)?;
             logical.span.end = logical.span.end.max(body.span.end);
@@ -160,6 +178,7 @@ impl<'a> Lines<'a> {
                 end: first.start + first.text.len(),
             },
             heredocs: Vec::new(),
+            comments: Vec::new(),
         };
         let mut line = Physical {
             start,
@@ -188,11 +207,7 @@ impl<'a> Lines<'a> {
             let (_, last) = self.source.line_range(logical.span);
             let (start, text) = self.source.line(last);
             diagnostics.push(
-                Diagnostic::warning(
-                    "NoEmptyContinuation",
-                    "empty continuation line found in an instruction",
-                )
-                .at(Span {
+                Diagnostic::warning(Rule::NoEmptyContinuation, "empty continuation line").at(Span {
                     start,
                     end: start + text.len(),
                 }),
@@ -232,6 +247,26 @@ impl<'a> Lines<'a> {
             .at(logical.span_of(opener.start, opener.end))
             .label(format!("no line `{}` follows", opener.name)))
     }
+}
+
+/// Adds a comment to the block; one without words ends the block. Spec: dockerfile.md §2.3.
+fn note(comments: &mut Vec<Text>, line: &Physical<'_>) {
+    let text = line.text.trim_start().trim_start_matches('#').trim();
+    if text.is_empty() {
+        comments.clear();
+        return;
+    }
+    if comments.len() == MAX_COMMENTS {
+        comments.remove(0);
+    }
+    let start = line.start + line.text.offset(text);
+    comments.push(Text {
+        value: text.to_owned(),
+        span: Span {
+            start,
+            end: start + text.len(),
+        },
+    });
 }
 
 pub(crate) fn is_blank(line: &str) -> bool {

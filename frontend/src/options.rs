@@ -1,6 +1,7 @@
 //! What a build is asked for beside the Dockerfile, and what comes in and out of lowering.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cache::{DiffId, Digest};
 use solver::graph::VertexId;
@@ -8,6 +9,8 @@ use solver::op::Network;
 
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostics;
+use crate::git::GitSource;
+use crate::ignore::IgnoreFile;
 use crate::platform::Platform;
 use crate::source::Span;
 
@@ -46,6 +49,10 @@ pub struct Options {
     pub allow_security_insecure: bool,
     /// `--allow device`, `--allow device=NAME`
     pub allow_device: AllowedDevices,
+    /// What the context's ignore file keeps out.
+    pub ignore: Option<Arc<IgnoreFile>>,
+    /// Looks at all stages, not only at what the target needs: to check a file, not to build it.
+    pub every_stage: bool,
 }
 
 /// Which devices `RUN --device` may ask for.
@@ -91,6 +98,8 @@ impl Options {
             allow_network_host: false,
             allow_security_insecure: false,
             allow_device: AllowedDevices::None,
+            ignore: None,
+            every_stage: false,
         }
     }
 
@@ -118,6 +127,10 @@ pub struct Until {
 pub enum NamedContext {
     /// A directory; the local tree is called by the context's name, as written in the options.
     Directory,
+    /// A file of a web server, or the archive that it is, as a local tree called by the context's name.
+    Http(String),
+    /// A commit of a git server, likewise.
+    Git(GitSource),
     /// `docker-image://`: an image reference.
     Image(String),
     /// `oci-layout://`
@@ -172,6 +185,8 @@ pub struct GitRequest {
     pub reference: String,
     /// The commit id, whole or its beginning, that it must turn out to be.
     pub checksum: Option<String>,
+    /// The commit's time is wanted too, which takes fetching it.
+    pub wants_time: bool,
 }
 
 /// The answer to a [`GitRequest`].
@@ -257,8 +272,6 @@ pub struct Build {
     pub contexts: BTreeSet<String>,
     /// What could be better, found while lowering.
     pub warnings: Diagnostics,
-    /// Build arguments that no `ARG` declares, in order.
-    pub unused_build_args: Vec<String>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: Option<i64>,
 }

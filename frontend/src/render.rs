@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::lint::Rule;
 use crate::source::{SourceText, Span};
 
 /// Widest excerpt, in columns.
@@ -35,6 +36,22 @@ pub fn render(diagnostic: &Diagnostic, source: &SourceText, colour: bool) -> Str
     }
     if let Some(help) = &diagnostic.help {
         let _ = writeln!(out, "{}: {}", paint.with("1;36", "help"), visible(help));
+    }
+    if let Some(url) = diagnostic.rule.and_then(Rule::url) {
+        let _ = writeln!(out, "{}: {url}", paint.with("1;36", "see"));
+    }
+    out
+}
+
+/// Returns only where a diagnostic is and what was meant, without colours; empty when it has no place.
+pub(crate) fn render_place(diagnostic: &Diagnostic, source: &SourceText) -> String {
+    let mut out = String::new();
+    let paint = Paint { colour: false };
+    if let Some(span) = diagnostic.span {
+        excerpt(&mut out, diagnostic, source, span, &paint, "");
+    }
+    if let Some(help) = &diagnostic.help {
+        let _ = writeln!(out, "help: {}", visible(help));
     }
     out
 }

@@ -108,7 +108,7 @@ pub struct Exec {
     pub network: Network,
     /// Host name.
     pub hostname: String,
-    /// Lines for `/etc/hosts`: name to address.
+    /// Lines for `/etc/hosts`: name to address, or to `host-gateway`, which is the machine as the container reaches it.
     pub extra_hosts: Vec<(String, String)>,
     /// Files that are there during the run only, read-only, mode 0755: absolute path to content.
     pub scripts: BTreeMap<String, String>,

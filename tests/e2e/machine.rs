@@ -15,7 +15,7 @@ pub(crate) fn skip(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
 
-/// Answers a condition of a script: `root`, `net`, `erofs`, `qemu-arm64`, `exec:PROGRAM`.
+/// Answers a condition of a script: `root`, `net`, `erofs`, `cgroup`, `qemu-arm64`, `exec:PROGRAM`.
 pub(crate) fn has(condition: &str) -> Result<bool, String> {
     if let Some(program) = condition.strip_prefix("exec:") {
         return Ok(find_program(program).is_some());
@@ -24,11 +24,19 @@ pub(crate) fn has(condition: &str) -> Result<bool, String> {
         "root" => Ok(rustix::process::geteuid().is_root()),
         "net" => Ok(registry_reachable()),
         "erofs" => Ok(mounts_erofs()),
+        "cgroup" => Ok(makes_cgroups()),
         "qemu-arm64" => {
             Ok(missing(&["root", "exec:qemu-aarch64-static"]).is_none() && arm64_busybox().is_some())
         }
         _ => Err(format!("unknown condition [{condition}]")),
     }
+}
+
+/// Says whether root can limit memory here: in a hierarchy of version 1 for it, or in one of version 2 that hands it on.
+fn makes_cgroups() -> bool {
+    let handed_on = std::fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control").unwrap_or_default();
+    let v1 = rustix::fs::access("/sys/fs/cgroup/memory", rustix::fs::Access::WRITE_OK).is_ok();
+    v1 || handed_on.contains("memory")
 }
 
 /// Returns the directory with an arm64 `/bin/busybox` that `tests/run` fetched.

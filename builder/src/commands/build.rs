@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use cache::Digest;
 use serde_json::json;
 use solver::Cancel;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::call;
 use super::foreground::Foreground;
 use super::rights;
+use super::signals;
 use super::terminal::Terminal;
 use crate::argfile;
 use crate::build::{self, Failed};
@@ -23,8 +24,8 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::Stdio;
 use crate::{cli::BuildArgs, runtime, sandbox};
 
-/// Builds, and tells the image's ID.
-pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+/// Builds, and tells the image's ID; or answers what is asked instead. Returns the exit code.
+pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<u8, Failure> {
     let with_files;
     let args = if args.build_arg_file.is_empty() {
         args
@@ -34,6 +35,9 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     };
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
+    if let Some(call) = options.call {
+        return call::run(&options, call);
+    }
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
     rights::for_build(&options)?;
     if let Some(path) = &options.iidfile {
@@ -44,7 +48,8 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .then(|| Terminal::of_stdin(true))
         .transpose()?;
     let id = runtime::run(until_signal(&options, terminal))?;
-    tell(&options, &id)
+    tell(&options, &id)?;
+    Ok(0)
 }
 
 /// Puts the arguments of files before those that were typed, which win.
@@ -59,24 +64,16 @@ fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
     Ok(args)
 }
 
-/// Builds, and stops when a signal asks to; a second one doesn't wait for the first to be obeyed.
+/// Builds, and stops when a signal asks to.
 async fn until_signal(options: &BuildOptions, terminal: Option<Terminal>) -> Result<Digest, Failure> {
     let cancel = Cancel::new();
     let received = Arc::new(AtomicI32::new(0));
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals =
-            signal(kind).map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")))?;
-        let (cancel, received) = (cancel.clone(), Arc::clone(&received));
-        let number = kind.as_raw_value();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if received.swap(number, Ordering::Relaxed) != 0 {
-                    std::process::exit(128 + number);
-                }
-                cancel.cancel();
-            }
-        });
-    }
+    let watching = (cancel.clone(), Arc::clone(&received));
+    signals::watch(move |number| {
+        let (cancel, received) = watching;
+        received.store(number, Ordering::Relaxed);
+        cancel.cancel();
+    })?;
     let result = build::build(options, &cancel).await;
     match (result, received.load(Ordering::Relaxed)) {
         // What fails after the signal fails because of it, whatever it looks like.

@@ -17,17 +17,16 @@ use super::terminal::Terminal;
 use crate::cli::RunArgs;
 use crate::clock;
 use crate::image::{self, StoredImage};
-use crate::ops::{self, Lowers};
-use crate::options::{Environment, tag_name};
+use crate::ops::{self, Bounds, Lowers};
+use crate::options::{self, ContainerLimits, Environment, tag_name};
 use crate::report::{self, Failure, Kind};
 use crate::runtime;
-use crate::sandbox::Exit;
-use crate::sandbox::{self, Cancel, SandboxError, Settings, Spec, Stdio, Upper};
+use crate::sandbox::{self, Cancel, Exit, Networks, SandboxError, Settings, Spec, Stdio, Upper};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
     let store = Arc::new(store);
-    let image = image::find(&store, &args.image)?;
+    let image = image::find(&store, args.image())?;
     let process = run::process(args, &image, environment)?;
     let terminal = args
         .tty
@@ -37,6 +36,8 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let layers = image.layers()?;
     let opened: Result<Vec<_>, _> = layers.iter().map(|layer| store.layers().get(layer)).collect();
     let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
+    let network = process.network;
+    let limits = options::limits(&args.limits)?;
     let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
         changes: Changes {
@@ -45,15 +46,18 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
             layers,
             view,
             settings,
+            network,
+            limits,
             commit,
         },
         terminal,
         interactive: args.interactive,
     };
     let exit = runtime::run(container.run())?;
-    if let Some(why) = &exit.why {
-        report::note(why);
-    }
+    exit.why
+        .iter()
+        .chain(&exit.limit)
+        .for_each(|why| report::note(why));
     Ok(u8::try_from(exit.code).unwrap_or(u8::MAX))
 }
 
@@ -63,13 +67,7 @@ fn machine(error: &(dyn std::error::Error + 'static)) -> Failure {
 
 fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Result<Settings, Failure> {
     let user = ops::credentials(&process.user, view).map_err(|error| Failure::of(Kind::Build, &error))?;
-    let network = sandbox::choose(process.network);
-    if network.warning.is_some() && process.network == Network::Default {
-        report::warn("the container uses the host's network: isolated networks are not available");
-    }
     Ok(Settings {
-        hosts: ops::hosts(&process.hostname, &[]),
-        resolv_conf: ops::resolv_conf().map_err(|error| machine(&error))?,
         args: process.args,
         env: process.env,
         cwd: process.cwd,
@@ -78,10 +76,8 @@ fn settings(process: Process, view: &View, terminal: Option<&Terminal>) -> Resul
         groups: user.groups,
         home: Some(user.home),
         hostname: process.hostname,
-        net: network.net,
-        scripts: Default::default(),
-        shm_size_bytes: sandbox::DEFAULT_SHM_BYTES,
         terminal: terminal.map(Terminal::size),
+        ..Settings::default()
     })
 }
 
@@ -113,17 +109,26 @@ struct Changes {
     layers: Vec<DiffId>,
     view: View,
     settings: Settings,
+    network: Network,
+    limits: ContainerLimits,
     /// Name of the image that keeps the changes.
     commit: Option<String>,
 }
 
 impl Changes {
     /// Blocks until the container has ended, and its changes are kept.
-    fn make(self, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit, Failure> {
+    fn make(mut self, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit, Failure> {
         let lowers = Lowers::new(Arc::clone(&self.store));
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
         let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
+        let networks = Networks::new(false);
+        let network = networks.take(self.network, &helper);
+        network.warning.iter().for_each(|warning| report::warn(warning));
+        let bounds = Bounds::new(self.limits.clone(), report::warn);
+        bounds.apply(&mut self.settings);
+        let cgroup = bounds.cgroup(report::warn).map_err(|error| machine(&error))?;
+        ops::name_network(&mut self.settings, &network, &[]).map_err(|error| machine(&error))?;
         let scratch = lowers.scratch_dir().map_err(|error| machine(&error))?;
         let upper = Upper::directory(scratch.as_fd()).map_err(|error| machine(&error))?;
         ops::describe(&upper, &self.view).map_err(|error| machine(&error))?;
@@ -131,6 +136,8 @@ impl Changes {
             lowers: &stack,
             upper: Some(&upper),
             mounts: &[],
+            network: network.namespace(),
+            cgroup: Some(&cgroup),
             settings: &self.settings,
         };
         let exit = match sandbox::run(&helper, &spec, stdio, cancel) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::signals;
 use super::terminal::Terminal;
 use crate::report::{self, Failure};
 use crate::runtime::blocking;
@@ -28,12 +29,9 @@ impl Foreground {
     where
         W: FnOnce(Stdio<'_>, Cancel<'_>) -> Result<Exit, Failure> + Send + 'static,
     {
-        let watch = |kind| {
-            signal(kind).map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")))
-        };
-        let mut interrupt = watch(SignalKind::interrupt())?;
-        let mut terminate = watch(SignalKind::terminate())?;
-        let mut window = watch(SignalKind::window_change())?;
+        let mut stop = signals::asking_to_stop()?;
+        let mut window = signal(SignalKind::window_change())
+            .map_err(|error| Failure::machine(format!("cannot watch for signals: {error}")))?;
         let (kill, alive) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| Failure::machine(format!("cannot make a pipe: {error}")))?;
         let master = Arc::new(OnceLock::new());
@@ -52,8 +50,7 @@ impl Foreground {
                         None => result,
                     };
                 }
-                _ = interrupt.recv() => libc::SIGINT,
-                _ = terminate.recv() => libc::SIGTERM,
+                Some(number) = stop.recv() => number,
                 _ = window.recv() => {
                     if let Some(master) = master.get() {
                         Terminal::pass_size_on(master);

@@ -2,6 +2,7 @@
 //! it prints nothing itself. Shared looks (tables, sizes, templates) are files of their own.
 
 pub(crate) mod build;
+pub(crate) mod call;
 pub(crate) mod container;
 pub(crate) mod doctor;
 pub(crate) mod foreground;
@@ -15,6 +16,7 @@ pub(crate) mod rights;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
+mod signals;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;

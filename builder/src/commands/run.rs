@@ -70,16 +70,16 @@ fn list(value: Option<&Value>) -> Vec<String> {
 /// ENTRYPOINT and CMD: a command replaces CMD, `--entrypoint` replaces both.
 fn command(args: &RunArgs, entrypoint: &[String], cmd: &[String]) -> Result<Vec<String>, Failure> {
     let (mut settled, rest) = match args.entrypoint.as_deref() {
-        None if args.command.is_empty() => (entrypoint.to_vec(), cmd),
-        None => (entrypoint.to_vec(), args.command.as_slice()),
-        Some("") => (Vec::new(), args.command.as_slice()),
-        Some(program) => (vec![program.to_owned()], args.command.as_slice()),
+        None if args.command().is_empty() => (entrypoint.to_vec(), cmd),
+        None => (entrypoint.to_vec(), args.command()),
+        Some("") => (Vec::new(), args.command()),
+        Some(program) => (vec![program.to_owned()], args.command()),
     };
     settled.extend_from_slice(rest);
     match settled.is_empty() {
         true => Err(
             Failure::usage("nothing to run: the image has neither ENTRYPOINT nor CMD")
-                .with_help(format!("name a command: ashlar run {} COMMAND", args.image)),
+                .with_help(format!("name a command: ashlar run {} COMMAND", args.image())),
         ),
         false => Ok(settled),
     }

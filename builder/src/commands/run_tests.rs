@@ -33,6 +33,7 @@ fn commands_follow_entrypoint_and_cmd() {
         ("app x -y", &both, "e 1 x -y"),
         ("--entrypoint p app", &both, "p"),
         ("--entrypoint p app x", &both, "p x"),
+        ("--entrypoint sh app -c 1 -m 2", &both, "sh -c 1 -m 2"),
         ("--rm -it app sh -c --rm", &json!({"Cmd": ["c"]}), "sh -c --rm"),
         ("app", &json!({"Cmd": ["c", "d"], "Entrypoint": null}), "c d"),
     ] {

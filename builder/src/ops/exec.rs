@@ -8,15 +8,18 @@ use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
 use cache::{DiffId, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
-use solver::op::Exec;
+use solver::op::{Exec, Security};
 use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
 use super::mounts::{Holding, Step, Wanted};
-use super::{OpError, Worker, owner, stacked, unpacked};
+use super::{Bounds, OpError, Worker, devices, owner, stacked, unpacked};
+use crate::cdi::Devices;
 use crate::options::host_platform;
 use crate::runtime::blocking;
-use crate::sandbox::{self, Cancel, Exit, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper};
+use crate::sandbox::{
+    self, Cancel, Exit, Networks, Privilege, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
+};
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.
 const MAX_MEMORY_BYTES: u64 = 8 << 30;
@@ -35,10 +38,12 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         layers: Arc::clone(layers),
         view,
         lowers: Arc::clone(&worker.lowers),
+        networks: Arc::clone(&worker.networks),
         mounts: Wanted::of(worker, op, job).await?,
         subject: Subject::Vertex(job.id),
         events: job.events.clone(),
-        shm_size_bytes: worker.shm_size_bytes,
+        devices: Arc::clone(&worker.devices),
+        bounds: Arc::clone(&worker.bounds),
         keeps_failed: worker.keeps_failed,
         kill,
     };
@@ -61,10 +66,12 @@ pub(super) struct Run {
     layers: Arc<[DiffId]>,
     view: View,
     lowers: Arc<Lowers>,
+    networks: Arc<Networks>,
     mounts: Wanted,
     subject: Subject,
     events: Events,
-    shm_size_bytes: u64,
+    devices: Arc<Devices>,
+    bounds: Arc<Bounds>,
     /// The container of a failed process is wanted.
     keeps_failed: bool,
     kill: OwnedFd,
@@ -74,10 +81,7 @@ impl Run {
     fn into_layer(self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
         let holding = self.mounts.hold(&self.step())?;
-        let mut upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
-        if !upper.keeps_user_attributes()? {
-            upper = self.upper_on_disk()?;
-        }
+        let mut upper = self.first_upper()?;
         let mut exit = self.run(&settings, &upper, &holding)?;
         if exit.code != 0 && upper.is_full()? {
             self.events
@@ -114,6 +118,18 @@ impl Run {
         }
     }
 
+    /// Returns an upper in memory where that is good enough, and not the container's own.
+    fn first_upper(&self) -> Result<Upper, OpError> {
+        if self.bounds.limits_memory() {
+            return self.upper_on_disk();
+        }
+        let upper = self.described(Upper::tmpfs(memory_budget_bytes())?)?;
+        match upper.keeps_user_attributes()? {
+            true => Ok(upper),
+            false => self.upper_on_disk(),
+        }
+    }
+
     fn upper_on_disk(&self) -> Result<Upper, OpError> {
         let scratch = self.lowers.scratch_dir()?;
         self.described(Upper::directory(scratch.as_fd())?)
@@ -128,9 +144,8 @@ impl Run {
     fn settings(&self) -> Result<Settings, OpError> {
         let op = &self.op;
         let credentials = owner::credentials(&op.user, &self.view)?;
-        let net = self.lowers.network(op.network, &self.events);
         let env = op.env.iter().chain(&op.env_unkeyed).cloned().collect();
-        Ok(Settings {
+        let mut settings = Settings {
             args: op.args.clone(),
             env,
             cwd: op.cwd.clone(),
@@ -139,13 +154,16 @@ impl Run {
             groups: credentials.groups,
             home: Some(credentials.home),
             hostname: op.hostname.clone(),
-            hosts: super::hosts(&op.hostname, &op.extra_hosts),
-            resolv_conf: super::resolv_conf()?,
-            net,
             scripts: op.scripts.clone(),
-            shm_size_bytes: self.shm_size_bytes,
             terminal: None,
-        })
+            privilege: match op.security {
+                Security::Sandbox => Privilege::Sandbox,
+                Security::Insecure => Privilege::Insecure,
+            },
+            ..Settings::default()
+        };
+        self.bounds.apply(&mut settings);
+        Ok(settings)
     }
 
     /// Runs the process once, passing its output on.
@@ -178,16 +196,27 @@ impl Run {
         holding: &Holding,
         (stdio, cancel): (Stdio<'_>, Cancel<'_>),
     ) -> Result<Exit, OpError> {
-        let attached = self.mounts.attach(holding, &self.step())?;
-        let settings = &with_env(settings, &attached.env);
+        let mut attached = self.mounts.attach(holding, &self.step())?;
+        let mut settings = settings.clone();
+        let warn = |warning: &str| self.events.warn(warning);
+        devices::attach(&self.op, &self.devices, &mut attached, &mut settings, warn)?;
+        with_env(&mut settings, &attached.env);
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
+        let network = self.networks.take(self.op.network, &helper);
+        if let Some(warning) = &network.warning {
+            self.events.warn(warning);
+        }
+        let cgroup = self.bounds.cgroup(warn)?;
+        super::name_network(&mut settings, &network, &self.op.extra_hosts)?;
         let spec = Spec {
             lowers: &lowers,
             upper: Some(upper),
             mounts: &attached.points,
-            settings,
+            network: network.namespace(),
+            cgroup: Some(&cgroup),
+            settings: &settings,
         };
         match sandbox::run(&helper, &spec, stdio, cancel) {
             Err(SandboxError::Cancelled) => Err(OpError::Cancelled),
@@ -278,29 +307,64 @@ pub(crate) fn pack_changes(store: &Store, view: &View, upper: &Upper) -> Result<
 }
 
 /// Adds what mounts bring: a variable of theirs replaces the step's own.
-fn with_env(settings: &Settings, env: &[(String, String)]) -> Settings {
-    let mut settings = settings.clone();
+fn with_env(settings: &mut Settings, env: &[(String, String)]) {
     for (name, value) in env {
         settings.env.retain(|(known, _)| known != name);
         settings.env.push((name.clone(), value.clone()));
     }
-    settings
 }
 
 /// Says how a process ended, in the words that users of other builders search for.
 fn outcome(exit: &Exit) -> String {
+    const KILLED: i32 = 128 + libc::SIGKILL;
     let mut text = format!("exit code: {}", exit.code);
-    if let Some(signal) = exit.signal {
-        text.push_str(&format!(" (killed by signal {signal})"));
+    let name = |signal: i32| signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
+    match (exit.signal, exit.code) {
+        (Some(signal), _) => text.push_str(&format!(" (killed by {})", name(signal))),
+        (None, KILLED) if !exit.oom && exit.limit.is_none() => {
+            text.push_str(" (128 + SIGKILL: killed by the step itself, from outside, or for want of memory)");
+        }
+        // What a shell says of a command that was killed.
+        (None, code @ 129..) if let Some(name) = signal_name(code - 128) => {
+            text.push_str(&format!(" (128 + {name})"));
+        }
+        _ => {}
     }
-    if exit.oom {
-        text.push_str(": out of memory");
+    match &exit.limit {
+        Some(limit) => text.push_str(&format!(": {limit}")),
+        None if exit.oom => text.push_str(": out of memory"),
+        None => {}
     }
     if let Some(why) = &exit.why {
         text.push_str(": ");
         text.push_str(why);
     }
     text
+}
+
+/// Names the signals that end processes. Spec: signal(7).
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
 }
 
 /// Returns the platform of programs that this machine could not execute, if that may be why nothing ran.
@@ -314,4 +378,43 @@ pub(super) fn memory_budget_bytes() -> u64 {
     let info = rustix::system::sysinfo();
     let free = (info.freeram as u64 + info.bufferram as u64).saturating_mul(u64::from(info.mem_unit));
     (free / 4).clamp(64 << 20, MAX_MEMORY_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// hardening R42, case R53: codes are told as they are, and what is known of them.
+    #[test]
+    fn how_a_process_ended_is_told() {
+        let check = |code, signal, (oom, limit): (bool, Option<&str>), expected: &str| {
+            let exit = Exit {
+                code,
+                signal,
+                oom,
+                limit: limit.map(str::to_owned),
+                why: None,
+            };
+            assert_eq!(outcome(&exit), format!("exit code: {expected}"));
+        };
+        let plain = (false, None);
+        for code in [0, 1, 2, 100, 125, 126, 127, 128, 255] {
+            check(code, None, plain, &code.to_string());
+        }
+        check(139, None, plain, "139 (128 + SIGSEGV)");
+        check(143, None, plain, "143 (128 + SIGTERM)");
+        check(139, Some(11), plain, "139 (killed by SIGSEGV)");
+        check(162, Some(34), plain, "162 (killed by signal 34)");
+        let killed = "137 (128 + SIGKILL: killed by the step itself, from outside, or for want of memory)";
+        check(137, None, plain, killed);
+        check(137, None, (true, None), "137 (128 + SIGKILL): out of memory");
+        let limit = Some("out of memory: the limit is 6 MiB");
+        check(
+            137,
+            None,
+            (true, limit),
+            "137 (128 + SIGKILL): out of memory: the limit is 6 MiB",
+        );
+        check(1, None, (true, limit), "1: out of memory: the limit is 6 MiB");
+    }
 }

@@ -9,12 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::layer::{LayerFile, write_merged};
 use cache::{ChainId, DiffId, Store};
-use solver::Events;
-use solver::op::Network;
 
 use super::mounts::Parts;
 use super::{OpError, unpacked};
-use crate::sandbox::{self, Helper, Lower, Net};
+use crate::sandbox::{self, Helper, Lower};
 
 /// Above this many layers one merged image is cheaper than a mount for each, and overlayfs takes only 500.
 const MERGE_ABOVE: usize = 100;
@@ -30,7 +28,6 @@ pub(crate) struct Lowers {
 struct State {
     can_mount: Option<bool>,
     helper: Option<Arc<Helper>>,
-    has_warned: bool,
     layers: HashMap<DiffId, Arc<Lower>>,
     merged: HashMap<ChainId, Arc<Lower>>,
 }
@@ -66,17 +63,6 @@ impl Lowers {
         let helper = Arc::new(Helper::load()?);
         state.helper = Some(Arc::clone(&helper));
         Ok(helper)
-    }
-
-    /// Returns what a network mode stands for on this machine; warns once per build where that is less than asked for.
-    pub(crate) fn network(&self, wanted: Network, events: &Events) -> Net {
-        let choice = sandbox::choose(wanted);
-        if let Some(warning) = choice.warning
-            && !std::mem::replace(&mut self.state().has_warned, true)
-        {
-            events.warn(warning);
-        }
-        choice.net
     }
 
     /// Makes an empty directory in the scratch space, which goes with this process.

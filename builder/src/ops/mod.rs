@@ -2,7 +2,9 @@
 //!
 //! The solver asks through its `Executor`; everything that blocks runs on a blocking thread.
 
+mod bounds;
 mod copy;
+mod devices;
 mod draft;
 mod exec;
 mod extract;
@@ -25,18 +27,21 @@ use cache::{DiffId, Store, TreeHash};
 use solver::op::{FileOp, Op, Source};
 use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
+use crate::cdi::{CdiError, Devices};
 use crate::clock;
 use crate::registry::{ImageError, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
-use crate::sandbox::SandboxError;
 use crate::sandbox::user::UserError;
+use crate::sandbox::{Networks, SandboxError};
 use crate::secrets::Secrets;
 use copy::CopySource;
 
+pub(crate) use bounds::Bounds;
+pub(crate) use devices::known as known_devices;
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
-pub(crate) use network_files::{hosts, resolv_conf};
+pub(crate) use network_files::name_network;
 pub(crate) use owner::credentials;
 pub(crate) use views::Views;
 
@@ -97,7 +102,11 @@ pub(crate) enum OpError {
     #[error(transparent)]
     Store(#[from] cache::StoreError),
     #[error(transparent)]
+    Device(#[from] CdiError),
+    #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Git(#[from] remote::git::GitError),
     #[error(transparent)]
     Http(#[from] remote::http::HttpError),
     #[error(transparent)]
@@ -112,13 +121,16 @@ pub(crate) struct Worker {
     /// Where the layers of base images come from when they aren't here.
     pub(crate) images: Vec<Arc<Resolved>>,
     pub(crate) lowers: Arc<Lowers>,
+    pub(crate) networks: Arc<Networks>,
     pub(crate) views: Views,
     pub(crate) events: solver::Events,
     pub(crate) secrets: Arc<Secrets>,
     /// The containers of failed steps are wanted.
     pub(crate) keeps_failed: bool,
-    /// Size of `/dev/shm` in containers.
-    pub(crate) shm_size_bytes: u64,
+    /// The devices that steps can ask for by name.
+    pub(crate) devices: Arc<Devices>,
+    /// What containers may use.
+    pub(crate) bounds: Arc<Bounds>,
 }
 
 impl Worker {
@@ -215,7 +227,12 @@ impl Executor for Worker {
                 let layer = blocking(move || remote::http::layer(&store, &file)).await?;
                 Ok(Snapshot::Layers([layer].into()))
             }
-            Op::Source(Source::Git(_)) => unreachable!("lowering refuses git sources"),
+            Op::Source(Source::Git(git)) => {
+                let (store, git) = (Arc::clone(&self.store), git.clone());
+                let secrets = Arc::clone(&self.secrets);
+                let layer = blocking(move || remote::git::layer(&store, &git, &secrets)).await?;
+                Ok(Snapshot::Layers([layer].into()))
+            }
             Op::Source(Source::Scratch | Source::Local { .. }) | Op::Merge => {
                 unreachable!("the solver answers what needs no work itself")
             }

@@ -98,15 +98,35 @@ fn more_flags_settle() {
     });
     check("--network none .", &[], |o| o.network == Network::None);
     check("--network host --allow network.host .", &[], |o| {
-        o.network == Network::Host && o.allow_host_network
+        o.network == Network::Host && o.allowed.host_network
     });
     check(
         "--add-host a:1.2.3.4 --add-host b=[::1] --add-host c:::2 .",
         &[],
         |o| o.extra_hosts == pairs(&[("a", "1.2.3.4"), ("b", "::1"), ("c", "::2")]),
     );
-    check("--shm-size 1.5g .", &[], |o| o.shm_size_bytes == Some(3 << 29));
-    check("--shm-size 64MiB .", &[], |o| o.shm_size_bytes == Some(64 << 20));
+    check(
+        "--allow security.insecure,device=a/b=c --allow device=d .",
+        &[],
+        |o| {
+            let names = ["a/b=c".to_owned(), "d".to_owned()];
+            o.allowed.insecure
+                && !o.allowed.host_network
+                && o.allowed.devices == AllowedDevices::Named(names.into())
+        },
+    );
+    check("--allow device=a --allow device .", &[], |o| {
+        o.allowed.devices == AllowedDevices::All
+    });
+    check(".", &[], |o| o.allowed == Allowed::default());
+    check("--add-host a:host-gateway .", &[], |o| o.reaches_host());
+    check("--add-host a:1.2.3.4 .", &[], |o| !o.reaches_host());
+    check("--shm-size 1.5g .", &[], |o| {
+        o.limits.shm_size_bytes == Some(3 << 29)
+    });
+    check("--shm-size 64MiB .", &[], |o| {
+        o.limits.shm_size_bytes == Some(64 << 20)
+    });
     check(
         "--provenance=false --sbom=false --push=false --load .",
         &[],
@@ -159,9 +179,11 @@ fn named_contexts_have_kinds() {
         of("oci-layout://b@sha256:00"),
         Ok(layout("b", Some("@sha256:00")))
     );
+    let git = of("https://x/y.git#main:sub");
+    assert!(matches!(git, Ok(NamedSource::Git(git)) if git.reference == "main" && git.subdir == "sub"));
     check_refused(
-        "--build-context n=https://x/y.git .",
-        "what `--build-context n` names isn't supported yet",
+        "--build-context n=target:x .",
+        "what `--build-context n` names isn't",
     );
     check_refused("--build-context n= .", "expected NAME=VALUE");
     check_refused(
@@ -178,16 +200,11 @@ fn what_is_not_supported_is_refused_by_name() {
         "--builder x",
         "--cache-from x",
         "--cache-to x",
-        "--call check",
-        "--cgroup-parent x",
-        "--check",
         "--debug",
         "--policy x",
         "--provenance=mode=max",
         "--push",
-        "--resource memory=1g",
         "--sbom",
-        "--ulimit nofile=1",
     ] {
         let name = flag.split([' ', '=']).next().unwrap();
         check_refused(
@@ -197,23 +214,14 @@ fn what_is_not_supported_is_refused_by_name() {
     }
     // No password of an address is repeated.
     check_refused(
-        "https://u:p@x/y.git",
-        "error: a git repository as build context isn't",
+        "https://u:p@x/y.git?a=b",
+        "error: invalid address `https://x/y.git?a=b`: unexpected query",
     );
-    check_refused("git@github.com:a/b", "a git repository as build context isn't");
     check_refused("-f https://x/y.git .", "a Dockerfile from a git repository isn't");
-    check_refused(
-        "--allow security.insecure .",
-        "`--allow security.insecure` isn't supported yet",
-    );
     check_refused("--until build:x .", "expected STAGE[:N]");
     check_refused("--until= .", "expected STAGE[:N]");
     check_refused("--platform windows/amd64 .", "cannot build for windows/amd64");
     check_refused("--platform a/b/c/d .", "failed to parse platform");
-    check_refused(
-        "--add-host a:host-gateway .",
-        "`host-gateway` in --add-host isn't supported yet",
-    );
 }
 
 #[test]
@@ -230,6 +238,10 @@ fn nonsense_is_refused() {
     check_refused("-q --progress plain .", "exclude each other");
     check_refused("--network bridge .", "unknown network mode `bridge`");
     check_refused("--network host .", "--allow network.host");
+    for wrong in ["security.insecure=1", "Device", "device=", "network", ""] {
+        let argv = format!("--allow={wrong} .");
+        check_refused(&argv, &format!("unknown entitlement `{wrong}`"));
+    }
     check_refused("--allow x .", "unknown entitlement `x`");
     for bad in ["a", "a:b", ":1.2.3.4", "a:1.2.3.4.5", "a=[::1"] {
         check_refused(&format!("--add-host {bad} ."), "expected HOST:IP");
@@ -248,8 +260,10 @@ fn nonsense_is_refused() {
 
 #[test]
 fn old_flags_are_noted() {
-    let (_, notes) = settle("--rm --force-rm=false -m 1g --squash .", &[]).unwrap();
-    assert_eq!(notes.len(), 3, "{notes:?}");
+    let (options, notes) = settle("--rm --force-rm=false -m 1g --squash .", &[]).unwrap();
+    // Those of limits have one.
+    assert_eq!(options.limits.limits.memory_bytes, Some(1 << 30));
+    assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes.iter().all(|note| note.ends_with("has no effect")));
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use frontend::Until;
 
-use super::{NamedSource, is_http, is_remote, not_yet};
+use super::{HOST_GATEWAY, NamedSource, git_source, is_http, is_remote, not_yet};
 use crate::report::Failure;
 
 /// Parses `NAME=VALUE` of `--build-context`.
@@ -20,9 +20,14 @@ pub(super) fn named_context(text: &str) -> Result<(String, NamedSource), Failure
         NamedSource::Image(reference.to_owned())
     } else if is_http(value) {
         NamedSource::Http(value.to_owned())
-    } else if value == "-" || is_remote(value) || value.contains("://") || value.starts_with("target:") {
-        return Err(not_yet(&format!("what `--build-context {name}` names"))
-            .with_help("a directory, http(s)://…, oci-layout://DIR[:TAG] or docker-image://REF"));
+    } else if is_remote(value) {
+        NamedSource::Git(git_source(value)?)
+    } else if value == "-" || value.contains("://") || value.starts_with("target:") {
+        return Err(
+            not_yet(&format!("what `--build-context {name}` names")).with_help(
+                "a directory, http(s)://…, a git address, oci-layout://DIR[:TAG] or docker-image://REF",
+            ),
+        );
     } else {
         NamedSource::Directory(PathBuf::from(value))
     };
@@ -83,8 +88,8 @@ pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
         return Err(invalid());
     }
-    if address == "host-gateway" {
-        return Err(not_yet("`host-gateway` in --add-host"));
+    if address == HOST_GATEWAY {
+        return Ok((host.to_owned(), address.to_owned()));
     }
     let bare = address
         .strip_prefix('[')

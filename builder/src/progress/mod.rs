@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use solver::{Event, Events, Graph, Subject};
 
+pub(crate) use rawjson::warnings as json_warnings;
 pub(crate) use sanitize::one_line;
 
 use steps::{Steps, Update};

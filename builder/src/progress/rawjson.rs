@@ -6,7 +6,10 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cache::Digest;
+use frontend::{Diagnostic, Diagnostics, Severity, SourceText};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -67,7 +70,7 @@ impl<W: Write> RawJson<W> {
                 json!({ "logs": [{
                     "vertex": digest(*place, steps),
                     "stream": 1,
-                    "data": base64(&data),
+                    "data": STANDARD.encode(&data),
                     "timestamp": self.stamp(now),
                 }] })
             }
@@ -89,7 +92,7 @@ impl<W: Write> RawJson<W> {
                 json!({ "statuses": [status] })
             }
             Update::Warning(text) => {
-                json!({ "warnings": [{ "level": 1, "short": base64(text.as_bytes()) }] })
+                json!({ "warnings": [{ "level": 1, "short": STANDARD.encode(text.as_bytes()) }] })
             }
         }
     }
@@ -110,27 +113,39 @@ impl<W: Write> Display for RawJson<W> {
     fn finish(&mut self, _: &Steps, _: Duration) {}
 }
 
-fn digest(place: usize, steps: &Steps) -> String {
-    Digest::of(format!("{place} {}", steps.get(place).name).as_bytes()).to_string()
+/// Returns what could be better in a Dockerfile as BuildKit's warnings, one line for all; empty when there are none.
+pub(crate) fn warnings(diagnostics: &Diagnostics, source: &SourceText) -> String {
+    let warnings: Vec<Value> = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+        .map(|diagnostic| warning(diagnostic, source))
+        .collect();
+    match warnings.is_empty() {
+        true => String::new(),
+        false => format!("{}\n", json!({ "warnings": warnings })),
+    }
 }
 
-/// Encodes in standard base64 with padding. Spec: RFC 4648, section 4.
-fn base64(data: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(data.len().div_ceil(3) * 4);
-    for chunk in data.chunks(3) {
-        let byte = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            out.push(if place <= chunk.len() {
-                char::from(digit)
-            } else {
-                '='
-            });
-        }
+fn warning(diagnostic: &Diagnostic, source: &SourceText) -> Value {
+    let name = diagnostic.rule.map_or("", |rule| rule.name());
+    let mut short = format!("{name}: {}", diagnostic.detail());
+    let mut value = json!({ "level": 1 });
+    if let Some(span) = diagnostic.span {
+        let (first, last) = source.line_range(span);
+        short.push_str(&format!(" (line {first})"));
+        value["range"] = json!([{"start": {"line": first}, "end": {"line": last}}]);
+        value["sourceInfo"] = json!({"filename": source.name(), "language": "Dockerfile"});
     }
-    out
+    value["short"] = STANDARD.encode(short.as_bytes()).into();
+    if let Some(rule) = diagnostic.rule {
+        value["detail"] = json!([STANDARD.encode(rule.description().as_bytes())]);
+        value["url"] = rule.url().unwrap_or_default().into();
+    }
+    value
+}
+
+fn digest(place: usize, steps: &Steps) -> String {
+    Digest::of(format!("{place} {}", steps.get(place).name).as_bytes()).to_string()
 }
 
 #[cfg(test)]
@@ -138,16 +153,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_follows_the_test_vectors() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
+    fn warnings_are_one_line_with_rule_place_and_page() {
+        let source = SourceText::new("Dockerfile", b"FROM scratch\nMAINTAINER me\n");
+        let (_, found) = frontend::parse("Dockerfile", source.text().as_bytes());
+        let line = warnings(&found, &source);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let warning = &value["warnings"][0];
+        let short =
+            "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)";
+        assert_eq!(warning["short"], STANDARD.encode(short.as_bytes()));
+        assert_eq!(warning["range"][0]["start"]["line"], 2);
+        assert!(
+            warning["url"]
+                .as_str()
+                .unwrap()
+                .ends_with("/maintainer-deprecated/")
+        );
+        assert_eq!(warnings(&Diagnostics::default(), &source), "");
     }
 }

@@ -169,6 +169,19 @@ fn stored_config(
         .map(|(_, found)| found)
 }
 
+/// Returns the config of the image that `request` names for `platform`, if the store has one. Asks nobody.
+pub(crate) fn stored(
+    store: &Store,
+    request: &str,
+    platform: &Platform,
+) -> Result<Option<Vec<u8>>, ImageError> {
+    let name = Reference::parse(request)?.to_string();
+    let image = store.index().image(&name)?;
+    Ok(image
+        .and_then(|image| stored_config(store, &image, platform))
+        .map(|(config, _, _)| config))
+}
+
 /// Looks a name up in the store. An image for another platform, or one that isn't complete and can't be completed,
 /// counts as absent.
 fn resolve_local(

@@ -4,4 +4,6 @@
 //! needs it. What a Dockerfile names is fetched from wherever that is, as with BuildKit: the user's machine, and the
 //! user's choice of Dockerfile. Redirects stay within http and https.
 
+pub(crate) mod git;
 pub(crate) mod http;
+pub(crate) mod inputs;

@@ -5,8 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
@@ -176,16 +177,48 @@ impl Tree {
         Ok((Self(socket), listener))
     }
 
+    /// Returns a device of the machine. Its node can be used, and not be changed: it is the machine's own.
+    pub(crate) fn device(path: &Path) -> Result<Self> {
+        let node = mount::bind(of_machine(path)?.as_fd(), "", NOSUID | NOEXEC | RDONLY)
+            .step(format!("clone the device {}", path.display()))?;
+        let stat = rustix::fs::fstat(&node).step(format!("look at {}", path.display()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice | FileType::BlockDevice => Ok(Self(node)),
+            _ => Err(SandboxError::Refused {
+                reason: format!("{} is not a device", path.display()),
+            }),
+        }
+    }
+
+    /// Returns a file or directory of the machine, which its administrator described for containers.
+    pub(crate) fn of_machine(path: &Path, access: Access) -> Result<Self> {
+        mount::bind(of_machine(path)?.as_fd(), "", access.attributes() | NOSUID)
+            .step(format!("clone {} for a mount", path.display()))
+            .map(Self)
+    }
+
     fn kind(&self) -> Result<Kind> {
         let mode = rustix::fs::fstat(&self.0).step("look at a mount")?.st_mode;
+        let is_nodev = || {
+            let attributes = rustix::fs::fstatvfs(&self.0).map(|stat| stat.f_flag);
+            attributes.is_ok_and(|flags| flags.contains(StatVfsMountFlags::NODEV))
+        };
         match FileType::from_raw_mode(mode) {
             FileType::Directory => Ok(Kind::Directory),
             FileType::RegularFile | FileType::Socket => Ok(Kind::File),
+            // Only `device` makes such a mount that is good for anything.
+            FileType::CharacterDevice | FileType::BlockDevice if !is_nodev() => Ok(Kind::File),
             other => Err(SandboxError::Refused {
                 reason: format!("what is to be mounted is neither file nor directory: {other:?}"),
             }),
         }
     }
+}
+
+/// Refers to a path of the machine, which isn't the image's to choose: links in it are followed.
+fn of_machine(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step(format!("open {}", path.display()))
 }
 
 /// A tmpfs that never goes to swap, where the kernel can promise that (Linux 6.4).

@@ -1,6 +1,7 @@
 //! What can go wrong before a process of a container runs.
 
 use std::io;
+use std::path::PathBuf;
 
 /// Why a container could not be made. A process that ran and failed is not an error, but an [`Exit`](super::Exit).
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,24 @@ pub(crate) enum SandboxError {
     Refused {
         /// What is wrong with the image or the request.
         reason: String,
+    },
+    /// A network namespace could not be connected to the outside.
+    #[error("{reason}")]
+    Network {
+        /// Which program failed, and what it said.
+        reason: String,
+    },
+    /// The kernel refused a limit.
+    #[error("cannot set {option}: {source} (`{value}` in {file})")]
+    Limit {
+        /// The flag that asked for it.
+        option: &'static str,
+        /// Where it was written to.
+        file: PathBuf,
+        /// What was written.
+        value: String,
+        /// The kernel's answer.
+        source: io::Error,
     },
     /// The helper ended without a report.
     #[error("the sandbox helper was killed")]

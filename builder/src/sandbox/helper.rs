@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::thread::LinkNameSpaceType;
 
 use super::attach::{MAX_MOUNTS, Point};
 use super::error::{Result, SandboxError, Step as _};
@@ -19,11 +20,13 @@ use super::mount::errno_of;
 use super::overlay::Way;
 use super::rootfs::Provision;
 use super::spec::{Exit, Net, Settings, Spec};
-use super::wire::{self, Lowers, Report, STANDARD_FDS, Start};
-use super::{init, overlay, seccomp, sys};
+use super::wire::{self, Lowers, Report, Request, STANDARD_FDS, Start};
+use super::{init, network, overlay, seccomp, sys};
 
 /// The helper's `argv[0]`. Not enough by itself: the socket must be there too.
 pub(super) const MARKER: &str = "ashlar-sandbox-helper";
+/// One for each hierarchy that there could be.
+const MAX_CGROUPS: usize = 16;
 /// Refuses to be misused by whatever executes `/proc/self/exe` in a container.
 const REFUSED: i32 = 125;
 
@@ -37,7 +40,7 @@ pub(crate) fn helper_entry() -> Option<i32> {
     })
 }
 
-/// Forks a process for each container that the builder asks for, until it is gone. Executing a program and linking it
+/// Forks a process for each container and each network that the builder asks for, until it is gone. Executing a program and linking it
 /// takes longer than all the rest, so it is done once per build.
 fn fork_for_each(socket: OwnedFd) -> i32 {
     // Nobody may look into this process or trace it, nor into those that it forks. What the terminal sends is the
@@ -52,13 +55,20 @@ fn fork_for_each(socket: OwnedFd) -> i32 {
     let Ok(own) = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else {
         return REFUSED;
     };
-    while let Ok(Some(((), mut fds))) = wire::receive::<()>(socket.as_fd()) {
+    while let Ok(Some((request, mut fds))) = wire::receive::<Request>(socket.as_fd()) {
         let Some(job) = fds.pop() else { continue };
-        match sys::clone3(0) {
+        let namespaces = match request {
+            Request::Container => 0,
+            Request::Network(_) => network::NAMESPACES,
+        };
+        match sys::clone3(namespaces) {
             Ok(sys::Side::Child) => {
                 drop(socket);
                 sys::default_signal(libc::SIGCHLD);
-                return serve(job.as_fd(), own.as_fd());
+                return match request {
+                    Request::Container => serve(job.as_fd(), own.as_fd()),
+                    Request::Network(plan) => network::keep(&plan, job.as_fd(), own.as_fd()),
+                };
             }
             Ok(sys::Side::Parent(_)) => {}
             Err(error) => {
@@ -128,6 +138,9 @@ struct Job {
     filter: Vec<sys::Instruction>,
     streams: [OwnedFd; 3],
     layers: Layers,
+    network: Option<OwnedFd>,
+    /// The control groups' lists of processes.
+    cgroups: Vec<OwnedFd>,
     points: Vec<Point>,
     mounts: Vec<OwnedFd>,
 }
@@ -160,8 +173,18 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
 
     let oom_kills = oom_kills();
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if job.settings.net == Net::None {
-        namespaces |= libc::CLONE_NEWNET;
+    match (job.settings.net, &job.network) {
+        (Net::Host, None) => {}
+        (Net::None, None) => namespaces |= libc::CLONE_NEWNET,
+        // This process makes one container and needs no network: it can go there itself.
+        (Net::Own, Some(network)) => {
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .setup("enter the network")?;
+        }
+        (net, _) => {
+            let reason = format!("the network {net:?} and its namespace don't belong together");
+            return Err(SandboxError::Refused { reason });
+        }
     }
     let helper = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .setup("refer to the sandbox helper")?;
@@ -182,6 +205,7 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
                 points: &job.points,
                 mounts: &job.mounts,
                 provision: &provision,
+                cgroups: &job.cgroups,
                 socket,
                 helper: helper.as_fd(),
             };
@@ -220,10 +244,14 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
     };
     if n_lowers > Spec::MAX_LOWERS
         || start.n_mounts > MAX_MOUNTS
-        || fds.len() != STANDARD_FDS + usize::from(start.has_upper)
+        || fds.len()
+            != STANDARD_FDS + usize::from(start.has_upper) + usize::from(start.has_network) + start.n_cgroups
+        || start.n_cgroups > MAX_CGROUPS
     {
         return Err(odd());
     }
+    let cgroups = fds.split_off(fds.len() - start.n_cgroups);
+    let network = if start.has_network { fds.pop() } else { None };
     let upper = if start.has_upper { fds.pop() } else { None };
     let [settings, filter, stdin, stdout, stderr] =
         <[OwnedFd; STANDARD_FDS]>::try_from(fds).map_err(|_| odd())?;
@@ -255,6 +283,8 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
         filter,
         streams: [stdin, stdout, stderr],
         layers,
+        network,
+        cgroups,
         points,
         mounts,
     })
@@ -306,6 +336,7 @@ fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, oom_kills: Option<u64>) -
         code,
         signal,
         oom: code == 137 && killed_meanwhile,
+        limit: None,
         why: None,
     })
 }

@@ -1,4 +1,5 @@
-//! Who the process is: user, groups, capabilities, system-call filter. The order is the point.
+//! Who the process is: user, groups, capabilities, system-call filter. The order is the point. An insecure container has
+//! all capabilities that the build has, and no filter; nothing is inheritable or ambient there either.
 //!
 //! The filter is loaded without no_new_privs (sudo and ping must work in RUN), which needs CAP_SYS_ADMIN; so that
 //! capability goes last. Nothing after the filter makes a call that the profile refuses.
@@ -9,13 +10,20 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::error::{Result, Step as _};
 use super::profile::CAPABILITIES;
-use super::spec::Settings;
+use super::spec::{Privilege, Settings};
 use super::sys::{self, Instruction};
 use super::userns::Namespace;
 
 /// Becomes the user, with the profile's rights.
 pub(super) fn assume(settings: &Settings, filter: &[Instruction]) -> Result<()> {
-    let wanted = CapabilitySet::from_bits_retain(CAPABILITIES);
+    let is_sandboxed = match settings.privilege {
+        Privilege::Sandbox => true,
+        Privilege::Insecure => false,
+    };
+    let wanted = match is_sandboxed {
+        true => CapabilitySet::from_bits_retain(CAPABILITIES),
+        false => CapabilitySet::from_bits_retain(u64::MAX),
+    };
     drop_bounding(wanted)?;
     rustix::thread::set_keep_capabilities(true).setup("keep capabilities")?;
     // Groups that don't exist in this namespace are left out: no file here can belong to them.
@@ -35,7 +43,9 @@ pub(super) fn assume(settings: &Settings, filter: &[Instruction]) -> Result<()> 
         .permitted;
     set(held & (wanted | CapabilitySet::SYS_ADMIN))?;
     rustix::thread::clear_ambient_capability_set().setup("clear ambient capabilities")?;
-    sys::seccomp_filter(filter).setup("load the system-call filter")?;
+    if is_sandboxed {
+        sys::seccomp_filter(filter).setup("load the system-call filter")?;
+    }
     // Users other than root keep the bounding set only, for setuid programs.
     set(if settings.uid == 0 {
         held & wanted

@@ -15,6 +15,7 @@ use rustix::termios::Winsize;
 
 use super::attach::Point;
 use super::error::{Result, SandboxError, Step as _};
+use super::limits::Ulimit;
 use super::overlay::Parts;
 use super::rootfs::{self, Provision};
 use super::spec::{Exit, Net, Settings, TerminalSize};
@@ -36,6 +37,8 @@ pub(super) struct Init<'a> {
     /// What else is mounted, and the mounts, in the same order.
     pub(super) points: &'a [Point],
     pub(super) mounts: &'a [OwnedFd],
+    /// The control groups' lists of processes, to become a member of.
+    pub(super) cgroups: &'a [OwnedFd],
     pub(super) provision: &'a Provision,
     pub(super) socket: BorrowedFd<'a>,
     /// Refers to the helper.
@@ -62,6 +65,10 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     let settings = init.settings;
     let command = Command::new(settings)?;
     die_with(init.helper)?;
+    for procs in init.cgroups {
+        // Before anything is made: what is used from here on counts.
+        rustix::io::write(procs, b"0").setup("enter a control group")?;
+    }
     rustix::process::setsid().setup("start a session")?;
     mount::make_all_private().setup("make all mounts private")?;
     let assembled;
@@ -97,6 +104,8 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     }
     sys::unblock_signals().setup("unblock signals")?;
     sys::close_on_exec_from(3).setup("let descriptors close")?;
+    // While the right to raise them is there, and nothing has to be opened any more.
+    settings.ulimits.iter().try_for_each(Ulimit::apply)?;
     identity::assume(settings, init.filter)?;
     // After the rights are gone, and as late as can be: the directory must be below the root that we are in.
     let reached = rustix::process::getcwd(Vec::new()).setup("ask for the working directory")?;
@@ -124,7 +133,8 @@ pub(super) fn die_with(parent: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-fn loopback_up() -> Result<()> {
+/// Brings the loopback interface of the network namespace up.
+pub(super) fn loopback_up() -> Result<()> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .setup("make a socket")?;
@@ -288,6 +298,7 @@ fn exit(code: i32, why: String) -> Exit {
         code,
         signal: None,
         oom: false,
+        limit: None,
         why: Some(why.chars().take(4000).collect()),
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
@@ -17,10 +17,17 @@ use super::attach::{MAX_MOUNTS, MountPoint};
 use super::error::{Result, SandboxError, Step as _};
 use super::helper::MARKER;
 use super::mount::{NODEV, NOSUID, RDONLY};
+use super::network::Plan;
 use super::overlay::Way;
 use super::spec::{Exit, Spec, Stdio};
-use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Start};
+use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Request, Start};
 use super::{mount, place, profile, seccomp, sys, userns};
+
+/// Making a network takes milliseconds. Nobody who interrupts a build should wait for one that will never be there.
+const NETWORK_TIMEOUT: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// Returns an error if this process can't run containers.
 pub(super) fn probe() -> Result<()> {
@@ -103,14 +110,38 @@ impl Helper {
         self.way
     }
 
-    /// Returns a socket to a new process that makes one container.
-    fn fork(&self) -> Result<OwnedFd> {
+    /// Makes a network namespace that is connected to the outside; it is until the socket that comes first is closed.
+    pub(super) fn network(&self, plan: Plan) -> Result<(OwnedFd, OwnedFd)> {
+        let socket = self.fork(&Request::Network(plan))?;
+        let mut answer = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
+        let n_ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut answer, Some(&NETWORK_TIMEOUT)))
+            .step("wait for a network")?;
+        let network = |reason: String| SandboxError::Network { reason };
+        if n_ready == 0 {
+            return Err(network("the network was not there in time".to_owned()));
+        }
+        match wire::receive::<Report>(socket.as_fd()).step("hear from the network's process")? {
+            Some((Report::Network, fds)) => match fds.into_iter().next() {
+                Some(namespace) => Ok((socket, namespace)),
+                None => Err(SandboxError::HelperDied),
+            },
+            Some((Report::Refused { reason }, _)) => Err(network(reason)),
+            Some((Report::Failed { step, os_error }, _)) => {
+                let source = std::io::Error::from_raw_os_error(os_error);
+                Err(network(format!("cannot {step}: {source}")))
+            }
+            _ => Err(SandboxError::HelperDied),
+        }
+    }
+
+    /// Returns a socket to a new process that does what is asked for.
+    fn fork(&self, request: &Request) -> Result<OwnedFd> {
         let (ours, theirs) = socket_pair()?;
         let socket = self
             .socket
             .as_ref()
             .expect("because it is taken when this value goes");
-        wire::send(socket.as_fd(), &(), &[theirs.as_fd()]).step("reach the sandbox helper")?;
+        wire::send(socket.as_fd(), request, &[theirs.as_fd()]).step("reach the sandbox helper")?;
         Ok(ours)
     }
 }
@@ -235,13 +266,14 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
         return Err(SandboxError::Refused { reason });
     }
     require_user(spec)?;
-    let socket = helper.fork()?;
+    let socket = helper.fork(&Request::Container)?;
     let mut made = Vec::new();
     // However it goes: closing the socket makes a process that is still there kill its container and end.
     start(helper, spec, &stdio, socket.as_fd())
         .and_then(|()| follow(socket.as_fd(), stdio, cancel, &mut made))?
         .ok_or(SandboxError::HelperDied)
-        .and_then(|exit| {
+        .and_then(|mut exit| {
+            spec.cgroup.iter().for_each(|cgroup| cgroup.explain(&mut exit));
             // Every process of the container is gone: nobody races with this.
             spec.upper.map_or(Ok(()), |upper| upper.remove_stubs(&made))?;
             Ok(exit)
@@ -284,6 +316,9 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
         stdio.stderr,
     ];
     fds.extend(spec.upper.map(super::Upper::base));
+    fds.extend(spec.network);
+    let doors = spec.cgroup.map(super::Cgroup::doors).unwrap_or_default();
+    fds.extend(&doors);
     let (lowers, mut following) = match helper.way {
         Way::Detached => {
             let mounts: Vec<_> = spec.lowers.iter().map(|lower| lower.mounted()).collect();
@@ -298,6 +333,8 @@ fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd
     let message = Start {
         lowers,
         has_upper: spec.upper.is_some(),
+        has_network: spec.network.is_some(),
+        n_cgroups: doors.len(),
         n_mounts: spec.mounts.len(),
     };
     let step = "hand a container over to the helper";
@@ -348,6 +385,8 @@ fn follow(
                     give(fd);
                 }
             }
+            // That is said by the keeper of a network, to somebody else.
+            Report::Network => {}
             Report::Ended(_) if cancelled => return Err(SandboxError::Cancelled),
             Report::Ended(exit) => return Ok(Some(exit)),
             Report::Refused { reason } => return Err(SandboxError::Refused { reason }),

@@ -21,7 +21,8 @@
 //! | `user.*` attributes on tmpfs | 6.6 | changes go to a directory: `ops::exec` |
 //! | memfds that say whether they are programs | 6.3 | plain ones |
 //!
-//! Not here: finding out what to run, packing what changed, networks other than none and the host's.
+//! Not here: finding out what to run, packing what changed. What connects a container to the outside is another program,
+//! held by a process of its own (`network`).
 //!
 //! Known holes and deviations from Docker:
 //! - As root there is no user namespace: root in the container is root, less capabilities. Ordinary users' containers have
@@ -31,17 +32,20 @@
 //!   machine's nodes. A secret may go to swap there: the kernel keeps only root's tmpfs from it.
 //! - Where the kernel refuses a fresh `/proc` (inside of a container with a masked one) there is no container. A mode that
 //!   shares the outer `/proc` and pid namespace isn't here.
-//! - No cgroup: no limits, and no device allow-list. Instead every mount that the container can make device nodes on is
-//!   `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
+//! - Control groups are made for limits only (`cgroup`), so there is no device allow-list. Instead every mount that the
+//!   container can make device nodes on is `nodev`, and the nodes of `/dev` are bind mounts. `mknod` succeeds, opening what it made fails (EACCES, not EPERM).
+//! - An insecure container sees no cgroups, its file systems other than `/dev` stay `nodev`, and nothing is ambient.
 //! - A mountpoint that an image's whiteout or opaque directory hides is made in the upper and removed after the run. If the
 //!   process moved the directory that it is in, or its name isn't UTF-8, it stays.
 
 mod attach;
+mod cgroup;
 mod error;
 mod helper;
 mod identity;
 mod init;
 mod launch;
+mod limits;
 mod lower;
 mod mount;
 mod network;
@@ -63,12 +67,14 @@ mod wire;
 mod tests;
 
 pub(crate) use attach::{Access, MountPoint, Ownership, Tree};
+pub(crate) use cgroup::Cgroup;
 pub(crate) use error::SandboxError;
 pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, has_tried, run};
+pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
-pub(crate) use network::choose;
-pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use network::{Networks, Taken};
+pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Privilege, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use trial::trial;
 pub(crate) use upper::Upper;
 pub(crate) use userns::{Entered, Namespace, enter, has_rights};

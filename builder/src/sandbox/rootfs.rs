@@ -14,7 +14,7 @@ use super::init::Init;
 use super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
 use super::overlay::{Parts, Way};
 use super::profile::{DEVICE_LINKS, DEVICES, MASKED, READ_ONLY};
-use super::spec::Settings;
+use super::spec::{Privilege, Settings};
 use super::targets::{self, Made, times_of};
 use super::userns::Namespace;
 
@@ -117,7 +117,12 @@ pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, settings: &Settings
     let mut made = Made::default();
     let kernel = NOSUID | NOEXEC | NODEV;
     mount_at(root, "proc", "proc", &[Param::Text("source", "proc")], kernel).map_err(explain_proc)?;
-    system(root, provision, kernel | RDONLY)?;
+    let is_sandboxed = settings.privilege == Privilege::Sandbox;
+    system(
+        root,
+        provision,
+        if is_sandboxed { kernel | RDONLY } else { kernel },
+    )?;
     devices(root, provision, settings)?;
     for name in ["hosts", "resolv.conf"] {
         let file = provision.bind(name, kernel | RDONLY)?;
@@ -137,7 +142,9 @@ pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, settings: &Settings
         let script = provision.bind(&format!("script-{number}"), NOSUID | NODEV | RDONLY)?;
         put(root, path, &script, &mut made)?;
     }
-    protect(root, provision)?;
+    if is_sandboxed {
+        protect(root, provision)?;
+    }
     Ok(made)
 }
 
@@ -196,7 +203,7 @@ fn is_target(points: &[Point], path: &str) -> bool {
     points.iter().any(|point| point.target.trim_matches('/') == path)
 }
 
-/// Makes `/dev`. It is `nodev`, and its nodes are mounts: CAP_MKNOD would open every device of the machine otherwise.
+/// Makes `/dev`. In the sandbox it is `nodev`, and its nodes are mounts: CAP_MKNOD would open every device of the machine otherwise.
 fn devices(root: BorrowedFd<'_>, provision: &Provision, settings: &Settings) -> Result<()> {
     let tmpfs = [
         Param::Text("source", "tmpfs"),
@@ -204,7 +211,12 @@ fn devices(root: BorrowedFd<'_>, provision: &Provision, settings: &Settings) -> 
         Param::Text("size", "65536k"),
     ];
     let strictatime = rustix::mount::MountAttrFlags::MOUNT_ATTR_STRICTATIME;
-    let dev = mount_at(root, "dev", "tmpfs", &tmpfs, NOSUID | NODEV | strictatime)?;
+    let attr = match settings.privilege {
+        Privilege::Sandbox => NOSUID | NODEV | strictatime,
+        // Here, and nowhere else, nodes that it makes itself are devices.
+        Privilege::Insecure => NOSUID | strictatime,
+    };
+    let dev = mount_at(root, "dev", "tmpfs", &tmpfs, attr)?;
     for &(name, major, minor) in DEVICES {
         write(dev.as_fd(), name, "", 0o666)?;
         let node = provision.device(name, major, minor)?;

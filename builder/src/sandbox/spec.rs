@@ -8,6 +8,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::attach::MountPoint;
+use super::cgroup::Cgroup;
+use super::limits::Ulimit;
 use super::lower::Lower;
 use super::upper::Upper;
 
@@ -20,6 +22,10 @@ pub(crate) struct Spec<'a> {
     pub(crate) upper: Option<&'a Upper>,
     /// What else is mounted. At most `attach::MAX_MOUNTS`; good for one run.
     pub(crate) mounts: &'a [MountPoint],
+    /// The network namespace, for [`Net::Own`] and nothing else.
+    pub(crate) network: Option<BorrowedFd<'a>>,
+    /// The control groups that it is a member of, if it is to have limits.
+    pub(crate) cgroup: Option<&'a Cgroup>,
     /// The process and its surroundings.
     pub(crate) settings: &'a Settings,
 }
@@ -36,6 +42,18 @@ pub(crate) enum Net {
     None,
     /// The host's.
     Host,
+    /// An own namespace with access to the outside: [`Spec::network`].
+    Own,
+}
+
+/// What a container may do to the machine. Nothing lies between, and there is no third: what isn't one of these can't be
+/// asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Privilege {
+    /// The default profile.
+    Sandbox,
+    /// Whatever the build may: all its capabilities, every system call, `/proc` and `/sys` as they are, devices.
+    Insecure,
 }
 
 /// A process and what surrounds it.
@@ -63,10 +81,14 @@ pub(crate) struct Settings {
     pub(crate) resolv_conf: String,
     /// Network.
     pub(crate) net: Net,
+    /// What it may do to the machine.
+    pub(crate) privilege: Privilege,
     /// Files that are there during the run only, read-only, mode 0755: absolute path to content.
     pub(crate) scripts: BTreeMap<String, String>,
     /// Size of `/dev/shm`, in bytes.
     pub(crate) shm_size_bytes: u64,
+    /// Limits of every process; those that aren't named are the builder's own.
+    pub(crate) ulimits: Vec<Ulimit>,
     /// Gives the process a terminal of this size instead of the three streams.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -99,8 +121,10 @@ impl Default for Settings {
                 .to_owned(),
             resolv_conf: String::new(),
             net: Net::None,
+            privilege: Privilege::Sandbox,
             scripts: BTreeMap::new(),
             shm_size_bytes: DEFAULT_SHM_BYTES,
+            ulimits: Vec::new(),
             terminal: None,
         }
     }
@@ -125,8 +149,11 @@ pub(crate) struct Exit {
     pub(crate) code: i32,
     /// The signal that ended it.
     pub(crate) signal: Option<i32>,
-    /// The kernel's OOM killer was at work on this machine while the process ran, and the code is SIGKILL's.
+    /// The kernel's OOM killer was at work in the container, where it has a memory limit; else on this machine while
+    /// the process ran, and the code is SIGKILL's.
     pub(crate) oom: bool,
+    /// The limit that it ran into, for people.
+    pub(crate) limit: Option<String>,
     /// Why nothing could be executed, for people.
     pub(crate) why: Option<String>,
 }

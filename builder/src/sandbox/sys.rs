@@ -90,6 +90,12 @@ pub(super) fn unshare_mounts() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
 }
 
+/// Gives the process a network namespace of its own, which has nothing but a loopback interface that is down.
+pub(super) fn unshare_network() -> io::Result<()> {
+    // SAFETY: no memory is passed; CLONE_NEWNET concerns this process's view of the network only.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into()).map(drop)
+}
+
 /// Gives the process a user namespace of its own, without ids yet, and a mount namespace in it. It must have one thread.
 pub(super) fn unshare_user_and_mounts() -> io::Result<()> {
     // SAFETY: no memory is passed; the kernel refuses a process with several threads.

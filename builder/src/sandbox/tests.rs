@@ -2,12 +2,15 @@
 
 mod attached;
 mod life;
+mod limits;
+mod network;
+mod privilege;
 mod seen;
 mod trees;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -167,6 +170,19 @@ fn run_over(lowers: &[&Lower], upper: Upper, settings: &Settings) -> Outcome {
 }
 
 fn run_with(lowers: &[&Lower], upper: Upper, mounts: &[super::MountPoint], settings: &Settings) -> Outcome {
+    run_all(lowers, upper, (mounts, None), settings)
+}
+
+fn run_on_network(lowers: &[&Lower], network: Option<BorrowedFd<'_>>, settings: &Settings) -> Outcome {
+    run_all(lowers, Upper::tmpfs(64 << 20).unwrap(), (&[], network), settings)
+}
+
+fn run_all(
+    lowers: &[&Lower],
+    upper: Upper,
+    (mounts, network): (&[super::MountPoint], Option<BorrowedFd<'_>>),
+    settings: &Settings,
+) -> Outcome {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let reading = std::thread::spawn(move || {
         let mut output = Vec::new();
@@ -177,6 +193,8 @@ fn run_with(lowers: &[&Lower], upper: Upper, mounts: &[super::MountPoint], setti
         lowers,
         upper: Some(&upper),
         mounts,
+        network,
+        cgroup: None,
         settings,
     };
     let stdio = Stdio {

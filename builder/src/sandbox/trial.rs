@@ -45,6 +45,8 @@ fn contain(helper: &Helper) -> Result<()> {
         lowers: &[],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {

@@ -1,6 +1,6 @@
 //! What builder and helper say to each other: one seqpacket socket, JSON in it, descriptors beside it.
 //!
-//! builder → helper: one [`Start`] with [`STANDARD_FDS`], then the descriptors of lowers and mounts in batches, as it says. After that the
+//! builder → helper: a [`Request`] with a socket, and on that for a container: one [`Start`] with [`STANDARD_FDS`], then the descriptors of lowers and mounts in batches, as it says. After that the
 //! builder only ever closes its sending side, by will (cancel) or by dying; both mean "kill".
 //! helper → builder: a [`Report::Made`] for each mountpoint that had to be made, at most one [`Report::Terminal`], then
 //! one report that ends the talk.
@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::network::Plan;
 use super::overlay::Way;
 use super::spec::Exit;
 
@@ -26,13 +27,26 @@ pub(super) const FDS_PER_MESSAGE: usize = 200;
 /// Reports are short; a longer one is cut by the sender.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// The first message: what else will come.
+/// What the process that forks is asked for; a socket for all further talk comes along.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// A container: a [`Start`] follows on the socket.
+    Container,
+    /// A network namespace that is connected like this.
+    Network(Plan),
+}
+
+/// The first message about a container: what else will come.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Start {
     /// The lower layers, top first.
     pub(super) lowers: Lowers,
     /// Whether an upper comes after [`STANDARD_FDS`].
     pub(super) has_upper: bool,
+    /// Whether a network namespace comes after that.
+    pub(super) has_network: bool,
+    /// This many lists of processes of control groups come after that.
+    pub(super) n_cgroups: usize,
     /// This many descriptors of mounts follow, after those of the lowers.
     pub(super) n_mounts: usize,
 }
@@ -53,6 +67,8 @@ pub(super) enum Report {
     Made { path: String },
     /// The terminal's master side comes with this message.
     Terminal,
+    /// The network namespace comes with this message; it is connected.
+    Network,
     /// Nothing ran: a step failed.
     Failed { step: String, os_error: i32 },
     /// Nothing ran: refused.

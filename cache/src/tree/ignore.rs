@@ -19,6 +19,8 @@ pub enum IgnoreError {
 
 #[derive(Debug, Clone)]
 struct Line {
+    /// Its place among the patterns that were given.
+    position: usize,
     includes: bool,
     pattern: Pattern,
     /// The same by components, to know whether a re-included path can lie below a directory. `None`: a component
@@ -41,7 +43,7 @@ impl IgnoreList {
     /// don't count.
     pub fn new<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Self, IgnoreError> {
         let mut lines = Vec::new();
-        for written in patterns {
+        for (position, written) in patterns.into_iter().enumerate() {
             let trimmed = written.trim();
             let (includes, text) = match trimmed.strip_prefix('!') {
                 Some("") => return Err(IgnoreError::EmptyException),
@@ -60,6 +62,7 @@ impl IgnoreList {
                 if deep { None } else { Pattern::component(part) }
             });
             lines.push(Line {
+                position,
                 includes,
                 pattern,
                 components: components.collect(),
@@ -83,6 +86,24 @@ impl IgnoreList {
             (ignored, matched) = self.enter(&matched, &at);
         }
         ignored
+    }
+
+    /// Returns which of the patterns that were given, from 0, is why `path` is ignored; `None` when it isn't.
+    pub fn reason(&self, path: &TreePath) -> Option<usize> {
+        let mut at = TreePath::root();
+        let mut matched = self.at_root();
+        for name in path.components() {
+            at.push(name);
+            matched = self.enter(&matched, &at).1;
+        }
+        let last = self
+            .lines
+            .iter()
+            .zip(&matched.0)
+            .rev()
+            .find(|(_, matches)| **matches);
+        last.filter(|(line, _)| !line.includes)
+            .map(|(line, _)| line.position)
     }
 
     /// Says whether something below the ignored directory `dir` may be re-included.

@@ -5,7 +5,7 @@ mod glob;
 mod tests;
 mod word;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use glob::Token;
 use word::{Modifier, Piece, Variable};
@@ -155,6 +155,23 @@ pub(crate) fn expand(
     writer.pieces(&pieces)?;
     writer.out.words.retain(|word| !word.is_empty());
     Ok(writer.out)
+}
+
+/// Returns the names of the variables that a text uses, each once; none for a text that can't be expanded.
+pub(crate) fn names(text: &str, escape: char) -> Vec<String> {
+    let pieces = word::parse(text, escape, Quotes::Remove).unwrap_or_default();
+    let mut work: Vec<&Piece> = pieces.iter().rev().collect();
+    let mut seen = HashSet::new();
+    let mut names = Vec::new();
+    while let Some(piece) = work.pop() {
+        if let Piece::Variable { variable, .. } = piece {
+            if seen.insert(variable.name.as_str()) {
+                names.push(variable.name.clone());
+            }
+            work.extend(variable.modifier.words().into_iter().flatten());
+        }
+    }
+    names
 }
 
 struct Writer<'a> {

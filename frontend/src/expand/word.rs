@@ -70,6 +70,20 @@ pub(super) enum Modifier {
     },
 }
 
+impl Modifier {
+    /// Returns the words that it holds.
+    pub(super) fn words(&self) -> [&[Piece]; 2] {
+        match self {
+            Self::None => [&[], &[]],
+            Self::Default { word, .. } | Self::Alternate { word, .. } | Self::Required { word, .. } => {
+                [word, &[]]
+            }
+            Self::TrimPrefix { pattern, .. } | Self::TrimSuffix { pattern, .. } => [pattern, &[]],
+            Self::Replace { pattern, with, .. } => [pattern, with],
+        }
+    }
+}
+
 type Parsed<'a, T> = IResult<&'a str, T, ExpandError>;
 
 impl ParseError<&str> for ExpandError {

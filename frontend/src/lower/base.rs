@@ -10,6 +10,8 @@ use super::{Lowering, weight};
 use crate::config::{History, ImageConfig};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Variables;
+use crate::lint::Rule;
+use crate::options::ImageRequest;
 use crate::platform::Platform;
 use crate::source::Span;
 
@@ -121,6 +123,8 @@ pub(super) fn start(
                 let span = lowering.dockerfile.stages[index].base.span;
                 lowering.diagnostics.push(Diagnostic::error(message).at(span));
             }
+            lint_platform(lowering, request, index);
+            let image = &lowering.answers.images[request];
             (
                 ImageConfig {
                     created: None,
@@ -177,6 +181,27 @@ pub(super) fn start(
         has_workdir: false,
         is_unknown: false,
     }
+}
+
+/// Warns of an image that is for another platform than the one that was asked for.
+fn lint_platform(lowering: &mut Lowering<'_>, request: &ImageRequest, index: usize) {
+    let config = &lowering.answers.images[request].config;
+    let wanted = &request.platform;
+    let or = |own: &str, wanted: &str| if own.is_empty() { wanted } else { own }.to_owned();
+    let os = or(&config.os, &wanted.os);
+    let architecture = or(&config.architecture, &wanted.architecture);
+    let actual = Platform::new(&os, &architecture, Some(config.variant.as_str()));
+    if actual.os == wanted.os && actual.architecture == wanted.architecture {
+        return;
+    }
+    let message = format!(
+        "base image {} was pulled with platform \"{actual}\", expected \"{wanted}\" for current build",
+        request.reference
+    );
+    let span = lowering.dockerfile.stages[index].base.span;
+    lowering
+        .diagnostics
+        .push(Diagnostic::warning(Rule::InvalidBaseImagePlatform, message).at(span));
 }
 
 /// Adds the vertex of a stage that begins with a directory's files: one layer, as if they were copied onto scratch.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::history;
+use super::parameters::Argument;
 use super::ports;
 use super::signal;
 use super::stage::Current;
@@ -12,9 +13,12 @@ use crate::config::{Empty, Health};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Quotes;
 use crate::lines::Text;
+use crate::lint::Rule;
+use crate::source::Span;
 
 /// Applies one of them.
 pub(super) fn lower(current: &mut Current<'_, '_>, instruction: &Instruction) -> Result<(), Diagnostic> {
+    current.only_last_counts(instruction);
     let created_by = match &instruction.kind {
         Kind::Arg(args) => {
             let created_by = declare(current, args)?;
@@ -111,7 +115,7 @@ fn lint_json(current: &mut Current<'_, '_>, instruction: &Instruction, command: 
             "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
             word.to_ascii_uppercase()
         );
-        current.warn(Diagnostic::warning("JSONArgsRecommended", message).at(instruction.span));
+        current.warn(Diagnostic::warning(Rule::JsonArgsRecommended, message).at(instruction.span));
     }
 }
 
@@ -123,12 +127,23 @@ fn declare(current: &mut Current<'_, '_>, args: &[Arg]) -> Result<String, Diagno
     let mut created_by = String::from("ARG");
     for arg in args {
         let name = current.expand(&arg.name)?;
+        lint_secret(current, "ARG", &name, arg.name.span);
         let given = current.lowering.build_arg(&name).map(str::to_owned);
         let value = match (given, &arg.value) {
-            (Some(value), _) => Some(value),
-            (None, Some(text)) => Some(current.expand(text)?),
-            (None, None) => current.lowering.globals.get(&name).map(str::to_owned),
+            (Some(value), _) => Ok(Some(value)),
+            (None, Some(text)) => current.expand(text).map(Some),
+            (None, None) => Ok(current.lowering.globals.get(&name).map(str::to_owned)),
         };
+        if !current.is_trigger {
+            current.lowering.parameters.add_arg(Argument {
+                name: name.clone(),
+                value: value.as_ref().ok().cloned().flatten(),
+                description: arg.description.clone(),
+                span: arg.name.span,
+                has_default: arg.value.is_some(),
+            });
+        }
+        let value = value?;
         created_by.push(' ');
         created_by.push_str(&name);
         if let Some(value) = &value {
@@ -169,6 +184,7 @@ fn environment(current: &mut Current<'_, '_>, written: &Pairs) -> Result<String,
         if name.is_empty() {
             return Err(Diagnostic::error("ENV names can not be blank").at(text.span));
         }
+        lint_secret(current, "ENV", name, text.span);
         current.state.env.set(name, value);
         current.state.image_env.set(name, value);
     }
@@ -197,8 +213,9 @@ fn expose(current: &mut Current<'_, '_>, words: &[Text]) -> Result<String, Diagn
     let mut all = Vec::new();
     for text in words {
         for word in current.expand_to(text, Quotes::Remove)?.words {
-            let parsed = ports::parse(&word);
-            all.extend(parsed.map_err(|message| Diagnostic::error(message).at(text.span))?);
+            let parsed = ports::parse(&word).map_err(|message| Diagnostic::error(message).at(text.span))?;
+            lint_port(current, &word, text.span);
+            all.extend(parsed);
         }
     }
     current.lowering.spend(weight(all.iter().map(String::len)))?;
@@ -211,6 +228,57 @@ fn expose(current: &mut Current<'_, '_>, words: &[Text]) -> Result<String, Diagn
             .insert(port.clone(), Empty {});
     }
     Ok(format!("EXPOSE [{}]", all.join(" ")))
+}
+
+/// Warns of what an image can't say about a port that is well-formed.
+fn lint_port(current: &mut Current<'_, '_>, word: &str, span: Span) {
+    let shown: String = word.chars().take(128).collect();
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, ""));
+    if protocol.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let message = format!("defined protocol '{shown}' in EXPOSE instruction should be lowercase");
+        current.warn(Diagnostic::warning(Rule::ExposeProtoCasing, message).at(span));
+    }
+    if ports.contains(':') {
+        let message = format!(
+            "EXPOSE instruction should not define an IP address or host-port mapping, found '{shown}'"
+        );
+        current.warn(Diagnostic::warning(Rule::ExposeInvalidFormat, message).at(span));
+    }
+}
+
+/// Words of names that hold secrets, and those that say that it isn't one after all.
+const SECRET: [&str; 10] = [
+    "apikey",
+    "auth",
+    "credential",
+    "credentials",
+    "key",
+    "password",
+    "pword",
+    "passwd",
+    "secret",
+    "token",
+];
+const NO_SECRET: [&str; 3] = ["public", "file", "version"];
+
+/// Warns of variables whose names say that they hold a secret: whoever has the image can read them.
+fn lint_secret(current: &mut Current<'_, '_>, instruction: &str, name: &str, span: Span) {
+    let has = |words: &[&str]| {
+        name.split('_')
+            .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
+    };
+    if has(&SECRET) && !has(&NO_SECRET) {
+        let message = format!(
+            "do not use ARG or ENV instructions for sensitive data ({instruction} \"{}\")",
+            name.chars().take(128).collect::<String>()
+        );
+        let help = "give it to the steps that need it with RUN --mount=type=secret";
+        current.warn(
+            Diagnostic::warning(Rule::SecretsUsedInArgOrEnv, message)
+                .at(span)
+                .help(help),
+        );
+    }
 }
 
 fn volume(current: &mut Current<'_, '_>, volumes: &[Text]) -> Result<String, Diagnostic> {

@@ -14,8 +14,10 @@ use crate::ast::{Copy, Instruction};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Quotes;
 use crate::lines::Text;
+use crate::lint::Rule;
 use crate::parse::Remote;
 use crate::parse::heredoc::Heredoc;
+use crate::source::Span;
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,9 +267,37 @@ fn sources(current: &mut Current<'_, '_>, copy: &Copy, flavour: Flavour) -> Resu
                 .at(text.span)
                 .help("ADD takes remote sources"));
         }
+        if copy.from.is_none() && crate::parse::remote(&source).is_none() {
+            lint_ignored(current, flavour, &source, text.span);
+        }
         sources.push(source);
     }
     Ok(sources)
+}
+
+/// Warns of a source that the ignore file keeps out. Where that has exceptions nobody can tell without looking.
+fn lint_ignored(current: &mut Current<'_, '_>, flavour: Flavour, source: &str, span: Span) {
+    let Some(ignore) = &current.lowering.options.ignore else {
+        return;
+    };
+    let path = TreePath::clean(source.as_bytes());
+    if ignore.has_exceptions() {
+        return;
+    }
+    let Some(pattern) = ignore.excluding(&path) else {
+        return;
+    };
+    let instruction = match flavour {
+        Flavour::Add => "Add",
+        Flavour::Copy => "Copy",
+    };
+    let message = format!("attempting to {instruction} file \"{source}\" that is excluded by .dockerignore");
+    let label = format!("excluded by {} line {}", ignore.name(), pattern.line);
+    current.warn(
+        Diagnostic::warning(Rule::CopyIgnoredFile, message)
+            .at(span)
+            .label(label),
+    );
 }
 
 /// Returns the absolute destination; a trailing slash says that it is a directory.
@@ -314,7 +344,7 @@ pub(super) fn workdir(
     if !current.state.has_workdir && !written.starts_with('/') {
         let message =
             format!("relative workdir \"{written}\" can have unexpected results if the base image changes");
-        current.warn(Diagnostic::warning("WorkdirRelativePath", message).at(text.span));
+        current.warn(Diagnostic::warning(Rule::WorkdirRelativePath, message).at(text.span));
     }
     current.state.has_workdir = true;
     current.state.config.config.working_dir.clone_from(&path);

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use cache::Digest;
 use solver::graph::Graph;
 
+use super::parameters::Parameters;
 use super::plan::Plan;
-use super::{Lowering, stage};
+use super::{Lowering, Survey, stage, warn_of_unused_args};
 use crate::ast::{Dockerfile, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Severity;
-use crate::options::{Answers, Request, ResolvedGit, ResolvedHttp, ResolvedImage};
+use crate::options::{Answers, Needed, Request, ResolvedGit, ResolvedHttp, ResolvedImage};
 use crate::parse::remote;
 use crate::source::Span;
 
@@ -69,6 +70,7 @@ pub(super) fn find_needs<'a>(lowering: Lowering<'a>, plan: &Plan) -> Result<Need
         late: BTreeMap::new(),
         contexts: BTreeSet::new(),
         diagnostics: lowering.diagnostics.clone(),
+        parameters: Parameters::default(),
         dockerfile: lowering.dockerfile,
         options: lowering.options,
         answers: lowering.answers,
@@ -82,6 +84,40 @@ pub(super) fn find_needs<'a>(lowering: Lowering<'a>, plan: &Plan) -> Result<Need
     }
     let needs = std::mem::take(&mut trial.late);
     Ok((needs, lowering))
+}
+
+/// Lowers the reached stages and keeps all that was found.
+pub(super) fn look(lowering: Lowering<'_>, plan: &Plan) -> Survey {
+    let answers = stand_ins(lowering.answers, &plan.needs);
+    let mut lowering = Lowering {
+        answers: &answers,
+        unknown: Some(&plan.needs),
+        ..lowering
+    };
+    stage::lower_all(&mut lowering, plan);
+    warn_of_unused_args(
+        lowering.dockerfile,
+        lowering.options,
+        plan,
+        &mut lowering.diagnostics,
+    );
+    Survey {
+        diagnostics: lowering.diagnostics,
+        parameters: lowering.parameters,
+        globals: lowering.globals,
+        unknown: needed(&plan.needs),
+        target: plan.target,
+        reached: plan.stages.iter().map(|stage| stage.reached).collect(),
+    }
+}
+
+/// Returns what is needed as a list.
+pub(super) fn needed(needs: &BTreeMap<Request, Span>) -> Vec<Needed> {
+    let needed = |(request, span): (&Request, &Span)| Needed {
+        request: request.clone(),
+        span: *span,
+    };
+    needs.iter().map(needed).collect()
 }
 
 /// Returns the answers with something in the place of those that are missing.

@@ -6,8 +6,9 @@
 use crate::ast::{Arg, Copy, Dockerfile, Instruction, Kind, Stage};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{Quotes, Variables, expand};
+use crate::git::GitSource;
 use crate::lines::Text;
-use crate::options::{Answers, HttpRequest, NamedContext, Options, Request};
+use crate::options::{Answers, GitRequest, HttpRequest, NamedContext, Options, Request};
 use crate::parse::{Remote, remote};
 use crate::source::Span;
 
@@ -90,6 +91,11 @@ fn find_stage<'a>(dockerfile: &'a Dockerfile, name: &str) -> Option<&'a Stage> {
 /// Returns what has the time of a named context; `None` when nothing has.
 fn of_context(context: &NamedContext) -> Option<Request> {
     match context {
+        NamedContext::Http(url) => Some(Request::Http(HttpRequest {
+            url: url.clone(),
+            checksum: None,
+        })),
+        NamedContext::Git(git) => Some(Request::Git(of_git(git.clone(), None))),
         NamedContext::Directory | NamedContext::Image(_) | NamedContext::OciLayout { .. } => None,
     }
 }
@@ -175,13 +181,23 @@ fn of_add(
             }))
         }
         Some(Remote::Git) => {
-            let message = format!("{NAME} stage with a git source is not supported yet");
-            Err(Diagnostic::error(message).at(source.span))
+            let git = GitSource::parse(&url)
+                .map_err(|error| Diagnostic::error(error.to_string()).at(source.span))?;
+            Ok(Request::Git(of_git(git, checksum.map(|(text, _)| text))))
         }
         None => {
             let message = format!("{NAME} stage source must be a single HTTP(S) or Git ADD");
             Err(Diagnostic::error(message).at(source.span))
         }
+    }
+}
+
+fn of_git(git: GitSource, checksum: Option<String>) -> GitRequest {
+    GitRequest {
+        remote: git.remote,
+        reference: git.reference,
+        checksum: checksum.or(git.checksum),
+        wants_time: true,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::expand::{Quotes, Variables, expand};
 use crate::options::Options;
 
 /// Names of the automatic arguments.
-const AUTOMATIC: [&str; 11] = [
+pub(super) const AUTOMATIC: [&str; 11] = [
     "BUILDPLATFORM",
     "BUILDOS",
     "BUILDOSVERSION",
@@ -69,6 +69,16 @@ pub(super) fn evaluate(
         }
     }
     globals
+}
+
+/// Returns the global arguments as they are when no build argument is given.
+pub(super) fn defaults(dockerfile: &Dockerfile, options: &Options) -> Variables {
+    let options = Options {
+        build_args: Vec::new(),
+        ..options.clone()
+    };
+    // What is wrong is told by `evaluate`, where it matters.
+    evaluate(dockerfile, &options, &mut Diagnostics::default())
 }
 
 fn automatic(dockerfile: &Dockerfile, options: &Options) -> Variables {

@@ -11,6 +11,7 @@ mod epoch;
 mod globals;
 mod history;
 mod mount;
+pub(crate) mod parameters;
 mod plan;
 mod ports;
 mod reference;
@@ -26,12 +27,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use solver::graph::Graph;
 
 use epoch::Epoch;
-pub use remote::{http_file, without_credentials};
+use parameters::Parameters;
+pub use remote::{git_commit, http_file, without_credentials};
 
 use crate::ast::{Dockerfile, Kind};
-use crate::check::{self, Check};
+use crate::check::{Check, Checks};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directive;
+use crate::expand::Variables;
+use crate::lint::Rule;
 use crate::options::{Answers, Build, Lowered, Needed, Options, Request};
 use crate::source::Span;
 
@@ -49,6 +53,12 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Returns the arguments that are there without being declared.
+#[cfg(test)]
+pub(crate) fn arguments() -> impl Iterator<Item = &'static str> {
+    PROXIES.into_iter().chain(globals::AUTOMATIC)
+}
+
 /// Adds the steps of a Dockerfile to a graph, or says what has to be known for that; then nothing was added. A build for
 /// several platforms lowers the file onto one graph once for each: what is the same for all folds.
 ///
@@ -60,94 +70,155 @@ pub fn lower(
     answers: &Answers,
     graph: &mut Graph,
 ) -> Result<Lowered, Diagnostics> {
-    lower_unsorted(dockerfile, options, answers, graph).map_err(|mut diagnostics| {
+    let mut diagnostics = Diagnostics::default();
+    let checks = effective_checks(dockerfile, options, &mut diagnostics);
+    diagnostics.append(dockerfile.warnings.clone());
+    let heard = |diagnostics: &mut Diagnostics| {
+        checks.filter(diagnostics);
         diagnostics.sort();
-        diagnostics
-    })
+    };
+    let lowered = Lowering::begin(dockerfile, options, answers, graph, diagnostics)
+        .and_then(|(lowering, plan)| lowering.complete(&plan));
+    match lowered {
+        Ok(Lowered::Ready(mut build)) => {
+            heard(&mut build.warnings);
+            match checks.violation(&build.warnings) {
+                None => Ok(Lowered::Ready(build)),
+                Some(violation) => {
+                    build.warnings.push(violation);
+                    Err(build.warnings)
+                }
+            }
+        }
+        Ok(need) => Ok(need),
+        Err(mut diagnostics) => {
+            heard(&mut diagnostics);
+            Err(diagnostics)
+        }
+    }
 }
 
-fn lower_unsorted(
-    dockerfile: &Dockerfile,
-    options: &Options,
-    answers: &Answers,
-    graph: &mut Graph,
-) -> Result<Lowered, Diagnostics> {
+/// What a file says without being built.
+pub(crate) struct Survey {
+    /// What is wrong, and what could be better, as far as it is heard.
+    pub(crate) diagnostics: Diagnostics,
+    /// What the stages that were looked at take.
+    pub(crate) parameters: Parameters,
+    /// Arguments before the first FROM, with their values.
+    pub(crate) globals: Variables,
+    /// What would have to be known to say more.
+    pub(crate) unknown: Vec<Needed>,
+    /// The target, and for each stage whether it needs it.
+    pub(crate) target: usize,
+    pub(crate) reached: Vec<bool>,
+}
+
+/// Looks at a file as lowering does, with nothing but `answers` known of the outside. What depends on the rest is left
+/// alone.
+pub(crate) fn survey(dockerfile: &Dockerfile, options: &Options, answers: &Answers) -> Survey {
     let mut diagnostics = Diagnostics::default();
-    let check = effective_check(dockerfile, options, &mut diagnostics);
-    let syntax = dockerfile.directives.syntax.as_ref();
-    if let Some(error) = directive::refuse_syntax(syntax, options) {
-        diagnostics.push(error);
-    }
-    let mut globals = globals::evaluate(dockerfile, options, &mut diagnostics);
-    let settled = epoch::settle(dockerfile, options, &globals, answers);
-    let settled = settled.unwrap_or_else(|error| {
-        diagnostics.push(error);
-        Epoch::Unset
-    });
-    let epoch = settled.seconds();
-    if globals.get(epoch::NAME).is_some() || options.build_arg(epoch::NAME).is_some() {
-        globals.set(
-            epoch::NAME,
-            &epoch.map(|seconds| seconds.to_string()).unwrap_or_default(),
-        );
-    }
-    let plan = plan::Plan::new(dockerfile, options, &globals, answers, &mut diagnostics);
-    let Some(mut plan) = plan else {
-        return Err(diagnostics);
+    let checks = effective_checks(dockerfile, options, &mut diagnostics);
+    diagnostics.append(dockerfile.warnings.clone());
+    let mut graph = Graph::new();
+    let mut survey = match Lowering::begin(dockerfile, options, answers, &mut graph, diagnostics) {
+        Ok((lowering, plan)) => early::look(lowering, &plan),
+        Err(diagnostics) => Survey {
+            diagnostics,
+            parameters: Parameters::default(),
+            globals: Variables::default(),
+            unknown: Vec::new(),
+            target: 0,
+            reached: Vec::new(),
+        },
     };
-    if let Epoch::Of(request, span) = settled {
-        plan.needs.entry(request).or_insert(span);
-    }
-    plan.check_unreached(dockerfile, options, &mut diagnostics);
-    let lowering = Lowering {
-        dockerfile,
-        options,
-        answers,
-        globals,
-        epoch,
-        graph,
-        unknown: None,
-        late: BTreeMap::new(),
-        contexts: BTreeSet::new(),
-        diagnostics,
-        spent_bytes: 0,
-    };
-    let needs = if !plan.needs.is_empty() {
-        let diagnostics = early::find_errors(lowering, &plan);
-        if diagnostics.has_errors() {
+    checks.filter(&mut survey.diagnostics);
+    survey.diagnostics.sort();
+    survey
+}
+
+impl<'a> Lowering<'a> {
+    /// Settles what the text alone decides: arguments, stages, and what they need. What is found is added to
+    /// `diagnostics`.
+    fn begin(
+        dockerfile: &'a Dockerfile,
+        options: &'a Options,
+        answers: &'a Answers,
+        graph: &'a mut Graph,
+        mut diagnostics: Diagnostics,
+    ) -> Result<(Self, plan::Plan), Diagnostics> {
+        let syntax = dockerfile.directives.syntax.as_ref();
+        if let Some(error) = directive::refuse_syntax(syntax, options) {
+            diagnostics.push(error);
+        }
+        let mut globals = globals::evaluate(dockerfile, options, &mut diagnostics);
+        let settled = epoch::settle(dockerfile, options, &globals, answers);
+        let settled = settled.unwrap_or_else(|error| {
+            diagnostics.push(error);
+            Epoch::Unset
+        });
+        let epoch = settled.seconds();
+        if globals.get(epoch::NAME).is_some() || options.build_arg(epoch::NAME).is_some() {
+            globals.set(
+                epoch::NAME,
+                &epoch.map(|seconds| seconds.to_string()).unwrap_or_default(),
+            );
+        }
+        let plan = plan::Plan::new(dockerfile, options, &globals, answers, &mut diagnostics);
+        let Some(mut plan) = plan else {
             return Err(diagnostics);
+        };
+        if let Epoch::Of(request, span) = settled {
+            plan.needs.entry(request).or_insert(span);
         }
-        plan.needs
-    } else if early::may_fetch(dockerfile, &plan) {
-        let (needs, lowering) = early::find_needs(lowering, &plan)?;
+        plan.check_unreached(dockerfile, options, &mut diagnostics);
+        let lowering = Lowering {
+            dockerfile,
+            options,
+            answers,
+            globals,
+            epoch,
+            graph,
+            unknown: None,
+            late: BTreeMap::new(),
+            contexts: BTreeSet::new(),
+            diagnostics,
+            parameters: Parameters::default(),
+            spent_bytes: 0,
+        };
+        Ok((lowering, plan))
+    }
+
+    /// Lowers what is planned, or says what has to be known for that.
+    fn complete(self, plan: &plan::Plan) -> Result<Lowered, Diagnostics> {
+        if !plan.needs.is_empty() {
+            let diagnostics = early::find_errors(self, plan);
+            if diagnostics.has_errors() {
+                return Err(diagnostics);
+            }
+            return Ok(Lowered::Need(early::needed(&plan.needs)));
+        }
+        if !early::may_fetch(self.dockerfile, plan) {
+            return finish(self, plan);
+        }
+        let (needs, lowering) = early::find_needs(self, plan)?;
         if needs.is_empty() {
-            return finish(lowering, &plan, &check);
+            return finish(lowering, plan);
         }
-        needs
-    } else {
-        return finish(lowering, &plan, &check);
-    };
-    let needed = |(request, span)| Needed { request, span };
-    Ok(Lowered::Need(needs.into_iter().map(needed).collect()))
+        Ok(Lowered::Need(early::needed(&needs)))
+    }
 }
 
 /// Lowers what is planned, everything that it needs being known.
-fn finish(mut lowering: Lowering<'_>, plan: &plan::Plan, check: &Check) -> Result<Lowered, Diagnostics> {
+fn finish(mut lowering: Lowering<'_>, plan: &plan::Plan) -> Result<Lowered, Diagnostics> {
     let (dockerfile, options, epoch) = (lowering.dockerfile, lowering.options, lowering.epoch);
     let Some(state) = stage::lower_all(&mut lowering, plan) else {
         return Err(lowering.diagnostics);
     };
+    warn_of_unused_args(dockerfile, options, plan, &mut lowering.diagnostics);
     let n_base_history = state.n_base_history;
     let mut config = state.config;
     for (name, value) in &options.labels {
         config.config.labels.insert(name.clone(), value.clone());
-    }
-    check.filter(&mut lowering.diagnostics);
-    lowering.diagnostics.sort();
-    let fired = check::fired(&lowering.diagnostics).chain(dockerfile.fired.iter().copied());
-    if let Some(violation) = check.violation(fired) {
-        lowering.diagnostics.push(violation);
-        return Err(lowering.diagnostics);
     }
     Ok(Lowered::Ready(Box::new(Build {
         target: state.vertex,
@@ -155,7 +226,6 @@ fn finish(mut lowering: Lowering<'_>, plan: &plan::Plan, check: &Check) -> Resul
         n_base_history,
         contexts: lowering.contexts,
         warnings: lowering.diagnostics,
-        unused_build_args: unused_build_args(dockerfile, options, plan),
         epoch,
     })))
 }
@@ -165,7 +235,7 @@ struct Lowering<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a Options,
     answers: &'a Answers,
-    globals: crate::expand::Variables,
+    globals: Variables,
     epoch: Option<i64>,
     graph: &'a mut Graph,
     /// What turned out to be needed while the graph was made.
@@ -174,6 +244,8 @@ struct Lowering<'a> {
     unknown: Option<&'a BTreeMap<Request, Span>>,
     contexts: BTreeSet<String>,
     diagnostics: Diagnostics,
+    /// What the stages take.
+    parameters: Parameters,
     /// Text made from variables so far: a few lines can double a value again and again.
     spent_bytes: usize,
 }
@@ -230,17 +302,25 @@ impl Lowering<'_> {
     }
 }
 
-fn effective_check(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut Diagnostics) -> Check {
+fn effective_checks(dockerfile: &Dockerfile, options: &Options, diagnostics: &mut Diagnostics) -> Checks {
     let Some(value) = options.build_arg("BUILDKIT_DOCKERFILE_CHECK") else {
-        return dockerfile.directives.check.clone();
+        return dockerfile.checks.clone();
     };
-    Check::parse(value).unwrap_or_else(|message| {
+    let check = Check::parse(value).unwrap_or_else(|message| {
         diagnostics.push(Diagnostic::error(message).help("see the build argument BUILDKIT_DOCKERFILE_CHECK"));
         Check::default()
-    })
+    });
+    check.warn_of_unknown(None, diagnostics);
+    dockerfile.checks.replaced(check)
 }
 
-fn unused_build_args(dockerfile: &Dockerfile, options: &Options, plan: &plan::Plan) -> Vec<String> {
+/// Warns of build arguments that nothing declares.
+fn warn_of_unused_args(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    plan: &plan::Plan,
+    diagnostics: &mut Diagnostics,
+) {
     let stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
     let triggers = plan.stages.iter().flat_map(|stage| &stage.triggers);
     let declared: BTreeSet<&str> = dockerfile
@@ -255,16 +335,17 @@ fn unused_build_args(dockerfile: &Dockerfile, options: &Options, plan: &plan::Pl
         .flatten()
         .map(|arg| arg.name.value.as_str())
         .collect();
-    let mut unused: Vec<String> = Vec::new();
+    let mut told: BTreeSet<&str> = BTreeSet::new();
     for (name, _) in &options.build_args {
         let known = PROXIES.contains(&name.as_str())
             || name.starts_with("BUILDKIT_")
             || name == "SOURCE_DATE_EPOCH"
             || globals::is_automatic(name)
             || declared.contains(name.as_str());
-        if !known && !unused.contains(name) {
-            unused.push(name.clone());
+        if !known && told.insert(name) {
+            let message = format!("build argument {name} is not declared by any ARG");
+            let known = declared.iter().copied().chain(globals::AUTOMATIC);
+            diagnostics.push(Diagnostic::warning(Rule::UnusedBuildArg, message).suggest(name, known));
         }
     }
-    unused
 }

@@ -40,6 +40,7 @@ fn one(
     inputs: &mut Vec<Input>,
 ) -> Result<op::Mount, Diagnostic> {
     let settled = settle(mount, |text| current.expand(text))?;
+    note(current, mount, &settled);
     Ok(match settled {
         Settled::Bind {
             target,
@@ -94,6 +95,25 @@ fn one(
             }
         }
     })
+}
+
+/// Notes what a caller has to give, or can keep.
+fn note(current: &mut Current<'_, '_>, mount: &Mount, settled: &Settled) {
+    if current.is_trigger {
+        return;
+    }
+    let parameters = &mut current.lowering.parameters;
+    match settled {
+        Settled::Secret { id, required, .. } => parameters.secrets.add(id, *required, mount.span),
+        Settled::Ssh { id, required, .. } => parameters.agents.add(id, *required, mount.span),
+        Settled::Cache(cache) if cache.id.is_empty() => {
+            parameters
+                .caches
+                .add(&default_id(&cache.target), false, mount.span);
+        }
+        Settled::Cache(cache) => parameters.caches.add(&cache.id, false, mount.span),
+        Settled::Bind { .. } | Settled::Tmpfs { .. } => {}
+    }
 }
 
 fn cache(

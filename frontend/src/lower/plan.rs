@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::reference::Reference;
 use super::stage::MAX_SUGGESTIONS;
-use super::{MAX_EXPANDED_BYTES, too_much_text};
+use super::{MAX_EXPANDED_BYTES, globals, too_much_text};
 use crate::ast::{Dockerfile, Instruction, Kind, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::expand::{Quotes, Variables, expand};
 use crate::lines::Text;
+use crate::lint::{self, Rule};
 use crate::options::{Answers, ImageKind, ImageRequest, NamedContext, Options, Request};
 use crate::parse;
 use crate::platform::Platform;
@@ -80,8 +81,13 @@ impl Plan {
             names: HashMap::new(),
             steps: Cell::new(0),
         };
+        let has_variables = dockerfile
+            .stages
+            .iter()
+            .any(|stage| stage.base.value.contains('$'));
+        let defaults = has_variables.then(|| globals::defaults(dockerfile, options));
         for (index, stage) in dockerfile.stages.iter().enumerate() {
-            let planned = plan
+            let mut planned = plan
                 .settle(stage, dockerfile, options, globals)
                 .unwrap_or_else(|error| {
                     diagnostics.push(error);
@@ -90,6 +96,13 @@ impl Plan {
                         ..PlannedStage::new(Origin::Scratch, options.target_platform.clone())
                     }
                 });
+            let escape = dockerfile.directives.escape;
+            let (warnings, steps) =
+                lint::from::check(stage, escape, &options.target_platform, defaults.as_ref());
+            if !planned.is_broken {
+                planned.warnings.extend(warnings);
+            }
+            plan.steps.set(plan.steps.get().saturating_add(steps));
             plan.stages.push(planned);
             if plan.steps.get() > MAX_EXPANDED_BYTES {
                 diagnostics.push(too_much_text().at(stage.span));
@@ -123,9 +136,8 @@ impl Plan {
             .and_then(|indexes| indexes.last())
             .copied()
             .ok_or_else(|| {
-                let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-                Diagnostic::error(format!("target stage \"{target}\" could not be found"))
-                    .suggest(target, names.map(|name| name.value.as_str()))
+                let error = Diagnostic::error(format!("target stage \"{target}\" could not be found"));
+                suggest_stage(error, target, dockerfile)
             })
     }
 
@@ -140,9 +152,8 @@ impl Plan {
         found
             .filter(|index| *index < dockerfile.stages.len())
             .ok_or_else(|| {
-                let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-                Diagnostic::error(format!("stage \"{shown}\" could not be found"))
-                    .suggest(shown, names.map(|name| name.value.as_str()))
+                let error = Diagnostic::error(format!("stage \"{shown}\" could not be found"));
+                suggest_stage(error, shown, dockerfile)
             })
     }
 
@@ -205,7 +216,8 @@ impl Plan {
                 Some(&index) => {
                     if name != name.to_lowercase() {
                         let message = format!("stage name '{name}' should be lowercase");
-                        warnings.push(Diagnostic::warning("StageNameCasing", message).at(stage.base.span));
+                        warnings
+                            .push(Diagnostic::warning(Rule::StageNameCasing, message).at(stage.base.span));
                     }
                     Origin::Stage(index)
                 }
@@ -227,7 +239,7 @@ impl Plan {
     /// A variable of a FROM line that is no global argument.
     fn undeclared(&self, name: &str, text: &Text, globals: &Variables) -> Diagnostic {
         let message = format!("FROM argument '{name}' is not declared");
-        let warning = Diagnostic::warning("UndefinedArgInFrom", message).at(text.span);
+        let warning = Diagnostic::warning(Rule::UndefinedArgInFrom, message).at(text.span);
         if self.stages.len() < MAX_SUGGESTIONS {
             warning.suggest(name, globals.names())
         } else {
@@ -244,6 +256,9 @@ impl Plan {
         diagnostics: &mut Diagnostics,
     ) -> bool {
         let mut work = vec![self.target];
+        if options.every_stage {
+            work.extend(0..self.stages.len());
+        }
         let (mut n_triggers, mut n_trigger_bytes) = (0, 0);
         while let Some(index) = work.pop() {
             if std::mem::replace(&mut self.stages[index].reached, true) {
@@ -402,6 +417,24 @@ impl PlannedStage {
     }
 }
 
+/// Adds the stage that was probably meant, or the names of all where none is near.
+fn suggest_stage(error: Diagnostic, written: &str, dockerfile: &Dockerfile) -> Diagnostic {
+    const MAX_LISTED: usize = 20;
+    let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
+    let names: Vec<&str> = names.map(|name| name.value.as_str()).collect();
+    let error = error.suggest(written, names.iter().copied());
+    if error.suggestion.is_some() {
+        return error;
+    }
+    let more = names.len().saturating_sub(MAX_LISTED);
+    let listed = names[..names.len() - more].join(", ");
+    error.help(match (names.is_empty(), more) {
+        (true, _) => "no stage of the file has a name".to_owned(),
+        (_, 0) => format!("its stages are {listed}"),
+        (_, more) => format!("its stages are {listed} and {more} more"),
+    })
+}
+
 pub(super) fn image(reference: &str, platform: &Platform) -> Origin {
     let request = ImageRequest {
         reference: reference.to_owned(),
@@ -437,7 +470,9 @@ pub(super) fn named(name: &str, platform: &Platform, options: &Options) -> Optio
     }
     let (key, context) = found?;
     Some(match context {
-        NamedContext::Directory => Origin::Directory(key.clone()),
+        NamedContext::Directory | NamedContext::Http(_) | NamedContext::Git(_) => {
+            Origin::Directory(key.clone())
+        }
         NamedContext::Image(reference) if reference == "scratch" => Origin::Scratch,
         NamedContext::Image(reference) => image(reference, platform),
         NamedContext::OciLayout { path, reference } => Origin::Image(ImageRequest {

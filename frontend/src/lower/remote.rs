@@ -4,13 +4,14 @@
 //! stand-in in its place until it is answered.
 
 use solver::graph::{Label, VertexId};
-use solver::op::{Http, Op, Source};
+use solver::op::{Git, Http, Op, Source};
 
 use super::stage::Current;
 use crate::ast::Copy;
 use crate::diagnostic::Diagnostic;
+use crate::git::{GitSource, GitSourceError, check_checksum};
 use crate::lines::Text;
-use crate::options::{HttpRequest, Request, ResolvedHttp};
+use crate::options::{GitRequest, HttpRequest, Request, ResolvedGit, ResolvedHttp};
 use crate::parse::{Remote, remote};
 
 /// What a file is called whose address names none.
@@ -46,9 +47,80 @@ pub(super) fn fetch(
     match remote(source) {
         None => Ok(None),
         Some(Remote::Http) => http(current, copy, text, source).map(Some),
-        Some(Remote::Git) => {
-            Err(Diagnostic::error("ADD with a git source is not supported yet").at(text.span))
+        Some(Remote::Git) => git(current, copy, text, source).map(Some),
+    }
+}
+
+fn git(
+    current: &mut Current<'_, '_>,
+    copy: &Copy,
+    text: &Text,
+    address: &str,
+) -> Result<Fetched, Diagnostic> {
+    let wrong = |error: GitSourceError| Diagnostic::error(error.to_string()).at(text.span);
+    let mut source = GitSource::parse(address).map_err(wrong)?;
+    if let Some(text) = &copy.checksum {
+        let value = current.expand(text)?.to_ascii_lowercase();
+        let wrong = |message: String| Diagnostic::error(message).at(text.span);
+        check_checksum(&value).map_err(|error| wrong(error.to_string()))?;
+        if source
+            .checksum
+            .as_ref()
+            .is_some_and(|checksum| *checksum != value)
+        {
+            return Err(wrong(
+                "--checksum conflicts with the checksum of the address".to_owned(),
+            ));
         }
+        source.checksum = Some(value);
+    }
+    match (copy.keep_git_dir, source.keep_git_dir) {
+        (Some(flag), Some(query)) if flag != query => {
+            let message = "inconsistent keep-git-dir: the flag and the query of the address don't agree";
+            return Err(Diagnostic::error(message).at(text.span));
+        }
+        (flag, query) => source.keep_git_dir = flag.or(query),
+    }
+    let request = GitRequest {
+        remote: source.remote.clone(),
+        reference: source.reference.clone(),
+        checksum: source.checksum.clone(),
+        wants_time: source.commit_time,
+    };
+    let known = current.lowering.answers.git.get(&request).cloned();
+    let commit = known.unwrap_or_else(|| {
+        let request = Request::Git(request);
+        current.lowering.late.entry(request).or_insert(text.span);
+        ResolvedGit {
+            commit: String::new(),
+            reference: String::new(),
+            time: None,
+        }
+    });
+    let label = Label {
+        name: source.to_string(),
+        step: source.to_string(),
+        ..Label::default()
+    };
+    let git = git_commit(&source, &commit, current.lowering.epoch);
+    let graph = &mut current.lowering.graph;
+    let vertex = graph.add(Op::Source(Source::Git(git)), Vec::new(), label);
+    Ok(Fetched {
+        vertex,
+        pattern: "/".to_owned(),
+    })
+}
+
+/// Returns the commit that an address turned out to be. `epoch` is SOURCE_DATE_EPOCH.
+pub fn git_commit(source: &GitSource, found: &ResolvedGit, epoch: Option<i64>) -> Git {
+    Git {
+        remote: source.remote.clone(),
+        reference: found.reference.clone(),
+        commit: found.commit.clone(),
+        subdir: source.subdir.clone(),
+        keep_git_dir: source.keep_git_dir.unwrap_or(false),
+        submodules: source.submodules,
+        mtime: if source.commit_time { found.time } else { epoch },
     }
 }
 

@@ -1,6 +1,6 @@
 //! One stage after the other: state, step numbers and names, the dispatch to the rooms of the instructions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use solver::graph::{Input, InputView, Label, VertexId};
 use solver::op::Op;
@@ -14,9 +14,11 @@ use crate::config::History;
 use crate::diagnostic::Diagnostic;
 use crate::expand::{ExpandError, Expansion, Quotes, expand};
 use crate::lines::Text;
+use crate::lint::Rule;
 use crate::options::Request;
 use crate::parse::keyword;
 use crate::platform::Platform;
+use crate::source::Span;
 
 /// Longest name of a step whose variables are filled in: what is written is held once more for each level of nesting.
 const MAX_EXPANDED_NAME_BYTES: usize = 64 << 10;
@@ -33,7 +35,7 @@ pub(super) struct Current<'a, 'b> {
     /// What the stages before this one came to.
     stages: &'a [Option<State>],
     /// The running instruction came from the base: no lint, and mistakes are reported at the FROM line.
-    is_trigger: bool,
+    pub(super) is_trigger: bool,
     /// Start of step names, as in `build`; empty in a file with one stage.
     title: String,
     n_steps: usize,
@@ -43,12 +45,14 @@ pub(super) struct Current<'a, 'b> {
     ignore_cache: bool,
     /// The running instruction depends on something that isn't known yet.
     is_uncertain: bool,
+    /// Where the last instruction of each kind of which only the last counts stands.
+    last: HashMap<&'static str, Span>,
 }
 
 /// Lowers what the target reaches; returns the target's state, or `None` when there were errors.
 pub(super) fn lower_all(lowering: &mut Lowering<'_>, plan: &Plan) -> Option<State> {
     let mut states: Vec<Option<State>> = vec![None; plan.stages.len()];
-    for index in 0..=plan.target {
+    for index in 0..plan.stages.len() {
         if plan.stages[index].reached {
             let state = lower_stage(lowering, plan, index, &states);
             states[index] = Some(state);
@@ -118,6 +122,7 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
         index,
         state,
         is_uncertain: false,
+        last: HashMap::new(),
         stages,
         is_trigger: false,
         title,
@@ -287,13 +292,14 @@ impl Current<'_, '_> {
             }
         };
         self.lowering.spend(expansion.text.len() + expansion.steps)?;
-        for name in &expansion.unset {
+        let mut told = HashSet::new();
+        for name in expansion.unset.iter().filter(|name| told.insert(name.as_str())) {
             if self.state.args.get(name).is_none() {
                 let message = format!("usage of undefined variable '${name}'");
-                let warning = Diagnostic::warning("UndefinedVar", message).at(text.span);
+                let warning = Diagnostic::warning(Rule::UndefinedVar, message).at(text.span);
                 // Looking for what was meant is dear where a file has thousands of both, and nobody would read it.
                 let warning = if self.lowering.diagnostics.len() < MAX_SUGGESTIONS {
-                    warning.suggest(name, self.state.env.names())
+                    warning.suggest(name, self.state.env.names().chain(self.state.args.names()))
                 } else {
                     warning
                 };
@@ -314,6 +320,25 @@ impl Current<'_, '_> {
         let is_full = self.lowering.diagnostics.omitted() > 0;
         if is_full || !self.lowering.diagnostics.contains(&error) {
             self.lowering.diagnostics.push(error);
+        }
+    }
+
+    /// Warns of the earlier one of two instructions of which only the later counts.
+    pub(super) fn only_last_counts(&mut self, instruction: &Instruction) {
+        let name = match &instruction.kind {
+            Kind::Cmd(_) => "CMD",
+            Kind::Entrypoint(_) => "ENTRYPOINT",
+            Kind::Healthcheck(_) => "HEALTHCHECK",
+            _ => return,
+        };
+        if self.is_trigger {
+            return;
+        }
+        if let Some(earlier) = self.last.insert(name, instruction.span) {
+            let message = format!(
+                "multiple {name} instructions should not be used in the same stage because only the last one will be used"
+            );
+            self.warn(Diagnostic::warning(Rule::MultipleInstructionsDisallowed, message).at(earlier));
         }
     }
 

@@ -4,6 +4,7 @@
 use crate::ast::{Arg, Command, Kind, Pairs};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lines::Text;
+use crate::lint::Rule;
 use crate::parse::{Context, command, words};
 
 /// Reads one of them.
@@ -30,7 +31,7 @@ pub(crate) fn parse(context: &Context<'_>, diagnostics: &mut Diagnostics) -> Res
             let message = "Maintainer instruction is deprecated in favor of using label";
             let help = "use LABEL org.opencontainers.image.authors=… instead";
             diagnostics.push(
-                Diagnostic::warning("MaintainerDeprecated", message)
+                Diagnostic::warning(Rule::MaintainerDeprecated, message)
                     .at(context.keyword.span)
                     .help(help),
             );
@@ -60,6 +61,7 @@ fn args(context: &Context<'_>) -> Result<Vec<Arg>, Diagnostic> {
             Ok(Arg {
                 name: context.line.text_of(name),
                 value,
+                description: context.line.description_of(name),
             })
         })
         .collect()
@@ -78,7 +80,8 @@ fn pairs(context: &Context<'_>, diagnostics: &mut Diagnostics) -> Result<Pairs, 
         let message =
             format!("\"{name} key=value\" should be used instead of legacy \"{name} key value\" format");
         diagnostics.push(
-            Diagnostic::warning("LegacyKeyValueFormat", message).at(context.line.text_of(context.rest).span),
+            Diagnostic::warning(Rule::LegacyKeyValueFormat, message)
+                .at(context.line.text_of(context.rest).span),
         );
         let pair = (context.line.text_of(key), context.line.text_of(value));
         return Ok(Pairs {

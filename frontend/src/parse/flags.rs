@@ -55,6 +55,12 @@ fn known(instruction: &str) -> &'static [(&'static str, Takes)] {
     }
 }
 
+/// Returns the names of an instruction's flags.
+#[cfg(test)]
+pub(crate) fn names(instruction: &str) -> impl Iterator<Item = &'static str> {
+    known(instruction).iter().map(|(name, _)| *name)
+}
+
 /// The flags of one instruction, checked against what it knows.
 #[derive(Debug, Default)]
 pub(crate) struct Flags(Vec<Flag>);

@@ -3,6 +3,7 @@
 use crate::ast::Stage;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lines::{LogicalLine, Text};
+use crate::lint::Rule;
 use crate::parse::{flags, keyword, words};
 
 /// Reads a `FROM` line.
@@ -31,6 +32,7 @@ pub(crate) fn parse(
         text: line.text.trim().to_owned(),
         base: line.text_of(base),
         platform: flags.value("platform").cloned(),
+        description: name.as_ref().and_then(|name| line.description_of(&name.value)),
         name,
         instructions: Vec::new(),
     })
@@ -44,6 +46,7 @@ pub(crate) fn placeholder(line: &LogicalLine) -> Stage {
         base: line.text_of(&line.text[..0]),
         platform: None,
         name: None,
+        description: None,
         instructions: Vec::new(),
     }
 }
@@ -53,7 +56,7 @@ fn lint_casing(line: &LogicalLine, from: &str, r#as: &str, diagnostics: &mut Dia
     let is_lower = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase());
     if is_upper(from) != is_upper(r#as) || is_lower(from) != is_lower(r#as) {
         let message = format!("'{as}' and '{from}' keywords' casing do not match", r#as = r#as);
-        diagnostics.push(Diagnostic::warning("FromAsCasing", message).at(line.text_of(r#as).span));
+        diagnostics.push(Diagnostic::warning(Rule::FromAsCasing, message).at(line.text_of(r#as).span));
     }
 }
 
@@ -72,7 +75,7 @@ fn stage_name(written: Text, diagnostics: &mut Diagnostics) -> Result<Text, Diag
     }
     if name != written.value {
         let message = format!("stage name '{}' should be lowercase", written.value);
-        diagnostics.push(Diagnostic::warning("StageNameCasing", message).at(written.span));
+        diagnostics.push(Diagnostic::warning(Rule::StageNameCasing, message).at(written.span));
     }
     Ok(Text {
         value: name,

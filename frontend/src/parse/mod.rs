@@ -20,17 +20,18 @@ mod words;
 pub(crate) use copy::{Remote, remote};
 
 use crate::ast::{Dockerfile, Instruction, Kind, Stage};
-use crate::check;
+use crate::check::Checks;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directive;
 use crate::lines::{Lines, LogicalLine, Text};
+use crate::lint;
 use crate::source::{SourceText, Span};
 
 /// Largest Dockerfile that is read.
 pub const MAX_SIZE_BYTES: usize = 64 << 20;
 
 /// The instructions, for suggestions.
-const KEYWORDS: [&str; 18] = [
+pub(crate) const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",
     "CMD",
@@ -70,11 +71,12 @@ pub fn parse(name: &str, bytes: &[u8]) -> (Option<Dockerfile>, Diagnostics) {
         globals: Vec::new(),
         stages: Vec::new(),
         n_instructions: 0,
+        checks: Checks::of_file(directives.check.clone()),
     };
     let mut lines = Lines::new(&source, first_line, directives.escape);
     loop {
         match lines.next(&mut diagnostics) {
-            Ok(Some(line)) => file.add(&line, &mut diagnostics),
+            Ok(Some(line)) => file.add(line, &mut diagnostics),
             Ok(None) => break,
             Err(error) => {
                 diagnostics.push(error);
@@ -92,18 +94,20 @@ pub fn parse(name: &str, bytes: &[u8]) -> (Option<Dockerfile>, Diagnostics) {
             diagnostics.push(Diagnostic::error("dockerfile contains no stages to build"));
         }
     }
-    lint_stages(&file.stages, &mut diagnostics);
-    directives.check.filter(&mut diagnostics);
+    lint::file::stage_names(&file.stages, &mut diagnostics);
+    lint::file::casing(&file.stages, &mut diagnostics);
     diagnostics.sort();
-    let fired = check::fired(&diagnostics).collect();
+    let mut heard = diagnostics.clone();
+    file.checks.filter(&mut heard);
     let dockerfile = (!diagnostics.has_errors()).then(|| Dockerfile {
         source: source.clone(),
         directives,
         globals: file.globals,
         stages: file.stages,
-        fired,
+        checks: file.checks,
+        warnings: diagnostics,
     });
-    (dockerfile, diagnostics)
+    (dockerfile, heard)
 }
 
 /// Parses a trigger of `ONBUILD`: one instruction. What is wrong is reported at `span`.
@@ -142,15 +146,23 @@ struct File {
     globals: Vec<Instruction>,
     stages: Vec<Stage>,
     n_instructions: usize,
+    checks: Checks,
 }
 
 impl File {
-    fn add(&mut self, line: &LogicalLine, diagnostics: &mut Diagnostics) {
+    fn add(&mut self, mut line: LogicalLine, diagnostics: &mut Diagnostics) {
         self.n_instructions += 1;
+        let (checks, span) = (&mut self.checks, line.span);
+        line.comments
+            .retain(|comment| !checks.read_comment(&comment.value, comment.span, span, diagnostics));
+        let line = &line;
         let (word, _) = keyword(&line.text);
         if word.eq_ignore_ascii_case("FROM") {
             match from::parse(line, self.escape, diagnostics) {
-                Ok(stage) => self.stages.push(stage),
+                Ok(stage) => {
+                    lint::file::description_of_stage(line, &stage, diagnostics);
+                    self.stages.push(stage);
+                }
                 Err(error) => {
                     diagnostics.push(error);
                     // So that what follows isn't reported as standing outside of any stage.
@@ -175,7 +187,10 @@ impl File {
             }
         };
         match parsed {
-            Ok(instruction) => target.push(instruction),
+            Ok(instruction) => {
+                lint::file::description_of_args(line, &instruction, diagnostics);
+                target.push(instruction);
+            }
             Err(error) => diagnostics.push(error),
         }
     }
@@ -299,24 +314,4 @@ fn onbuild(context: &Context<'_>, diagnostics: &mut Diagnostics) -> Result<Kind,
         text.push_str(&heredoc.name);
     }
     Ok(Kind::Onbuild(text))
-}
-
-fn lint_stages(stages: &[Stage], diagnostics: &mut Diagnostics) {
-    let mut seen = std::collections::HashSet::new();
-    for name in stages.iter().filter_map(|stage| stage.name.as_ref()) {
-        if !seen.insert(name.value.as_str()) {
-            let message = format!(
-                "duplicate stage name \"{}\", stage names should be unique",
-                name.value
-            );
-            diagnostics.push(Diagnostic::warning("DuplicateStageName", message).at(name.span));
-        }
-        if ["scratch", "context"].contains(&name.value.as_str()) {
-            let message = format!(
-                "stage name should not use the same name as reserved stage \"{}\"",
-                name.value
-            );
-            diagnostics.push(Diagnostic::warning("ReservedStageName", message).at(name.span));
-        }
-    }
 }

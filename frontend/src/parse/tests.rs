@@ -45,7 +45,7 @@ fn rules(text: &str) -> Vec<(&'static str, usize)> {
         .filter(|finding| finding.severity == Severity::Warning);
     let place = |finding: &crate::Diagnostic| source.line_number(finding.span.unwrap().start);
     warnings
-        .map(|finding| (finding.rule.unwrap(), place(finding)))
+        .map(|finding| (finding.rule.unwrap().name(), place(finding)))
         .collect()
 }
 
@@ -227,7 +227,7 @@ fn p_directives() {
 #[test]
 fn k_rules_fire_and_can_be_skipped() {
     for (text, expected) in [
-        ("fRoM scratch", vec![]),
+        ("fRoM scratch", vec![("ConsistentInstructionCasing", 1)]),
         ("FROM a as b", vec![("FromAsCasing", 1)]),
         ("from a as b", vec![]),
         ("FROM a AS Build", vec![("StageNameCasing", 1)]),
@@ -240,6 +240,7 @@ fn k_rules_fire_and_can_be_skipped() {
         ("# check=skip=stagenamecasing\nFROM a as Build", vec![("FromAsCasing", 2)]),
         ("# check=skip=all\nFROM a as Build", vec![]),
         ("FROM a AS scratch", vec![("ReservedStageName", 1)]),
+        ("FROM a\n# check=skip=MaintainerDeprecated\nMAINTAINER x", vec![]),
     ] {
         assert_eq!(rules(text), expected, "{text}");
     }

@@ -21,7 +21,9 @@ pub(crate) fn outcome(outcome: &Outcome, options: &[String]) -> String {
         return out;
     }
     let warnings = wanted("warnings");
-    diagnostics(&mut out, outcome, &outcome.parsed, warnings);
+    // What lowering returns has the warnings of parsing.
+    let is_final = outcome.lowered.is_none();
+    diagnostics(&mut out, outcome, &outcome.parsed, warnings && is_final);
     if let (true, Some((value, reference))) = (wanted("syntax"), &outcome.syntax) {
         let _ = writeln!(out, "syntax {reference} of {value:?}");
     }
@@ -62,7 +64,7 @@ fn diagnostics(out: &mut String, outcome: &Outcome, found: &Diagnostics, warning
             .span
             .map_or(0, |span| outcome.source.line_number(span.start));
         let label = finding.label.as_deref().map(|label| format!(" ({label})"));
-        let rule = finding.rule.unwrap_or("?");
+        let rule = finding.rule.map_or("?", frontend::Rule::name);
         let _ = writeln!(
             out,
             "warning line {line}: {rule}: {}{}",

@@ -198,11 +198,13 @@ impl World {
                 .collect(),
             images: Vec::new(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            networks: Arc::default(),
             views: Views::default(),
             events,
             secrets: Arc::clone(&self.secrets),
             keeps_failed: false,
-            shm_size_bytes: 1 << 20,
+            devices: Arc::default(),
+            bounds: Arc::default(),
         }
     }
 }

@@ -91,6 +91,8 @@ fn cancelling_kills() {
         lowers: &[&lower],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {
@@ -144,6 +146,8 @@ fn a_terminal_is_the_containers_own() {
         lowers: &[&lower],
         upper: None,
         mounts: &[],
+        network: None,
+        cgroup: None,
         settings: &settings,
     };
     let exit = crate::sandbox::run(helper(), &spec, stdio, Cancel::never()).unwrap();
@@ -166,6 +170,8 @@ fn stand_in_builder() {
         lowers: &[&lower],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {

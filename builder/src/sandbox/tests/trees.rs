@@ -270,6 +270,8 @@ fn a_directory_can_be_the_upper() {
         lowers: &[&lower],
         upper: Some(&upper),
         mounts: &[],
+        network: None,
+        cgroup: None,
         settings: &settings,
     };
     let stdio = Stdio {

@@ -104,7 +104,7 @@ fn warnings() {
         ("UndefinedArgInFrom", "FROM base$x", "UndefinedArgInFrom"),
     ] {
         let build = built(text, &options());
-        let rules: Vec<&str> = build.warnings.iter().filter_map(|warning| warning.rule).collect();
+        let rules: Vec<&str> = build.warnings.iter().filter_map(|warning| warning.rule).map(crate::Rule::name).collect();
         assert_eq!(rules.join(" "), expected, "{id}");
     }
     let options = with_args(&[("BUILDKIT_DOCKERFILE_CHECK", "skip=all")]);

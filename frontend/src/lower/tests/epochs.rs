@@ -1,9 +1,10 @@
 //! `SOURCE_DATE_EPOCH`. Spec: dockerfile.md §14, §20.13.
 
 use super::*;
-use crate::options::{HttpRequest, ResolvedHttp};
+use crate::options::{HttpRequest, ResolvedGit, ResolvedHttp};
 
-/// The epoch, and what a stage sees of it; a file's time is 99, or none if its address ends in `0`.
+/// The epoch, and what a stage sees of it; a file's time is 99, or none if its address ends in `0`; a
+/// commit's is 98.
 fn epoch(text: &str, options: &Options) -> String {
     let (dockerfile, diagnostics) = parse("Dockerfile", text.as_bytes());
     let dockerfile = dockerfile.unwrap_or_else(|| panic!("{text}: {diagnostics:?}"));
@@ -17,15 +18,7 @@ fn epoch(text: &str, options: &Options) -> String {
             }
             Ok(Lowered::Need(needs)) => {
                 for Needed { request, .. } in needs {
-                    let Request::Http(request) = request else {
-                        panic!("{request:?}")
-                    };
-                    let HttpRequest { url, .. } = &request;
-                    let file = ResolvedHttp {
-                        digest: cache::Digest::of(url.as_bytes()),
-                        last_modified: (!url.ends_with('0')).then_some(99),
-                    };
-                    answers.http.insert(request, file);
+                    answer(request, &mut answers);
                 }
             }
             Err(diagnostics) => {
@@ -33,6 +26,29 @@ fn epoch(text: &str, options: &Options) -> String {
                 return messages.collect::<Vec<_>>().join("; ");
             }
         }
+    }
+}
+
+fn answer(request: Request, answers: &mut Answers) {
+    match request {
+        Request::Http(request) => {
+            let HttpRequest { url, .. } = &request;
+            let file = ResolvedHttp {
+                digest: cache::Digest::of(url.as_bytes()),
+                last_modified: (!url.ends_with('0')).then_some(99),
+            };
+            answers.http.insert(request, file);
+        }
+        Request::Git(request) => {
+            assert!(request.wants_time, "{request:?}");
+            let commit = ResolvedGit {
+                commit: "1".repeat(40),
+                reference: String::new(),
+                time: Some(98),
+            };
+            answers.git.insert(request, commit);
+        }
+        Request::Image(request) => panic!("{request:?}"),
     }
 }
 
@@ -51,6 +67,8 @@ fn epochs() {
         ("T2b", "ARG SOURCE_DATE_EPOCH=1.5", None, "invalid SOURCE_DATE_EPOCH: 1.5"),
         ("T5", "", Some("context"), "None "),
         ("named", "", Some("dir"), "None "),
+        ("T5 http", "", Some("web"), "Some(99) 99"),
+        ("T5 git", "", Some("git"), "Some(98) 98"),
         ("T6", "FROM scratch AS src\nADD http://a/b /", Some("src"), "Some(99) 99"),
         ("T6 default", "ARG SOURCE_DATE_EPOCH=Src\nFROM scratch AS src\nADD http://a/b /", None, "Some(99) 99"),
         ("T6 ARG", "ARG h=a\nFROM scratch AS src\nARG n=b$SOURCE_DATE_EPOCH\nADD http://$h/$n /", Some("src"), "Some(99) 99"),
@@ -63,7 +81,12 @@ fn epochs() {
         ("T6 local", "FROM scratch AS src\nADD a /", Some("src"), "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD"),
     ] {
         let mut options = with_args(&arg.map(|arg| ("SOURCE_DATE_EPOCH", arg)).into_iter().collect::<Vec<_>>());
-        options.named_contexts.insert("dir".to_owned(), NamedContext::Directory);
+        let git = crate::GitSource::parse("git://a/b.git#v1").unwrap();
+        options.named_contexts.extend([
+            ("dir".to_owned(), NamedContext::Directory),
+            ("web".to_owned(), NamedContext::Http("http://a/b.tar".to_owned())),
+            ("git".to_owned(), NamedContext::Git(git)),
+        ]);
         assert_eq!(epoch(&format!("{head}\n{target}"), &options), expected, "{id}");
     }
 }

@@ -26,7 +26,6 @@ fn builds_that_are_refused() {
         ("I26b", "FROM --platform=windows/amd64 x", &plain, "platform windows/amd64 is not supported"),
         ("S24", "FROM scratch\nCOPY --from=$x a b", &plain, "variable expansion is not supported for --from"),
         ("R7", "FROM x\nRUN --network=host a", &plain, "entitlement network.host is not allowed"),
-        ("git", "FROM x\nADD git@a:b /", &plain, "ADD with a git source is not supported yet"),
         ("late", "FROM x\nENV u=http://a/b\nCOPY $u /", &plain, "source can't be a URL for COPY"),
         ("A17", "FROM x\nADD --checksum=sha256:00 http://a/b http://a/c /", &plain, "checksum can't be specified for multiple sources"),
         ("A17", "FROM x\nADD --checksum=sha256:00 b /", &plain, "checksum requires HTTP(S) or Git sources"),

@@ -1,0 +1,48 @@
+//! The limits of one build's containers: settled once, with what the user must hear of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::options::ContainerLimits;
+use crate::sandbox::{Cgroup, DEFAULT_SHM_BYTES, SandboxError, Settings};
+
+/// Limits that every container of a build gets.
+#[derive(Debug, Default)]
+pub(crate) struct Bounds {
+    limits: ContainerLimits,
+    has_warned: AtomicBool,
+}
+
+impl Bounds {
+    /// Settles limits; tells those that this process may not give.
+    pub(crate) fn new(mut limits: ContainerLimits, warn: impl Fn(&str)) -> Self {
+        for ulimit in &mut limits.ulimits {
+            let (lowered, says) = ulimit.within_reach();
+            *ulimit = lowered;
+            says.iter().for_each(|says| warn(says));
+        }
+        Self {
+            limits,
+            has_warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether what a container keeps in memory counts for it. Then its changes must not be kept there.
+    pub(crate) fn limits_memory(&self) -> bool {
+        self.limits.limits.memory_bytes.is_some()
+    }
+
+    /// Tells a container its limits.
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        settings.ulimits.clone_from(&self.limits.ulimits);
+        settings.shm_size_bytes = self.limits.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES);
+    }
+
+    /// Makes a container's control groups; tells once what can't be had here.
+    pub(crate) fn cgroup(&self, warn: impl Fn(&str)) -> Result<Cgroup, SandboxError> {
+        let (cgroup, warnings) = Cgroup::make(&self.limits.limits, self.limits.cgroup_parent.as_deref())?;
+        if !warnings.is_empty() && !self.has_warned.swap(true, Ordering::Relaxed) {
+            warnings.iter().for_each(|warning| warn(warning));
+        }
+        Ok(cgroup)
+    }
+}

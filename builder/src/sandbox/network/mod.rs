@@ -1,0 +1,182 @@
+//! Which network a container gets, and networks of one's own.
+//!
+//! A network of its own is a namespace that a program of the machine (pasta, or slirp4netns) connects to the outside from
+//! an ordinary process: no bridge, no address and no firewall rule of the machine is touched, so nothing of it can be
+//! left behind. That is why there is no bridge for root either: forwarding and address translation would be state of
+//! the machine that outlives a killed build. Making a network takes some ten milliseconds, so a build keeps what a step
+//! no longer needs for the next one; two containers never have the same network at the same time, because loopback and
+//! abstract sockets belong to it. `keeper` is the process that holds one.
+//!
+//! Neither program lets a container reach the machine's loopback unless `host-gateway` asks for that. With slirp4netns
+//! the machine's outer addresses can be reached, as with docker's bridge; with pasta the first of them is the container's
+//! own, and others can be reached.
+
+mod keeper;
+#[cfg(test)]
+mod tests;
+mod tool;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use solver::op::Network as Wanted;
+
+pub(super) use keeper::{NAMESPACES, Plan, keep};
+use tool::Tool;
+
+use super::error::Result;
+use super::launch::Helper;
+use super::spec::Net;
+
+/// The networks of one build.
+#[derive(Debug, Default)]
+pub(crate) struct Networks {
+    reaches_host: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The program that works here, once one did.
+    tool: Option<Tool>,
+    /// Why none does; tried once.
+    refusal: Option<String>,
+    has_warned: bool,
+    idle: Vec<Network>,
+}
+
+/// A namespace with access to the outside. Goes when this value does.
+#[derive(Debug)]
+struct Network {
+    namespace: OwnedFd,
+    /// Its keeper ends when this is closed.
+    _keeper: OwnedFd,
+}
+
+/// What a container gets; a network of its own is given back when this value goes.
+#[derive(Debug)]
+pub(crate) struct Taken<'a> {
+    from: &'a Networks,
+    net: Net,
+    network: Option<Network>,
+    tool: Option<Tool>,
+    /// To be shown to the user.
+    pub(crate) warning: Option<String>,
+}
+
+impl Networks {
+    /// Returns networks from which the machine can be reached, at [`Taken::host_address`], if that is asked for.
+    pub(crate) fn new(reaches_host: bool) -> Self {
+        Self {
+            reaches_host,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses a container's network. Whether `host` may be asked for is the caller's decision.
+    pub(crate) fn take(&self, wanted: Wanted, helper: &Helper) -> Taken<'_> {
+        let taken = |net, network, tool, warning| Taken {
+            from: self,
+            net,
+            network,
+            tool,
+            warning,
+        };
+        match wanted {
+            Wanted::None => return taken(Net::None, None, None, None),
+            Wanted::Host => return taken(Net::Host, None, None, None),
+            Wanted::Default => {}
+        }
+        let mut state = self.state();
+        if let Some(network) = state.idle.pop() {
+            return taken(Net::Own, Some(network), state.tool.clone(), None);
+        }
+        if state.refusal.is_none() {
+            match self.make(state.tool.clone(), helper) {
+                Ok((network, tool)) => {
+                    state.tool = Some(tool.clone());
+                    return taken(Net::Own, Some(network), Some(tool), None);
+                }
+                Err(reason) => state.refusal = Some(reason),
+            }
+        }
+        let warning = match std::mem::replace(&mut state.has_warned, true) {
+            true => None,
+            false => state.refusal.as_deref().map(warning),
+        };
+        taken(Net::Host, None, None, warning)
+    }
+
+    /// Makes a network with the program that is known to work, or with the first that does.
+    fn make(&self, known: Option<Tool>, helper: &Helper) -> std::result::Result<(Network, Tool), String> {
+        let candidates = known.map_or_else(Tool::installed, |tool| vec![tool]);
+        let mut problems = Vec::new();
+        for tool in candidates {
+            let plan = tool.plan(self.reaches_host);
+            match connect(helper, plan) {
+                Ok(network) => return Ok((network, tool)),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        Err(match problems.is_empty() {
+            true => "neither pasta nor slirp4netns is installed".to_owned(),
+            false => problems.join("; "),
+        })
+    }
+}
+
+fn connect(helper: &Helper, plan: Plan) -> Result<Network> {
+    let (keeper, namespace) = helper.network(plan)?;
+    Ok(Network {
+        namespace,
+        _keeper: keeper,
+    })
+}
+
+fn warning(reason: &str) -> String {
+    format!(
+        "containers use the machine's own network, loopback included: {reason}; install pasta (Debian's package passt) \
+         for a network of their own, or ask for none with --network=none"
+    )
+}
+
+impl Taken<'_> {
+    /// What the container is told.
+    pub(crate) fn net(&self) -> Net {
+        self.net
+    }
+
+    /// The namespace, where it has one of its own with access to the outside.
+    pub(crate) fn namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.network.as_ref().map(|network| network.namespace.as_fd())
+    }
+
+    /// Returns where the machine can be reached from the container.
+    pub(crate) fn host_address(&self) -> Option<IpAddr> {
+        match (self.net, &self.tool) {
+            (Net::None, _) => None,
+            (Net::Own, Some(tool)) if self.from.reaches_host => tool.host_address(),
+            (Net::Own, _) => None,
+            (Net::Host, _) => Some(Ipv4Addr::LOCALHOST.into()),
+        }
+    }
+
+    /// Returns a resolver for the case that the machine's own are on its loopback, which the container doesn't have.
+    pub(crate) fn resolver(&self) -> Option<IpAddr> {
+        let tool = self.tool.as_ref().filter(|_| self.net == Net::Own)?;
+        Some(tool.resolver())
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(network) = self.network.take() {
+            self.from.state().idle.push(network);
+        }
+    }
+}

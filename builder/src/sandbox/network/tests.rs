@@ -1,0 +1,103 @@
+//! Networks of containers: what the kernel's table says, and, where a program for it is installed, what can be reached.
+
+use super::tool::default_gateway;
+use super::*;
+
+#[test]
+fn the_gateway_is_read_from_the_routes() {
+    let check = |routes: &str, expected: Option<[u8; 4]>| {
+        let text = format!("Iface\tDestination\tGateway\tFlags\n{routes}");
+        assert_eq!(default_gateway(&text), expected.map(Ipv4Addr::from), "{routes}");
+    };
+    let gateway = format!("{:08X}", u32::from_ne_bytes([192, 0, 2, 1]));
+    check(
+        &format!("eth0\t000200C0\t00000000\t0001\neth0\t00000000\t{gateway}\t0003\n"),
+        Some([192, 0, 2, 1]),
+    );
+    check("eth0\t00000000\t00000000\t0001\n", None);
+    check("eth0\t00000000\tnonsense\t0001\n", None);
+    check("", None);
+}
+
+#[test]
+fn the_machines_loopback_is_forwarded_on_request_only() {
+    for tool in Tool::installed() {
+        let closed = tool.plan(false);
+        let open = tool.plan(true);
+        assert_ne!(closed, open, "{tool:?}");
+        let text = serde_json::to_string(&closed).unwrap();
+        let closes = ["--no-map-gw", "--disable-host-loopback"];
+        assert!(closes.iter().any(|option| text.contains(option)), "{text}");
+    }
+}
+
+#[test]
+fn what_was_not_asked_for_needs_no_program() {
+    if crate::sandbox::launch::probe().is_err() {
+        eprintln!("SKIP what_was_not_asked_for_needs_no_program: needs root");
+        return;
+    }
+    let helper = Helper::load().unwrap();
+    let networks = Networks::new(true);
+    let none = networks.take(Wanted::None, &helper);
+    assert_eq!(
+        (none.net(), none.host_address(), none.resolver()),
+        (Net::None, None, None)
+    );
+    let host = networks.take(Wanted::Host, &helper);
+    let localhost = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    assert_eq!((host.net(), host.host_address()), (Net::Host, localhost));
+    assert_eq!((host.warning.as_ref(), host.resolver()), (None, None));
+}
+
+#[test]
+fn without_a_program_the_machines_network_is_used_and_that_is_said_once() {
+    let networks = Networks::new(false);
+    networks.state().refusal = Some("nothing is installed".to_owned());
+    if crate::sandbox::launch::probe().is_err() {
+        eprintln!("SKIP without_a_program_the_machines_network_is_used_and_that_is_said_once: needs root");
+        return;
+    }
+    let helper = Helper::load().unwrap();
+    let first = networks.take(Wanted::Default, &helper);
+    let warning = first.warning.clone().unwrap();
+    for word in ["nothing is installed", "passt", "--network=none"] {
+        assert!(warning.contains(word), "{warning}");
+    }
+    assert_eq!(first.net(), Net::Host);
+    assert_eq!(networks.take(Wanted::Default, &helper).warning, None);
+}
+
+/// A program that fails tells why, and the next one is tried.
+#[test]
+fn a_program_that_fails_is_quoted() {
+    if crate::sandbox::launch::probe().is_err() {
+        eprintln!("SKIP a_program_that_fails_is_quoted: needs root");
+        return;
+    }
+    let helper = Helper::load().unwrap();
+    let check = |goes_to_background, script: &str, expected: &str| {
+        let plan = Plan {
+            program: "/bin/sh".to_owned(),
+            args: vec!["-c".to_owned(), script.to_owned()],
+            goes_to_background,
+        };
+        let found = connect(&helper, plan)
+            .map(drop)
+            .map_err(|error| error.to_string());
+        assert_eq!(found, Err(expected.to_owned()), "{script}");
+    };
+    check(
+        true,
+        "echo no log >&2; echo no tunnel >&2; exit 1",
+        "sh failed: no tunnel",
+    );
+    check(false, "exit 1", "sh failed: no reason given");
+    let plan = Plan {
+        program: "/no/such/program".to_owned(),
+        args: Vec::new(),
+        goes_to_background: true,
+    };
+    let error = connect(&helper, plan).unwrap_err().to_string();
+    assert!(error.contains("cannot start /no/such/program"), "{error}");
+}
