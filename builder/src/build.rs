@@ -1,7 +1,10 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
+mod stop;
+
+pub(crate) use stop::Failed;
+
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::root::Root;
@@ -12,7 +15,8 @@ use frontend::{
     ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
 use solver::op::{Op, Source};
-use solver::{Cancel, Graph, InputView, Snapshot, SolveError, VertexId};
+use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
+use stop::Stop;
 
 use crate::clock;
 use crate::commands::rights;
@@ -22,9 +26,9 @@ use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::lockfile::{self, Lock, LockMode};
-use crate::ops::{self, Bounds, FailedContainer, Lowers, OpError, Views, Worker};
+use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
-use crate::progress::{self, Mode, Progress, Tails};
+use crate::progress::{self, Mode, Progress};
 use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
@@ -34,6 +38,25 @@ use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
+    at_stops(options, async |stops, dockerfile| {
+        stops.run(dockerfile, cancel).await
+    })
+    .await
+}
+
+/// Says what a build would do, step by step. Base images are looked up, contexts are read; nothing is made of them.
+pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<String, Failed> {
+    at_stops(options, async |stops, dockerfile| {
+        stops.preview(dockerfile, cancel).await
+    })
+    .await
+}
+
+/// Reads what a build begins with, and goes on with `work`, under a display of progress.
+async fn at_stops<T>(
+    options: &BuildOptions,
+    work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
+) -> Result<T, Failed> {
     let outputs = parse_outputs(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
@@ -58,7 +81,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         locked,
         warnings: Mutex::default(),
     };
-    let result = stops.run(&dockerfile, cancel).await;
+    let result = work(&stops, &dockerfile).await;
     let Stops {
         source,
         inputs,
@@ -75,23 +98,6 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Dig
         container: stop.take_container(),
         failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
     })
-}
-
-/// Why there is no image.
-pub(crate) struct Failed {
-    /// What happened.
-    pub(crate) failure: Failure,
-    /// The container of the failed step, if it is wanted.
-    pub(crate) container: Option<Box<FailedContainer>>,
-}
-
-impl From<Failure> for Failed {
-    fn from(failure: Failure) -> Self {
-        Self {
-            failure,
-            container: None,
-        }
-    }
 }
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
@@ -337,7 +343,7 @@ impl Stops<'_> {
         }
     }
 
-    /// Scans what is read of the context, then plans and runs; returns the layers of the targets.
+    /// Plans and runs; returns the layers of the targets.
     async fn solve(
         &self,
         dockerfile: &Dockerfile,
@@ -346,6 +352,57 @@ impl Stops<'_> {
         images: Vec<Arc<Resolved>>,
         cancel: &Cancel,
     ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
+        let bench = self.bench(dockerfile, graph, images).await?;
+        let solved = solver::solve(
+            Arc::clone(&bench.graph),
+            targets,
+            bench.records,
+            bench.worker,
+            self.progress.events(),
+            cancel.clone(),
+            solver::Options::default(),
+        )
+        .await;
+        // Losing what was learnt about files costs time only.
+        let _ = bench.memo.save(&bench.root);
+        let graph = bench.graph;
+        let snapshots = solved.map_err(|error| Stop::Step { error, graph })?.snapshots;
+        let layers = snapshots.into_iter().map(|snapshot| match snapshot {
+            Snapshot::Layers(layers) => layers,
+            other => unreachable!("lowering makes layers of a target, not {other:?}"),
+        });
+        Ok(layers.collect())
+    }
+
+    /// Plans, and tells the plan.
+    async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
+        let work = self.lower(dockerfile).await?;
+        let targets: Vec<VertexId> = work.builds.iter().map(|build| build.target).collect();
+        let bench = self.bench(dockerfile, work.graph, work.images).await?;
+        let graph = Arc::clone(&bench.graph);
+        let events = self.progress.events();
+        let plan = solver::preview(
+            graph,
+            &targets,
+            bench.records,
+            bench.worker,
+            events,
+            cancel.clone(),
+        )
+        .await;
+        let _ = bench.memo.save(&bench.root);
+        let graph = bench.graph;
+        let plan = plan.map_err(|error| Stop::Step { error, graph })?;
+        Ok(self.secrets.hide(&plan))
+    }
+
+    /// Scans what is read of the context, and lays out everything that steps need.
+    async fn bench(
+        &self,
+        dockerfile: &Dockerfile,
+        graph: Graph,
+        images: Vec<Arc<Resolved>>,
+    ) -> Result<Bench, Failure> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
         let wanted = wanted(&graph);
@@ -382,28 +439,25 @@ impl Stops<'_> {
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
-        let graph = Arc::new(graph);
-        let records = Arc::new(Records::new(Arc::clone(&self.store), fetchable));
-        let options = solver::Options::default();
-        let solved = solver::solve(
-            Arc::clone(&graph),
-            targets,
-            records,
-            Arc::new(worker),
-            events,
-            cancel.clone(),
-            options,
-        )
-        .await;
-        // Losing what was learnt about files costs time only.
-        let _ = memo.save(&root);
-        let snapshots = solved.map_err(|error| Stop::Step { error, graph })?.snapshots;
-        let layers = snapshots.into_iter().map(|snapshot| match snapshot {
-            Snapshot::Layers(layers) => layers,
-            other => unreachable!("lowering makes layers of a target, not {other:?}"),
-        });
-        Ok(layers.collect())
+        Ok(Bench {
+            graph: Arc::new(graph),
+            worker: Arc::new(worker),
+            records: Arc::new(Records::new(Arc::clone(&self.store), fetchable)),
+            memo,
+            root,
+        })
     }
+}
+
+/// What is needed to solve a graph.
+struct Bench {
+    graph: Arc<Graph>,
+    worker: Arc<Worker>,
+    records: Arc<Records>,
+    /// What is known of files, to be saved afterwards.
+    memo: Arc<Memo>,
+    /// The store's.
+    root: Root,
 }
 
 /// What there is to do.
@@ -418,59 +472,6 @@ struct Work {
     asked: Vec<ImageRequest>,
     /// All answers.
     known: Answers,
-}
-
-/// Why the stops after the Dockerfile was read came to an end. What a failed step said last is known only when the
-/// progress display has seen everything.
-enum Stop {
-    Failure(Failure),
-    Step {
-        error: SolveError<OpError>,
-        graph: Arc<Graph>,
-    },
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
-impl Stop {
-    /// Takes out the container of a failed step, if it was kept.
-    fn take_container(&mut self) -> Option<Box<FailedContainer>> {
-        match self {
-            Self::Step {
-                error:
-                    SolveError::Step {
-                        source: OpError::Exit { container, .. },
-                        ..
-                    },
-                ..
-            } => container.take(),
-            _ => None,
-        }
-    }
-
-    fn into_failure(
-        self,
-        source: &SourceText,
-        inputs: &Inputs,
-        directories: &BTreeMap<String, PathBuf>,
-        tails: &Tails,
-    ) -> Failure {
-        match self {
-            Self::Failure(failure) => failure,
-            Self::Step { error, graph } => {
-                let failure = failure::of_solve(&error, &graph, source, tails);
-                let missing = failure::missing_source(&error, &graph);
-                match missing.and_then(|(context, path)| inputs.why_ignored(context, directories, path)) {
-                    Some(why) => failure.with_help(why),
-                    None => failure,
-                }
-            }
-        }
-    }
 }
 
 /// What came of a request.

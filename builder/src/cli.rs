@@ -185,6 +185,9 @@ pub(crate) struct BuildArgs {
     /// Say what could be better in the Dockerfile, instead of building: --call=check
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) check: Option<bool>,
+    /// Say which steps would run, and why, and run none of them
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Put the result into the store (it always is)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     pub(crate) load: Option<bool>,

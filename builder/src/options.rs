@@ -193,6 +193,8 @@ pub(crate) struct BuildOptions {
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// Tells the plan, and follows none of it.
+    pub(crate) dry_run: bool,
     /// What is asked instead of a build.
     pub(crate) call: Option<Call>,
     /// What is done with the lock file.
@@ -268,6 +270,7 @@ pub(crate) fn build(
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
         progress: progress(args, environment)?,
+        dry_run: args.dry_run,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         platforms: platforms(&args.platform, environment)?,

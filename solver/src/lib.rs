@@ -24,4 +24,4 @@ pub use graph::{Graph, Input, InputView, Label, Vertex, VertexId};
 pub use index::Index;
 pub use miss::Miss;
 pub use plan::{LocalHashes, Plan, Planned, plan};
-pub use run::{Options, Outcome, solve};
+pub use run::{Options, Outcome, preview, solve};

@@ -8,6 +8,10 @@ use std::fmt;
 
 use cache::{Component, Record};
 
+use crate::error::IndexError;
+use crate::graph::Label;
+use crate::index::Index;
+
 /// How many changes are named.
 const NAMED: usize = 2;
 
@@ -30,6 +34,27 @@ pub enum Miss {
 }
 
 impl Miss {
+    /// Says why a step runs whose key was made of `components`. `fresh`: even if a result is recorded.
+    pub(crate) fn of(
+        label: &Label,
+        fresh: bool,
+        components: &[Component],
+        index: &dyn Index,
+    ) -> Result<Self, IndexError> {
+        if label.ignore_cache {
+            return Ok(Self::Ignored);
+        }
+        if fresh {
+            return Ok(Self::Refreshed);
+        }
+        // Without a place in its build there is nothing to compare with.
+        let latest = match label.step.as_str() {
+            "" => None,
+            step => index.latest(step)?,
+        };
+        Ok(Self::explain(components, latest.as_ref()))
+    }
+
     /// Compares the parts of a new key with the step's newest record.
     pub fn explain(new: &[Component], latest: Option<&Record>) -> Self {
         match latest {

@@ -13,7 +13,8 @@ use cache::{Key, Record, TreeHash};
 use crate::error::IndexError;
 use crate::graph::{Graph, Input, InputView, VertexId};
 use crate::index::Index;
-use crate::key::{Seen, key};
+use crate::key::{Seen, key, keyed};
+use crate::miss::Miss;
 use crate::op::{Op, Source};
 
 /// Hashes of what steps select of local directories, known before anything runs.
@@ -34,6 +35,7 @@ pub enum Planned {
 #[derive(Debug)]
 pub struct Plan {
     steps: Vec<Planned>,
+    keys: Vec<Option<Key>>,
     reachable: Vec<bool>,
     fresh: Vec<bool>,
 }
@@ -55,20 +57,53 @@ impl Plan {
         self.fresh[id.index()]
     }
 
-    /// Prints one line per reachable vertex, inputs before users.
-    pub fn print(&self, graph: &Graph) -> String {
+    /// Says why steps that are to run can't be answered from the cache, as far as that is known before anything runs.
+    pub fn reasons(
+        &self,
+        graph: &Graph,
+        index: &dyn Index,
+        locals: &LocalHashes,
+    ) -> Result<HashMap<VertexId, Miss>, IndexError> {
+        let mut reasons = HashMap::new();
+        for id in graph.ids() {
+            let op = &graph.vertex(id).op;
+            if !matches!(self.step(id), Planned::Run(Some(_))) || matches!(op, Op::Source(_) | Op::Merge) {
+                continue;
+            }
+            let seen = seen(graph, id, &self.keys, &self.fresh, index, locals)?;
+            if let Some(keyed) = seen.and_then(|seen| keyed(graph, id, &seen)) {
+                let miss = Miss::of(
+                    &graph.vertex(id).label,
+                    self.is_fresh(id),
+                    &keyed.components,
+                    index,
+                )?;
+                reasons.insert(id, miss);
+            }
+        }
+        Ok(reasons)
+    }
+
+    /// Prints one line per reachable vertex that isn't just there, inputs before users; what is known of `reasons` behind
+    /// it.
+    pub fn print(&self, graph: &Graph, reasons: &HashMap<VertexId, Miss>) -> String {
         let mut out = String::new();
-        for id in graph.ids().filter(|id| self.is_reachable(*id)) {
-            let word = match self.step(id) {
-                Planned::Skip => "hidden",
-                Planned::Hit(_) => "cached",
-                Planned::Run(_) if is_given(&graph.vertex(id).op) => "given",
-                Planned::Run(_) if self.is_fresh(id) => "run, ignoring the cache",
-                Planned::Run(Some(_)) => "run",
-                Planned::Run(None) => "run, or look again",
+        let isnt_given = |id: &VertexId| !is_given(&graph.vertex(*id).op);
+        for id in graph.ids().filter(|id| self.is_reachable(*id)).filter(isnt_given) {
+            let word = match (self.step(id), &graph.vertex(id).op) {
+                (Planned::Skip, _) => "not needed",
+                (Planned::Hit(_), _) => "cached",
+                (Planned::Run(_), Op::Source(_)) => "fetch what is missing",
+                (Planned::Run(Some(_)), _) => "run",
+                (Planned::Run(None), _) if self.is_fresh(id) => "run",
+                (Planned::Run(None), _) => "run, unless what it stands on turns out to be as before",
             };
             // Writing to a string can't fail.
-            let _ = writeln!(out, "#{} {}: {word}", id.index(), graph.vertex(id).label.name);
+            let _ = write!(out, "{}: {word}", graph.vertex(id).label.name);
+            let _ = match reasons.get(&id) {
+                Some(reason) => writeln!(out, " ({reason})"),
+                None => writeln!(out),
+            };
         }
         out
     }
@@ -130,7 +165,8 @@ pub fn plan(
     let fresh = fresh(graph);
     let mut keys: Vec<Option<Key>> = vec![None; graph.len()];
     for id in graph.ids().filter(|id| reachable[id.index()]) {
-        keys[id.index()] = early_key(graph, id, &keys, &fresh, index, locals)?;
+        let seen = seen(graph, id, &keys, &fresh, index, locals)?;
+        keys[id.index()] = seen.and_then(|seen| key(graph, id, &seen));
     }
     let mut steps = vec![Planned::Skip; graph.len()];
     let mut todo = targets.to_vec();
@@ -153,6 +189,7 @@ pub fn plan(
     }
     Ok(Plan {
         steps,
+        keys,
         reachable,
         fresh,
     })
@@ -179,14 +216,15 @@ fn fresh(graph: &Graph) -> Vec<bool> {
     fresh
 }
 
-fn early_key(
+/// Returns how an op sees its inputs, if that is known before anything runs.
+fn seen(
     graph: &Graph,
     id: VertexId,
     keys: &[Option<Key>],
     fresh: &[bool],
     index: &dyn Index,
     locals: &LocalHashes,
-) -> Result<Option<Key>, IndexError> {
+) -> Result<Option<Vec<Seen>>, IndexError> {
     let inputs = &graph.vertex(id).inputs;
     let mut seen = Vec::with_capacity(inputs.len());
     for input in inputs {
@@ -207,5 +245,5 @@ fn early_key(
             None => return Ok(None),
         }
     }
-    Ok(key(graph, id, &seen))
+    Ok(Some(seen))
 }

@@ -80,6 +80,22 @@ pub async fn solve<E: Executor>(
     }
 }
 
+/// Prints what [`solve`] would do, one line per vertex, and does none of it: trees are hashed, nothing else.
+pub async fn preview<E: Executor>(
+    graph: Arc<Graph>,
+    targets: &[VertexId],
+    index: Arc<dyn Index>,
+    executor: Arc<E>,
+    events: Events,
+    cancel: Cancel,
+) -> Result<String, SolveError<E::Error>> {
+    let shared = Arc::new(Shared::new(graph, index, executor, events, &Options::default()));
+    let locals = hash_locals(&shared, targets, &cancel).await?;
+    let plan = plan(&shared.graph, targets, &*shared.index, &locals)?;
+    let reasons = plan.reasons(&shared.graph, &*shared.index, &locals)?;
+    Ok(plan.print(&shared.graph, &reasons))
+}
+
 /// Where a planned vertex stands.
 enum State {
     Unneeded,

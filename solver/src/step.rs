@@ -157,7 +157,8 @@ impl<E: Executor> Step<E> {
         if let Some(hit) = self.look_up(&keyed.key)? {
             return Ok(hit);
         }
-        let why = self.why(&keyed)?;
+        let label = &self.shared.graph.vertex(self.id).label;
+        let why = Miss::of(label, self.fresh, &keyed.components, &*self.shared.index).map_err(failed)?;
         let (end, took) = self.execute(keyed.key, inputs, Some(why)).await?;
         if let End::Done {
             snapshot: Snapshot::Layers(layers),
@@ -238,22 +239,6 @@ impl<E: Executor> Step<E> {
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
         }
-    }
-
-    fn why(&self, keyed: &Keyed) -> Result<Miss, Stopped<E>> {
-        let label = &self.shared.graph.vertex(self.id).label;
-        if label.ignore_cache {
-            return Ok(Miss::Ignored);
-        }
-        if self.fresh {
-            return Ok(Miss::Refreshed);
-        }
-        // Without a place in its build there is nothing to compare with.
-        let latest = match label.step.as_str() {
-            "" => None,
-            step => self.shared.index.latest(step).map_err(failed)?,
-        };
-        Ok(Miss::explain(&keyed.components, latest.as_ref()))
     }
 
     async fn execute(

@@ -50,6 +50,7 @@ scripts! {
     debugging,
     determinism,
     doctor,
+    dry_run,
     dockerfile_syntax,
     entitlements,
     errors,

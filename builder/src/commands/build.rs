@@ -38,6 +38,11 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
     if let Some(call) = options.call {
         return call::run(&options, call);
     }
+    if options.dry_run {
+        let plan = until_signal(None, async |cancel| build::preview(&options, cancel).await);
+        report::data(&runtime::run(plan)?)?;
+        return Ok(0);
+    }
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
     rights::for_build(&options)?;
     if let Some(path) = &options.iidfile {
@@ -47,7 +52,8 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .shell_on_error
         .then(|| Terminal::of_stdin(true))
         .transpose()?;
-    let id = runtime::run(until_signal(&options, terminal))?;
+    let work = async |cancel: &Cancel| build::build(&options, cancel).await;
+    let id = runtime::run(until_signal(terminal, work))?;
     tell(&options, &id)?;
     Ok(0)
 }
@@ -64,8 +70,11 @@ fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
     Ok(args)
 }
 
-/// Builds, and stops when a signal asks to.
-async fn until_signal(options: &BuildOptions, terminal: Option<Terminal>) -> Result<Digest, Failure> {
+/// Works, and stops when a signal asks to.
+async fn until_signal<T>(
+    terminal: Option<Terminal>,
+    work: impl AsyncFnOnce(&Cancel) -> Result<T, Failed>,
+) -> Result<T, Failure> {
     let cancel = Cancel::new();
     let received = Arc::new(AtomicI32::new(0));
     let watching = (cancel.clone(), Arc::clone(&received));
@@ -74,11 +83,11 @@ async fn until_signal(options: &BuildOptions, terminal: Option<Terminal>) -> Res
         received.store(number, Ordering::Relaxed);
         cancel.cancel();
     })?;
-    let result = build::build(options, &cancel).await;
+    let result = work(&cancel).await;
     match (result, received.load(Ordering::Relaxed)) {
         // What fails after the signal fails because of it, whatever it looks like.
         (Err(_), number @ 1..) => Err(Failure::cancelled(number)),
-        (Ok(id), _) => Ok(id),
+        (Ok(done), _) => Ok(done),
         (Err(Failed { failure, container }), _) => {
             if let Some((container, terminal)) = container.zip(terminal) {
                 report::error(&failure);

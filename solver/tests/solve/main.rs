@@ -112,17 +112,15 @@ fn ignoring_the_cache_runs_the_step_and_what_stands_on_it() {
 fn plans_print() {
     let s = stages(label);
     let print = |s: &Stages, locals: &LocalHashes| {
-        plan(&s.graph, &[s.last], &*s.bench.memory, locals)
-            .unwrap()
-            .print(&s.graph)
+        let plan = plan(&s.graph, &[s.last], &*s.bench.memory, locals).unwrap();
+        let reasons = plan.reasons(&s.graph, &*s.bench.memory, locals).unwrap();
+        plan.print(&s.graph, &reasons)
     };
     insta::assert_snapshot!(print(&s, &LocalHashes::new()), @r#"
-    #0 c: given
-    #1 scratch: given
-    #2 copy ["/a"] /src: run, or look again
-    #3 compile: run, or look again
-    #4 copy ["/const"] /app: run, or look again
-    #5 strip: run, or look again
+    copy ["/a"] /src: run, unless what it stands on turns out to be as before
+    compile: run, unless what it stands on turns out to be as before
+    copy ["/const"] /app: run, unless what it stands on turns out to be as before
+    strip: run, unless what it stands on turns out to be as before
     "#);
     s.bench.build(&s.graph, s.compile).unwrap();
     let mut locals = LocalHashes::new();
@@ -135,21 +133,17 @@ fn plans_print() {
         locals.insert((local, selection), hash);
     }
     insta::assert_snapshot!(print(&s, &locals), @r#"
-    #0 c: hidden
-    #1 scratch: given
-    #2 copy ["/a"] /src: hidden
-    #3 compile: cached
-    #4 copy ["/const"] /app: run, or look again
-    #5 strip: run, or look again
+    copy ["/a"] /src: not needed
+    compile: cached
+    copy ["/const"] /app: run, unless what it stands on turns out to be as before
+    strip: run, unless what it stands on turns out to be as before
     "#);
     s.bench.build(&s.graph, s.last).unwrap();
     insta::assert_snapshot!(print(&s, &locals), @r#"
-    #0 c: hidden
-    #1 scratch: hidden
-    #2 copy ["/a"] /src: hidden
-    #3 compile: hidden
-    #4 copy ["/const"] /app: hidden
-    #5 strip: cached
+    copy ["/a"] /src: not needed
+    compile: not needed
+    copy ["/const"] /app: not needed
+    strip: cached
     "#);
 }
 
