@@ -33,7 +33,7 @@ use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
-use crate::sandbox::Networks;
+use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
 /// Builds, stores and exports an image; returns its ID, the digest of its config.
@@ -424,12 +424,16 @@ impl Stops<'_> {
         let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
             .map_err(|error| Failure::of(Kind::Machine, &error))?;
         let bounds = Bounds::new(self.options.limits.clone(), |warning| events.warn(warning));
+        let wants = NetworkWants {
+            host: self.options.reaches_host(),
+            resolver: ops::resolves_on_loopback().map_err(|error| Failure::of(Kind::Machine, &error))?,
+        };
         let worker = Worker {
             store: Arc::clone(&self.store),
             contexts,
             images,
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
-            networks: Arc::new(Networks::new(self.options.reaches_host())),
+            networks: Arc::new(Networks::new(wants)),
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),

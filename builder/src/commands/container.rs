@@ -21,7 +21,9 @@ use crate::ops::{self, Bounds, Lowers};
 use crate::options::{self, ContainerLimits, Environment, tag_name};
 use crate::report::{self, Failure, Kind};
 use crate::runtime;
-use crate::sandbox::{self, Cancel, Exit, Networks, SandboxError, Settings, Spec, Stdio, Upper};
+use crate::sandbox::{
+    self, Cancel, Exit, NetworkWants, Networks, SandboxError, Settings, Spec, Stdio, Upper,
+};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
@@ -122,7 +124,10 @@ impl Changes {
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
         let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;
-        let networks = Networks::new(false);
+        let networks = Networks::new(NetworkWants {
+            host: false,
+            resolver: ops::resolves_on_loopback().map_err(|error| machine(&error))?,
+        });
         let network = networks.take(self.network, &helper);
         network.warning.iter().for_each(|warning| report::warn(warning));
         let bounds = Bounds::new(self.limits.clone(), report::warn);

@@ -41,7 +41,7 @@ pub(crate) use bounds::Bounds;
 pub(crate) use devices::known as known_devices;
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
-pub(crate) use network_files::name_network;
+pub(crate) use network_files::{name_network, resolves_on_loopback};
 pub(crate) use owner::credentials;
 pub(crate) use views::Views;
 

@@ -11,6 +11,8 @@ use crate::sandbox::{Net, Settings, Taken};
 
 /// More is not a resolver's configuration.
 const LIMIT_BYTES: u64 = 64 << 10;
+/// Whom the machine asks.
+const MACHINES: &str = "/etc/resolv.conf";
 /// What programs are told where systemd-resolved answers on the machine's loopback, and what it asks itself.
 const STUB: &str = "127.0.0.53";
 const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
@@ -23,22 +25,28 @@ pub(crate) fn name_network(
 ) -> Result<(), OpError> {
     settings.net = network.net();
     settings.hosts = hosts(&settings.hostname, extra, network.host_address());
-    let machines = read(Path::new("/etc/resolv.conf"))?;
     settings.resolv_conf = match network.net() {
         // The machine's own file is right for its network, and says nothing where there is none.
-        Net::Host | Net::None => machines,
-        Net::Own => {
-            let is_stub = name_servers(&machines).eq([STUB]);
-            let behind = if is_stub {
-                read(Path::new(BEHIND_STUB))?
-            } else {
-                String::new()
-            };
-            let text = if behind.is_empty() { machines } else { behind };
-            without_loopback(&text, network.resolver())
-        }
+        Net::Host | Net::None => read(Path::new(MACHINES))?,
+        Net::Own => without_loopback(&resolvers()?, network.resolver()),
     };
     Ok(())
+}
+
+/// Says whether the machine asks its loopback only, where no container gets to.
+pub(crate) fn resolves_on_loopback() -> Result<bool, OpError> {
+    let others = without_loopback(&resolvers()?, None);
+    Ok(name_servers(&others).next().is_none())
+}
+
+/// Returns the configuration of those who really resolve for the machine.
+fn resolvers() -> Result<String, OpError> {
+    let machines = read(Path::new(MACHINES))?;
+    let behind = match name_servers(&machines).eq([STUB]) {
+        true => read(Path::new(BEHIND_STUB))?,
+        false => String::new(),
+    };
+    Ok(if behind.is_empty() { machines } else { behind })
 }
 
 /// Returns the hosts file: the container itself, and the lines that were asked for. `machine` is what `host-gateway`

@@ -73,7 +73,7 @@ pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, has_tried, run};
 pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
-pub(crate) use network::{Networks, Taken};
+pub(crate) use network::{Networks, Taken, Wants as NetworkWants};
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Privilege, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use trial::trial;
 pub(crate) use upper::Upper;

@@ -24,6 +24,7 @@ use solver::op::Network as Wanted;
 
 pub(super) use keeper::{NAMESPACES, Plan, keep};
 use tool::Tool;
+pub(crate) use tool::Wants;
 
 use super::error::Result;
 use super::launch::Helper;
@@ -32,7 +33,7 @@ use super::spec::Net;
 /// The networks of one build.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
-    reaches_host: bool,
+    wants: Wants,
     state: Mutex<State>,
 }
 
@@ -66,10 +67,10 @@ pub(crate) struct Taken<'a> {
 }
 
 impl Networks {
-    /// Returns networks from which the machine can be reached, at [`Taken::host_address`], if that is asked for.
-    pub(crate) fn new(reaches_host: bool) -> Self {
+    /// Returns networks that have this.
+    pub(crate) fn new(wants: Wants) -> Self {
         Self {
-            reaches_host,
+            wants,
             state: Mutex::default(),
         }
     }
@@ -117,7 +118,7 @@ impl Networks {
         let candidates = known.map_or_else(Tool::installed, |tool| vec![tool]);
         let mut problems = Vec::new();
         for tool in candidates {
-            let plan = tool.plan(self.reaches_host);
+            let plan = tool.plan(self.wants);
             match connect(helper, plan) {
                 Ok(network) => return Ok((network, tool)),
                 Err(error) => problems.push(error.to_string()),
@@ -160,7 +161,7 @@ impl Taken<'_> {
     pub(crate) fn host_address(&self) -> Option<IpAddr> {
         match (self.net, &self.tool) {
             (Net::None, _) => None,
-            (Net::Own, Some(tool)) if self.from.reaches_host => tool.host_address(),
+            (Net::Own, Some(tool)) if self.from.wants.host => tool.host_address(),
             (Net::Own, _) => None,
             (Net::Host, _) => Some(Ipv4Addr::LOCALHOST.into()),
         }
@@ -168,7 +169,8 @@ impl Taken<'_> {
 
     /// Returns a resolver for the case that the machine's own are on its loopback, which the container doesn't have.
     pub(crate) fn resolver(&self) -> Option<IpAddr> {
-        let tool = self.tool.as_ref().filter(|_| self.net == Net::Own)?;
+        let has_one = self.net == Net::Own && self.from.wants.resolver;
+        let tool = self.tool.as_ref().filter(|_| has_one)?;
         Some(tool.resolver())
     }
 }

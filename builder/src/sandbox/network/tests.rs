@@ -3,6 +3,11 @@
 use super::tool::default_gateway;
 use super::*;
 
+const HOST: Wants = Wants {
+    host: true,
+    resolver: false,
+};
+
 #[test]
 fn the_gateway_is_read_from_the_routes() {
     let check = |routes: &str, expected: Option<[u8; 4]>| {
@@ -22,12 +27,13 @@ fn the_gateway_is_read_from_the_routes() {
 #[test]
 fn the_machines_loopback_is_forwarded_on_request_only() {
     for tool in Tool::installed() {
-        let closed = tool.plan(false);
-        let open = tool.plan(true);
+        let closed = tool.plan(Wants::default());
+        let open = tool.plan(HOST);
         assert_ne!(closed, open, "{tool:?}");
         let text = serde_json::to_string(&closed).unwrap();
         let closes = ["--no-map-gw", "--disable-host-loopback"];
         assert!(closes.iter().any(|option| text.contains(option)), "{text}");
+        assert!(!text.contains("--dns-forward"), "{text}");
     }
 }
 
@@ -38,7 +44,7 @@ fn what_was_not_asked_for_needs_no_program() {
         return;
     }
     let helper = Helper::load().unwrap();
-    let networks = Networks::new(true);
+    let networks = Networks::new(HOST);
     let none = networks.take(Wanted::None, &helper);
     assert_eq!(
         (none.net(), none.host_address(), none.resolver()),
@@ -52,7 +58,7 @@ fn what_was_not_asked_for_needs_no_program() {
 
 #[test]
 fn without_a_program_the_machines_network_is_used_and_that_is_said_once() {
-    let networks = Networks::new(false);
+    let networks = Networks::default();
     networks.state().refusal = Some("nothing is installed".to_owned());
     if crate::sandbox::launch::probe().is_err() {
         eprintln!("SKIP without_a_program_the_machines_network_is_used_and_that_is_said_once: needs root");

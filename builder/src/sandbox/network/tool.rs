@@ -12,6 +12,15 @@ const PASTA_RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const SLIRP_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const SLIRP_RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
+/// What a network has beside the way to the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wants {
+    /// A way to the machine, at [`Tool::host_address`].
+    pub(crate) host: bool,
+    /// A resolver of its own, at [`Tool::resolver`].
+    pub(crate) resolver: bool,
+}
+
 /// A program that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tool {
@@ -40,7 +49,7 @@ impl Tool {
     }
 
     /// Returns how it is to be called for the namespace at [`NAMESPACE_PATH`].
-    pub(super) fn plan(&self, reaches_host: bool) -> Plan {
+    pub(super) fn plan(&self, wants: Wants) -> Plan {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|word| (*word).to_owned()));
         match self.kind {
@@ -48,10 +57,13 @@ impl Tool {
                 // No port of either side is forwarded to the other; what the container opens goes outside.
                 add(&["--config-net", "--quiet", "-t", "none", "-u", "none"]);
                 add(&["-T", "none", "-U", "none"]);
-                if !reaches_host {
+                if !wants.host {
                     add(&["--no-map-gw"]);
                 }
-                add(&["--dns-forward", &PASTA_RESOLVER.to_string()]);
+                // Not without need: whoever asks the machine's resolver itself then gets answers from this address.
+                if wants.resolver {
+                    add(&["--dns-forward", &PASTA_RESOLVER.to_string()]);
+                }
                 if Namespace::current().is_initial() {
                     // It would become nobody, who may not enter the namespace. It keeps three capabilities.
                     add(&["--runas", "0:0"]);
@@ -65,7 +77,7 @@ impl Tool {
                     "--enable-sandbox",
                     "--enable-seccomp",
                 ]);
-                if !reaches_host {
+                if !wants.host {
                     add(&["--disable-host-loopback"]);
                 }
                 add(&["--ready-fd=0", "--netns-type=path", NAMESPACE_PATH, "tap0"]);
@@ -89,7 +101,7 @@ impl Tool {
         }
     }
 
-    /// Returns where it answers as a resolver.
+    /// Returns where it answers as a resolver, once the plan says that it does.
     pub(super) fn resolver(&self) -> IpAddr {
         match self.kind {
             Kind::Pasta => PASTA_RESOLVER.into(),

@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use solver::op::Network;
 
 use super::*;
-use crate::sandbox::{Net, Networks, Taken};
+use crate::sandbox::{Net, NetworkWants, Networks, Taken};
 
 /// A shell function: nobody answers. Whoever is connected stays so, until `timeout` ends that with another code.
 const REFUSED: &str = "refused() { busybox timeout 3 busybox nc -w 2 $1 $2 </dev/null; [ $? = 1 ]; };";
@@ -97,7 +97,10 @@ fn the_machine_is_reached_when_that_is_asked_for() {
     if skipped() {
         return;
     }
-    let networks = Networks::new(true);
+    let networks = Networks::new(NetworkWants {
+        host: true,
+        resolver: false,
+    });
     let Some(network) = own(&networks) else { return };
     let Some(address) = network.host_address() else {
         return skip("needs a default route");
