@@ -73,8 +73,16 @@ pub enum Event {
     Started {
         /// On what.
         subject: Subject,
-        /// Why it could not be answered from the cache; `None` for what is never cached.
+        /// Why it could not be answered from the cache; `None` for what is never cached, and where
+        /// [`Explained`](Self::Explained) follows.
         why: Option<Miss>,
+    },
+    /// More is known of why work was begun.
+    Explained {
+        /// Which.
+        subject: Subject,
+        /// All of the reason.
+        why: Miss,
     },
     /// A step was answered without work: its result is recorded, or that of a step that needs it.
     Cached {

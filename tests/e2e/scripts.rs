@@ -87,6 +87,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    why,
 }
 
 macro_rules! scripts_unpacked {
@@ -124,6 +125,7 @@ scripts_unpacked! {
     rewrite_timestamp,
     run_files,
     users_and_workdir,
+    why,
 }
 
 #[test]

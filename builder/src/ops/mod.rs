@@ -3,6 +3,7 @@
 //! The solver asks through its `Executor`; everything that blocks runs on a blocking thread.
 
 mod bounds;
+mod changed;
 mod copy;
 mod devices;
 mod draft;
@@ -242,5 +243,13 @@ impl Executor for Worker {
     async fn tree_hash(&self, of: &Snapshot, selection: &Selection) -> Result<TreeHash, OpError> {
         let (tree, selection) = (self.view(of).await?, selection.clone());
         blocking(move || Ok(tree.tree_hash(&selection)?)).await
+    }
+
+    async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
+        let (Some(older), Some(newer)) = (older.last().copied(), newer.last().copied()) else {
+            return Vec::new();
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || changed::files(&store, &older, &newer).unwrap_or_default()).await
     }
 }

@@ -79,6 +79,8 @@ impl Step {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Update {
     Started(usize),
+    /// Why it runs is known now.
+    Explained(usize),
     Lines(usize, Vec<String>),
     /// Its parts moved: the place of the part.
     Part(usize, usize),
@@ -151,6 +153,13 @@ impl Steps {
                 let step = &mut self.all[place];
                 (step.started, step.state, step.why) = (now, State::Running, why.and_then(news));
                 return vec![Update::Started(place)];
+            }
+            Event::Explained { subject, why } => {
+                let Some(place) = self.place(subject, now) else {
+                    return Vec::new();
+                };
+                self.all[place].why = news(why);
+                return vec![Update::Explained(place)];
             }
             Event::Cached { subject } => (subject, State::Cached),
             Event::Finished { subject, took } => (subject, State::Done(took)),
