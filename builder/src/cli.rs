@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Show what the steps of a build wrote
+    Logs(LogsArgs),
+    /// Say why the steps of a build ran, or didn't
+    Explain(ExplainArgs),
     /// Run a command in a throw-away container of an image, in the foreground
     Run(Box<RunArgs>),
     /// Manage images
@@ -54,6 +58,28 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Show the version
     Version,
+}
+
+/// Arguments of `ashlar logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// List the builds that are known
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// One step: its number in progress, or a part of its name
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Name of the build, or its beginning [default: the last build]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
+}
+
+/// Arguments of `ashlar explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Name of the build, or its beginning, as in `ashlar logs --list` [default: the last build]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
 }
 
 /// `ashlar image …`: docker's other spelling of the same commands.
@@ -185,6 +211,9 @@ pub(crate) struct BuildArgs {
     /// Say what could be better in the Dockerfile, instead of building: --call=check
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) check: Option<bool>,
+    /// Say at the end why each step ran, or didn't; `ashlar explain` says it later
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Say which steps would run, and why, and run none of them
     #[arg(long)]
     pub(crate) dry_run: bool,

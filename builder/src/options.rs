@@ -193,6 +193,8 @@ pub(crate) struct BuildOptions {
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// Tells at the end why each step ran.
+    pub(crate) explain: bool,
     /// Tells the plan, and follows none of it.
     pub(crate) dry_run: bool,
     /// What is asked instead of a build.
@@ -271,6 +273,7 @@ pub(crate) fn build(
         outputs: args.output.clone(),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
+        explain: args.explain,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         platforms: platforms(&args.platform, environment)?,

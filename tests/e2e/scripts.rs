@@ -64,6 +64,7 @@ scripts! {
     kill_leaves_nothing,
     limits,
     lock_file,
+    logs,
     mounts_bind,
     mounts_cache,
     mounts_secret,

@@ -30,6 +30,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
+use crate::journal::Journal;
 use crate::registry::{ImageError, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
@@ -132,6 +133,8 @@ pub(crate) struct Worker {
     pub(crate) devices: Arc<Devices>,
     /// What containers may use.
     pub(crate) bounds: Arc<Bounds>,
+    /// Where their output is kept.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 impl Worker {
