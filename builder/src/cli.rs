@@ -196,7 +196,7 @@ pub(crate) struct BuildArgs {
     /// Let RUN see a secret: id=ID[,src=FILE|,env=VAR] (repeatable)
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
-    /// Let RUN use an ssh agent: default, or ID=SOCKET (repeatable)
+    /// Let RUN use an ssh agent or private keys: default, ID=SOCKET or ID=KEY[,KEY] (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
     /// What to do when a RUN fails: stop, or open a shell in its container, as it is then

@@ -26,6 +26,7 @@ mod report;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod ssh;
 mod wildcards;
 
 use std::process::ExitCode;

@@ -24,7 +24,8 @@ use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
-use crate::secrets::{SecretOption, SshOption};
+use crate::secrets::SecretOption;
+use crate::ssh::SshOption;
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
