@@ -15,6 +15,7 @@ mod export;
 mod failure;
 mod image;
 mod lockfile;
+mod metadata;
 mod ops;
 mod options;
 mod progress;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use solver::{Event, Events, Graph, Subject};
 
-pub(crate) use rawjson::warnings as json_warnings;
+pub(crate) use rawjson::{warnings as json_warnings, warnings_line as json_warnings_line};
 pub(crate) use sanitize::one_line;
 
 use steps::{Steps, Update};
