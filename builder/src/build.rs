@@ -1,21 +1,23 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
-mod config;
+mod finish;
+mod outputs;
 mod stop;
 
 pub(crate) use stop::Failed;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Display;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
-use cache::{DiffId, Digest, Store};
+use cache::{DiffId, Store};
+use finish::finish_config;
 use frontend::{
     Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
     ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
+use serde_json::Value;
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
@@ -28,6 +30,7 @@ use crate::failure;
 use crate::image;
 use crate::journal::{self, About, Ending, Journal};
 use crate::lockfile::{self, Lock, LockMode};
+use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress};
@@ -38,8 +41,8 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
-/// Builds, stores and exports an image; returns its ID, the digest of its config.
-pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
+/// Builds, stores and exports an image; says what came of it.
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
     at_stops(options, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
@@ -55,11 +58,11 @@ pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<S
 }
 
 /// Reads what a build begins with, and goes on with `work`, under a display of progress.
-async fn at_stops<T: Display>(
+async fn at_stops<T>(
     options: &BuildOptions,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
-    let outputs = parse_outputs(options)?;
+    let outputs = outputs::parse(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
@@ -95,7 +98,7 @@ async fn at_stops<T: Display>(
     let told = progress.finish();
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     match options.progress {
-        Mode::RawJson => report::rendered(&progress::json_warnings(&warnings, &source)),
+        Mode::RawJson => report::rendered(&progress::json_warnings_line(&warnings, &source)),
         _ => failure::show_warnings(&warnings, &source),
     }
     let is_cancelled = matches!(&result, Err(stop) if stop.is_cancelled());
@@ -108,7 +111,7 @@ async fn at_stops<T: Display>(
     }
     if let Some(journal) = journal.into_inner() {
         let ending = match &result {
-            Ok(done) => Ending::Image(done.to_string()),
+            Ok(_) => Ending::Done,
             Err(_) if is_cancelled => Ending::Cancelled,
             Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
         };
@@ -116,17 +119,6 @@ async fn at_stops<T: Display>(
         ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
     }
     result
-}
-
-/// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
-fn parse_outputs(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
-    let mut outputs = Vec::new();
-    for text in &options.outputs {
-        let (output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
-        export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
-        outputs.push((output, times));
-    }
-    Ok(outputs)
 }
 
 /// Reads the lock file of a build that is bound to it.
@@ -163,7 +155,13 @@ impl Stops<'_> {
         all.append(warnings);
     }
 
-    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
+    /// Returns what was found so far that could be better, for programs.
+    fn json_warnings(&self) -> Value {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        progress::json_warnings(&warnings, &self.source)
+    }
+
+    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Facts, Stop> {
         let Work {
             graph,
             builds,
@@ -186,6 +184,7 @@ impl Stops<'_> {
         let mut id = image
             .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
+        let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
@@ -202,11 +201,17 @@ impl Stops<'_> {
             if let Output::Image { .. } = output {
                 id = exported.id;
             }
+            top = top.or(exported.manifest);
         }
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
         }
-        Ok(id)
+        Ok(Facts {
+            id,
+            top,
+            names: outputs::names(self.options, &self.outputs),
+            warnings: self.json_warnings(),
+        })
     }
 
     /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
@@ -248,20 +253,15 @@ impl Stops<'_> {
                 }
             };
             let config = build.config.clone();
-            let config = config::finish(config, build.n_base_history, &layers, epoch, &self.store).to_json();
+            let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
             platforms.push(PlatformImage { config, layers });
         }
-        let wants_index = self.wants_index();
+        let wants_index = self.options.wants_index();
         Ok(ExportImage::of_platforms(
             platforms,
             &self.options.tags,
             wants_index,
         ))
-    }
-
-    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
-    fn wants_index(&self) -> bool {
-        self.options.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where

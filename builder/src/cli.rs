@@ -172,6 +172,9 @@ pub(crate) struct BuildArgs {
     /// Print nothing but the image ID
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) quiet: Option<bool>,
+    /// Mark the image's manifests or index: KEY=VALUE, index:KEY=VALUE, manifest[linux/arm64]:KEY=VALUE (repeatable)
+    #[arg(long, value_name = "[LEVEL:]KEY=VALUE")]
+    pub(crate) annotation: Vec<String>,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -276,8 +279,6 @@ pub(crate) struct LimitArgs {
 /// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
 #[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
-    #[arg(long, hide = true)]
-    pub(crate) annotation: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
     #[arg(long, hide = true)]

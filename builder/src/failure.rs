@@ -125,7 +125,7 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
 /// An output can't be written.
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
-        ExportError::Terminal => Failure::of(Kind::Usage, error),
+        ExportError::Terminal | ExportError::NoIndex => Failure::of(Kind::Usage, error),
         ExportError::SeveralPlatforms { .. } => {
             Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
         }

@@ -16,6 +16,7 @@ mod failure;
 mod image;
 mod journal;
 mod lockfile;
+mod metadata;
 mod ops;
 mod options;
 mod progress;

@@ -19,7 +19,7 @@ pub(crate) use limits::{ContainerLimits, limits};
 
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
-use crate::export::Output;
+use crate::export::{Annotations, Output};
 use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
@@ -180,6 +180,10 @@ pub(crate) struct BuildOptions {
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Has these facts tell what could be better in the Dockerfile (BUILDX_METADATA_WARNINGS).
+    pub(crate) metadata_warnings: bool,
+    /// What the image's manifests and index are marked with.
+    pub(crate) annotations: Annotations,
     /// What the image is for, in order, each once; at least one.
     pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
@@ -215,6 +219,11 @@ impl BuildOptions {
     pub(crate) fn flag_arg(&self, name: &str) -> bool {
         let given = self.build_args.iter().rev().find(|(known, _)| known == name);
         given.is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
+    }
+
+    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
+    pub(crate) fn wants_index(&self) -> bool {
+        self.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Says whether an output is written to stdout, so that nothing else may be. One that doesn't parse isn't: the
@@ -277,6 +286,10 @@ pub(crate) fn build(
         explain: args.explain,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        metadata_warnings: environment
+            .var("BUILDX_METADATA_WARNINGS")
+            .is_some_and(|value| matches!(value, "1" | "true")),
+        annotations: annotations(&args.annotation)?,
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
@@ -326,7 +339,6 @@ fn not_yet(what: &str) -> Failure {
 fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
     let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("false"));
     let given = [
-        ("--annotation", !args.annotation.is_empty()),
         ("--attest", !args.attest.is_empty()),
         ("--builder", args.builder.is_some()),
         ("--cache-from", !args.cache_from.is_empty()),
@@ -434,6 +446,15 @@ fn labels(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
             }
             (name, value) => set(&mut settled, name, value),
         }
+    }
+    Ok(settled)
+}
+
+fn annotations(given: &[String]) -> Result<Annotations, Failure> {
+    let mut settled = Annotations::default();
+    for text in given {
+        let added = settled.add_flag(text);
+        added.map_err(|error| Failure::of(Kind::Usage, &error))?;
     }
     Ok(settled)
 }

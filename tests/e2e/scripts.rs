@@ -20,6 +20,7 @@ scripts! {
     add_archives,
     add_git,
     add_http,
+    annotations,
     arg_and_env,
     bases,
     build_arg_file,

@@ -130,7 +130,7 @@ fn row(name: &str, facts: Option<&Facts>, now_unix: i64) -> Vec<String> {
         ];
     };
     let result = match &facts.ending {
-        Ending::Image(_) => "done",
+        Ending::Done => "done",
         Ending::Failed(_) => "failed",
         Ending::Cancelled => "cancelled",
     };

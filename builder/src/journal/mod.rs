@@ -46,8 +46,8 @@ pub(crate) struct About {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Ending {
-    /// With an image, of this ID.
-    Image(String),
+    /// Well.
+    Done,
     /// With an error.
     Failed(String),
     /// On request.

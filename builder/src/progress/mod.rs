@@ -18,9 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use solver::{Event, Events, Graph};
 
-pub(crate) use rawjson::warnings as json_warnings;
+pub(crate) use rawjson::{warnings as json_warnings, warnings_line as json_warnings_line};
 pub(crate) use sanitize::{Sanitizer, one_line};
-
 pub(crate) use steps::Told;
 use steps::{Steps, Update};
 use tty::{Look, Size};

@@ -1,4 +1,4 @@
-//! The image's config, once its layers are known: times and diff IDs.
+//! From the layers of a result to the config that lists them: what only a finished build can fill in.
 
 use cache::{DiffId, Store};
 use frontend::ImageConfig;
@@ -7,7 +7,7 @@ use crate::clock;
 
 /// Fills in what only the result tells: the layers, and when each step's layer was made. With an epoch that is the time
 /// of all; otherwise a rebuild from the cache has the same times, and so the same ID. Spec: dockerfile.md §13, §14.
-pub(super) fn finish(
+pub(super) fn finish_config(
     mut config: ImageConfig,
     n_base_history: usize,
     layers: &[DiffId],
@@ -59,7 +59,7 @@ mod tests {
             ..ImageConfig::default()
         };
         let created = |epoch| {
-            let config = finish(config.clone(), 1, &[], epoch, &store);
+            let config = finish_config(config.clone(), 1, &[], epoch, &store);
             let times: Vec<_> = config.history.into_iter().map(|entry| entry.created).collect();
             (times, config.created)
         };
