@@ -242,13 +242,8 @@ impl BuildOptions {
     }
 }
 
-/// Settles a build. The second value is notes for the user.
-pub(crate) fn build(
-    args: &BuildArgs,
-    root: Option<&Path>,
-    environment: &Environment,
-) -> Result<(BuildOptions, Vec<String>), Failure> {
-    refuse(&args.refused)?;
+/// Where context and Dockerfile come from.
+fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
     let context = context(&args.path)?;
     let dockerfile = match args.file.as_deref() {
         None | Some("") => DockerfileSource::InContext,
@@ -257,11 +252,22 @@ pub(crate) fn build(
         Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
         Some(path) => DockerfileSource::File(PathBuf::from(path)),
     };
-    if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
-        return Err(Failure::usage(
+    match (context, dockerfile) {
+        (ContextSource::Stdin, DockerfileSource::Stdin) => Err(Failure::usage(
             "invalid argument: can't use stdin for both build context and dockerfile",
-        ));
+        )),
+        both => Ok(both),
     }
+}
+
+/// Settles a build. The second value is notes for the user.
+pub(crate) fn build(
+    args: &BuildArgs,
+    root: Option<&Path>,
+    environment: &Environment,
+) -> Result<(BuildOptions, Vec<String>), Failure> {
+    refuse(&args.refused)?;
+    let (context, dockerfile) = sources(args)?;
     let allowed = allowed(&args.allow)?;
     let network = network(args, &allowed)?;
     let options = BuildOptions {
