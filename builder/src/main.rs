@@ -104,6 +104,9 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
+        Command::Login(args) => report::data(&commands::login::login(&args)?)?,
+        Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
         Command::Run(args) => {
             // While there is one thread only. Inside, what an earlier run left can be removed as well.
