@@ -378,7 +378,7 @@ impl Stops<'_> {
             Arc::clone(&bench.graph),
             targets,
             bench.records,
-            bench.worker,
+            Arc::clone(&bench.worker),
             self.progress.events(),
             cancel.clone(),
             solver::Options::default(),
@@ -392,7 +392,18 @@ impl Stops<'_> {
             Snapshot::Layers(layers) => layers,
             other => unreachable!("lowering makes layers of a target, not {other:?}"),
         });
-        Ok(layers.collect())
+        let layers: Vec<_> = layers.collect();
+        let is_for_cache = |(output, _): &(Output, Times)| matches!(output, Output::CacheOnly);
+        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
+        let keeps_nothing = !has_place && self.outputs.iter().all(is_for_cache);
+        if !keeps_nothing {
+            // What no step has looked into may still be in its registry.
+            for target in &layers {
+                let fetched = bench.worker.ensure(target).await;
+                fetched.map_err(|error| failure::of_fetch(&error))?;
+            }
+        }
+        Ok(layers)
     }
 
     /// Begins to write down what happens. What can't be written down happens all the same.

@@ -49,6 +49,12 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Say why the steps of a build ran, or didn't
     Explain(ExplainArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget the login to a registry
+    Logout(LogoutArgs),
     /// Run a command in a throw-away container of an image, in the foreground
     Run(Box<RunArgs>),
     /// Manage images
@@ -103,6 +109,8 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
 }
 
 impl ImageCommand {
@@ -117,6 +125,7 @@ impl ImageCommand {
             Self::Rm(args) => Command::Rmi(args),
             Self::Save(args) => Command::Save(args),
             Self::Load(args) => Command::Load(args),
+            Self::Pull(args) => Command::Pull(args),
         }
     }
 }
@@ -439,6 +448,45 @@ pub(crate) struct LoadArgs {
     /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// `ashlar pull`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct PullArgs {
+    /// Which image: NAME[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    pub(crate) image: String,
+    /// For which platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Print the complete name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `ashlar login`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LoginArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// Name of the user
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Password or token; others can see it here
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from stdin
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+/// `ashlar logout`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LogoutArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
 }
 
 /// `ashlar doctor`.

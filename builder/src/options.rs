@@ -548,6 +548,15 @@ pub(crate) fn host_platform() -> Platform {
     Platform::new("linux", std::env::consts::ARCH, None)
 }
 
+/// Settles the platform of a command that knows only one: what was typed, $DOCKER_DEFAULT_PLATFORM, else this machine's.
+pub(crate) fn one_platform(given: Option<&str>, environment: &Environment) -> Result<Platform, Failure> {
+    let given: Vec<String> = given.into_iter().map(ToOwned::to_owned).collect();
+    match platforms(&given, environment)?.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(Failure::usage("only one platform can be named here")),
+    }
+}
+
 fn platforms(given: &[String], environment: &Environment) -> Result<Vec<Platform>, Failure> {
     let wanted: Vec<&str> = match given {
         [] => environment.var("DOCKER_DEFAULT_PLATFORM").into_iter().collect(),
