@@ -77,6 +77,7 @@ scripts! {
     outputs,
     parallel_stages,
     platforms,
+    provenance,
     refused,
     registry_pull,
     run_command,
