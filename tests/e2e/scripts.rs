@@ -78,6 +78,7 @@ scripts! {
     outputs,
     parallel_stages,
     platforms,
+    provenance,
     refused,
     registry_pull,
     run_command,
