@@ -440,6 +440,12 @@ pub(crate) struct SaveArgs {
     /// Write to a file [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Leave out the layers of an image that the reader has already (repeatable)
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) since: Vec<String>,
+    /// Say what would be written, and how big it is
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `ashlar load`.

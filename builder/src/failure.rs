@@ -76,6 +76,8 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
         | ImageError::NotAnArchive { .. }
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
+        ImageError::LeftOut { .. } => Failure::of(Kind::Build, error)
+            .with_help("load the image first that it was made since, or save the whole image"),
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }

@@ -49,6 +49,7 @@ scripts! {
     copy_paths,
     copy_wildcards,
     debugging,
+    delta,
     determinism,
     doctor,
     dry_run,

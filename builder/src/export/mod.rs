@@ -5,6 +5,7 @@
 
 mod annotations;
 mod blob;
+mod delta;
 mod docker;
 mod document;
 mod flat;
@@ -31,6 +32,7 @@ use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
+pub(crate) use delta::Listed;
 pub(crate) use document::platform_of;
 pub(crate) use spec::{Compression, Destination, ImageOptions, Output, Times};
 
@@ -73,6 +75,14 @@ pub(crate) enum ExportError {
     AttestationName {
         /// The name, with its prefix.
         name: String,
+    },
+    /// What the reader has isn't known.
+    #[error("cannot leave out what {name} has: {why}")]
+    Since {
+        /// The older image, as asked for.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// An archive on a terminal helps nobody.
     #[error("refusing to write an archive to a terminal: give dest=FILE or redirect standard output")]
@@ -343,8 +353,26 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
 }
 
 /// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once. Blocks.
-pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) -> Result<(), ExportError> {
-    let options = ImageOptions {
+pub(crate) fn save(
+    store: &Store,
+    dest: &Destination,
+    images: &[ExportImage],
+    since: &[String],
+) -> Result<(), ExportError> {
+    docker::archive(store, dest, images, &saved(since), None).map(|_| ())
+}
+
+/// Lists the layers that [`save`] would write, and those that it would leave out.
+pub(crate) fn save_preview(
+    store: &Store,
+    images: &[ExportImage],
+    since: &[String],
+) -> Result<Vec<Listed>, ExportError> {
+    docker::preview(store, images, &saved(since))
+}
+
+fn saved(since: &[String]) -> ImageOptions {
+    ImageOptions {
         names: Vec::new(),
         compression: Compression {
             codec: cache::compress::Codec::None,
@@ -354,8 +382,8 @@ pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) ->
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
-    };
-    docker::archive(store, dest, images, &options, None).map(|_| ())
+        since: since.to_vec(),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::document::{self, Packed};
 use super::spec::{Destination, ImageOptions};
 use super::tarball::Tarball;
 use super::target::{self, Target};
-use super::{ExportError, ExportImage, docker};
+use super::{ExportError, ExportImage, delta, docker};
 use crate::registry::{Descriptor, MAX_MANIFEST_BYTES};
 
 /// Writes the layout as a tar; returns the image's manifest or index.
@@ -34,7 +34,9 @@ pub(super) fn archive(
     tarball.file("index.json", &document::index(document::entries(&packed)))?;
     tarball.directory("blobs/")?;
     tarball.directory("blobs/sha256/")?;
-    docker::write_blobs(&mut tarball, &packed)?;
+    let known = delta::known(store, &options.since)?;
+    let left_out = delta::left_out(std::slice::from_ref(&packed), &known);
+    docker::write_blobs(&mut tarball, &packed, &left_out)?;
     tarball.finish()?;
     Ok(packed.top().clone())
 }
@@ -50,9 +52,15 @@ pub(super) fn directory(
 ) -> Result<Descriptor, ExportError> {
     let dir = target::make_dir(dest)?;
     let packed = document::pack(store, image, options, epoch)?;
+    let known = delta::known(store, &options.since)?;
+    let left_out = delta::left_out(std::slice::from_ref(&packed), &known);
     let blobs = sub_dir(&sub_dir(&dir, "blobs", dest)?, "sha256", dest)?;
     for one in &packed.manifests {
-        for layer in &one.layers {
+        for layer in one
+            .layers
+            .iter()
+            .filter(|layer| !left_out.contains(&layer.digest))
+        {
             put(&blobs, dest, &layer.digest, layer.size_bytes, |target| {
                 let copied = layer.copy_to(target.file());
                 copied.map_err(|source| target.failed(source))

@@ -91,6 +91,8 @@ pub(crate) struct ImageOptions {
     pub(crate) oci_artifact: bool,
     /// What manifests and index are marked with.
     pub(crate) annotations: Annotations,
+    /// Images that the reader of an archive has: layers that the image begins with as they do are left out.
+    pub(crate) since: Vec<String>,
 }
 
 /// Which time an output's own `source-date-epoch` says.
@@ -449,6 +451,7 @@ impl Attributes {
             oci_types: self.flag("oci-mediatypes", true)?,
             oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
+            since: self.take("since").into_iter().collect(),
         })
     }
 

@@ -2,10 +2,8 @@
 
 use super::*;
 
-#[test]
-fn outputs_are_understood() {
-    let file = |path: &str| Destination::File(path.into());
-    let image = |codec, is_explicit| ImageOptions {
+fn image(codec: Codec, is_explicit: bool) -> ImageOptions {
+    ImageOptions {
         names: vec![],
         compression: Compression {
             codec,
@@ -15,7 +13,13 @@ fn outputs_are_understood() {
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
-    };
+        since: Vec::new(),
+    }
+}
+
+#[test]
+fn outputs_are_understood() {
+    let file = |path: &str| Destination::File(path.into());
     let local = || Output::Local {
         dest: "out".into(),
         split: true,
