@@ -1,31 +1,36 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
+mod finish;
+mod outputs;
 mod stop;
 
 pub(crate) use stop::Failed;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
-use cache::{DiffId, Digest, Store};
+use cache::{DiffId, Store};
+use finish::finish_config;
 use frontend::{
     Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
     ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
+use serde_json::Value;
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
 
-use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
+use crate::journal::{self, About, Ending, Journal};
 use crate::lockfile::{self, Lock, LockMode};
+use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress};
@@ -36,8 +41,8 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
-/// Builds, stores and exports an image; returns its ID, the digest of its config.
-pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
+/// Builds, stores and exports an image; says what came of it.
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
     at_stops(options, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
@@ -57,7 +62,7 @@ async fn at_stops<T>(
     options: &BuildOptions,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
-    let outputs = parse_outputs(options)?;
+    let outputs = outputs::parse(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
@@ -80,35 +85,40 @@ async fn at_stops<T>(
         progress: &progress,
         locked,
         warnings: Mutex::default(),
+        journal: OnceLock::new(),
     };
     let result = work(&stops, &dockerfile).await;
     let Stops {
         source,
         inputs,
         warnings,
+        journal,
         ..
     } = stops;
-    let tails = progress.finish();
+    let told = progress.finish();
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     match options.progress {
-        Mode::RawJson => report::rendered(&progress::json_warnings(&warnings, &source)),
+        Mode::RawJson => report::rendered(&progress::json_warnings_line(&warnings, &source)),
         _ => failure::show_warnings(&warnings, &source),
     }
-    result.map_err(|mut stop| Failed {
+    let is_cancelled = matches!(&result, Err(stop) if stop.is_cancelled());
+    let result = result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
-    })
-}
-
-/// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
-fn parse_outputs(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
-    let mut outputs = Vec::new();
-    for text in &options.outputs {
-        let (output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
-        export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
-        outputs.push((output, times));
+        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &told),
+    });
+    if options.explain {
+        report::rendered(&journal::explain(&told.steps));
     }
-    Ok(outputs)
+    if let Some(journal) = journal.into_inner() {
+        let ending = match &result {
+            Ok(_) => Ending::Done,
+            Err(_) if is_cancelled => Ending::Cancelled,
+            Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
+        };
+        let ended = journal.end(ending, told.steps);
+        ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+    }
+    result
 }
 
 /// Reads the lock file of a build that is bound to it.
@@ -135,6 +145,8 @@ struct Stops<'a> {
     locked: Option<Lock>,
     /// What could be better; shown when progress has ended, so that it stays in sight.
     warnings: Mutex<Diagnostics>,
+    /// What happens is written down here, once something does.
+    journal: OnceLock<Arc<Journal>>,
 }
 
 impl Stops<'_> {
@@ -143,7 +155,13 @@ impl Stops<'_> {
         all.append(warnings);
     }
 
-    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
+    /// Returns what was found so far that could be better, for programs.
+    fn json_warnings(&self) -> Value {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        progress::json_warnings(&warnings, &self.source)
+    }
+
+    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Facts, Stop> {
         let Work {
             graph,
             builds,
@@ -166,6 +184,7 @@ impl Stops<'_> {
         let mut id = image
             .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
+        let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
@@ -182,11 +201,17 @@ impl Stops<'_> {
             if let Output::Image { .. } = output {
                 id = exported.id;
             }
+            top = top.or(exported.manifest);
         }
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
         }
-        Ok(id)
+        Ok(Facts {
+            id,
+            top,
+            names: outputs::names(self.options, &self.outputs),
+            warnings: self.json_warnings(),
+        })
     }
 
     /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
@@ -231,17 +256,12 @@ impl Stops<'_> {
             let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
             platforms.push(PlatformImage { config, layers });
         }
-        let wants_index = self.wants_index();
+        let wants_index = self.options.wants_index();
         Ok(ExportImage::of_platforms(
             platforms,
             &self.options.tags,
             wants_index,
         ))
-    }
-
-    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
-    fn wants_index(&self) -> bool {
-        self.options.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
@@ -352,6 +372,7 @@ impl Stops<'_> {
         images: Vec<Arc<Resolved>>,
         cancel: &Cancel,
     ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
+        self.begin_journal();
         let bench = self.bench(dockerfile, graph, images).await?;
         let solved = solver::solve(
             Arc::clone(&bench.graph),
@@ -383,6 +404,19 @@ impl Stops<'_> {
             }
         }
         Ok(layers)
+    }
+
+    /// Begins to write down what happens. What can't be written down happens all the same.
+    fn begin_journal(&self) {
+        let about = About {
+            dockerfile: self.inputs.dockerfile_name.clone(),
+            target: self.options.target.clone().unwrap_or_default(),
+            tags: self.options.tags.clone(),
+        };
+        match Journal::begin(self.store.root(), about) {
+            Ok(journal) => drop(self.journal.set(Arc::new(journal))),
+            Err(error) => self.progress.events().warn(unkept(&error)),
+        }
     }
 
     /// Plans, and tells the plan.
@@ -451,6 +485,7 @@ impl Stops<'_> {
             keeps_failed: self.options.shell_on_error,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
+            journal: self.journal.get().cloned(),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
@@ -489,6 +524,10 @@ struct Work {
     known: Answers,
 }
 
+fn unkept(error: &std::io::Error) -> String {
+    format!("this build can't be written down for `ashlar logs`: {error}")
+}
+
 /// What came of a request.
 enum Answer {
     Image(Box<Resolved>),
@@ -517,70 +556,4 @@ fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
         }
     }
     wanted
-}
-
-/// Fills in what only the result tells: the layers, and when each step's layer was made. With an epoch that is the time
-/// of all; otherwise a rebuild from the cache has the same times, and so the same ID. Spec: dockerfile.md §13, §14.
-fn finish_config(
-    mut config: ImageConfig,
-    n_base_history: usize,
-    layers: &[DiffId],
-    epoch: Option<i64>,
-    store: &Store,
-) -> ImageConfig {
-    let (inherited, own) = config.history.split_at_mut(n_base_history);
-    let n_own_layers = own.iter().filter(|entry| !entry.empty_layer).count();
-    let mut own_layers = layers[layers.len().saturating_sub(n_own_layers)..].iter();
-    let mut time = inherited.iter().rev().find_map(|entry| entry.created.clone());
-    for entry in own {
-        if !entry.empty_layer {
-            let made = own_layers
-                .next()
-                .and_then(|layer| store.layers().made_unix(layer));
-            time = made.map(clock::rfc3339).or(time);
-        }
-        entry.created = match epoch {
-            Some(epoch) => Some(clock::rfc3339(epoch)),
-            None => Some(time.clone().unwrap_or_else(|| clock::rfc3339(0))),
-        };
-    }
-    config.created = config
-        .history
-        .iter()
-        .rev()
-        .find_map(|entry| entry.created.clone());
-    config.rootfs.diff_ids = layers.to_vec();
-    config
-}
-
-#[cfg(test)]
-mod tests {
-    use frontend::config::History;
-
-    use super::*;
-
-    #[test]
-    fn times_are_filled_in_for_what_this_build_added_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        let entry = |text: &str| History {
-            created_by: text.to_owned(),
-            empty_layer: true,
-            ..History::default()
-        };
-        let config = ImageConfig {
-            history: vec![entry("a base without times"), entry("ENV a=b")],
-            ..ImageConfig::default()
-        };
-        let created = |epoch| {
-            let config = finish_config(config.clone(), 1, &[], epoch, &store);
-            let times: Vec<_> = config.history.into_iter().map(|entry| entry.created).collect();
-            (times, config.created)
-        };
-        let at = |text: &str| Some(text.to_owned());
-        let five = at("1970-01-01T00:00:05Z");
-        assert_eq!(created(Some(5)), (vec![None, five.clone()], five));
-        let zero = at("1970-01-01T00:00:00Z");
-        assert_eq!(created(None), (vec![None, zero.clone()], zero));
-    }
 }

@@ -14,7 +14,9 @@ mod dockerfile;
 mod export;
 mod failure;
 mod image;
+mod journal;
 mod lockfile;
+mod metadata;
 mod ops;
 mod options;
 mod progress;
@@ -25,6 +27,7 @@ mod report;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod ssh;
 mod wildcards;
 
 use std::process::ExitCode;
@@ -108,6 +111,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Login(args) => report::data(&commands::login::login(&args)?)?,
         Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
+        Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {
             // While there is one thread only. Inside, what an earlier run left can be removed as well.
             commands::rights::for_container()?;

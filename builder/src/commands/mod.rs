@@ -12,6 +12,7 @@ pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
+pub(crate) mod logs;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod rights;
