@@ -198,8 +198,10 @@ impl Session {
         let mut call = Call::new(Method::HEAD, Target::Path(path), Scope::Pull);
         call.headers.insert(ACCEPT, HeaderValue::from_static(accept));
         let response = self.read(&call).await?;
-        if response.status() != StatusCode::OK {
-            return Err(self.refusal(&call, response).await);
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(None),
+            _ => return Err(self.refusal(&call, response).await),
         }
         Ok(header(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok()))
     }
