@@ -2,6 +2,7 @@
 
 mod finish;
 mod outputs;
+mod statements;
 mod stop;
 
 pub(crate) use stop::Failed;
@@ -22,6 +23,8 @@ use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
 
+use crate::attest::{Origin, Provenance};
+use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::dockerfile;
@@ -62,12 +65,14 @@ async fn at_stops<T>(
     options: &BuildOptions,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
+    let started_unix = clock::now_unix();
     let outputs = outputs::parse(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
     let store = Arc::new(image::open_store(&options.store_root)?);
-    let fetched = remote::inputs::fetch(options, &store, &secrets).await?;
+    let mut fetched = remote::inputs::fetch(options, &store, &secrets).await?;
+    let origin = fetched.origin.take();
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
@@ -81,6 +86,9 @@ async fn at_stops<T>(
         secrets,
         store,
         inputs,
+        origin,
+        id: build_id(),
+        started_unix,
         source,
         progress: &progress,
         locked,
@@ -139,6 +147,11 @@ struct Stops<'a> {
     secrets: Arc<Secrets>,
     store: Arc<Store>,
     inputs: Inputs,
+    /// Where the main context came from, if from afar.
+    origin: Option<Origin>,
+    /// The build's own name.
+    id: String,
+    started_unix: i64,
     source: SourceText,
     progress: &'a Progress,
     /// What names must stand for.
@@ -178,21 +191,28 @@ impl Stops<'_> {
             self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
+        let notes = self.note(&graph, &builds, &images);
         let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
-        let image = self.image(&results, Times::default())?;
+        let notes = notes.finished();
+        let mut image = self.image(&results, Times::default())?;
         let mut id = image
             .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
         let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
+        let provenance = self.options.attestations.provenance.as_ref();
+        image.attestations = notes.attestations(provenance, epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
             let own;
             let image = match *times == Times::default() {
                 true => &image,
                 false => {
-                    own = self.image(&results, *times)?;
+                    own = ExportImage {
+                        attestations: notes.attestations(provenance, epoch),
+                        ..self.image(&results, *times)?
+                    };
                     &own
                 }
             };
@@ -206,11 +226,14 @@ impl Stops<'_> {
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
         }
+        let told = self.options.metadata_provenance.map(Provenance::of_mode);
         Ok(Facts {
             id,
             top,
             names: outputs::names(self.options, &self.outputs),
             warnings: self.json_warnings(),
+            build: self.id.clone(),
+            provenance: notes.metadata(told.as_ref(), &self.options.platforms),
         })
     }
 
@@ -526,6 +549,14 @@ struct Work {
 
 fn unkept(error: &std::io::Error) -> String {
     format!("this build can't be written down for `ashlar logs`: {error}")
+}
+
+/// Returns a name for a build that no other has.
+fn build_id() -> String {
+    let mut random = [0; 16];
+    // Without randomness the name is only less of one.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    cache::digest::hex(&random)
 }
 
 /// What came of a request.

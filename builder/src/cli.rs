@@ -45,16 +45,16 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Show what the steps of a build wrote
+    Logs(LogsArgs),
+    /// Say why the steps of a build ran, or didn't
+    Explain(ExplainArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Forget the login to a registry
     Logout(LogoutArgs),
-    /// Show what the steps of a build wrote
-    Logs(LogsArgs),
-    /// Say why the steps of a build ran, or didn't
-    Explain(ExplainArgs),
     /// Run a command in a throw-away container of an image, in the foreground
     Run(Box<RunArgs>),
     /// Manage images
@@ -184,6 +184,15 @@ pub(crate) struct BuildArgs {
     /// Mark the image's manifests or index: KEY=VALUE, index:KEY=VALUE, manifest[linux/arm64]:KEY=VALUE (repeatable)
     #[arg(long, value_name = "[LEVEL:]KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
+    /// Attach what is said of the image: type=provenance[,mode=min|max], type=sbom[,generator=IMAGE] (repeatable)
+    #[arg(long, value_name = "type=TYPE")]
+    pub(crate) attest: Vec<String>,
+    /// Attach how the image was built: true, false, or mode=min|max,builder-id=URL,version=v1|v0.2 …
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "SPEC")]
+    pub(crate) provenance: Option<String>,
+    /// Attach what is in the image: true, false, or generator=IMAGE
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "SPEC")]
+    pub(crate) sbom: Option<String>,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -289,8 +298,6 @@ pub(crate) struct LimitArgs {
 #[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
-    pub(crate) attest: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) cache_from: Vec<String>,
@@ -298,10 +305,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) cache_to: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) push: Option<bool>,
     #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -134,6 +134,9 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
         ExportError::Terminal | ExportError::NoIndex => Failure::of(Kind::Usage, error),
+        ExportError::Attested { .. } => Failure::of(Kind::Usage, error).with_help(
+            "type=oci, local and tar can; --provenance=inline-only=true adds it only where it fits",
+        ),
         ExportError::SeveralPlatforms { .. } => {
             Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
         }

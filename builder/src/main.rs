@@ -4,12 +4,14 @@
 
 mod archive;
 mod argfile;
+mod attest;
 mod build;
 mod cdi;
 mod cli;
 mod clock;
 mod commands;
 mod context;
+mod csv;
 mod dockerfile;
 mod export;
 mod failure;
