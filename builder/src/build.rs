@@ -438,6 +438,7 @@ impl Stops<'_> {
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
+            step_timeout: self.options.step_timeout,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
         };

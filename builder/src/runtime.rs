@@ -1,5 +1,7 @@
 //! The async runtime of a command: one thread that waits, and threads for work that blocks.
 
+use std::time::Duration;
+
 use tokio::runtime::Builder;
 
 use crate::report::Failure;
@@ -21,5 +23,16 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Ok(result) => result,
         // Nobody aborts such work, so this is a panic.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Returns when the time is over; never where there is no limit.
+pub(crate) async fn elapsed(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
     }
 }

@@ -86,6 +86,7 @@ scripts! {
     step_endings,
     suggestions,
     terminals,
+    timeouts,
     unpacked_lowers,
     until,
     users_and_workdir,

@@ -16,7 +16,7 @@ use super::mounts::{Holding, Step, Wanted};
 use super::{Bounds, OpError, Worker, devices, owner, stacked, unpacked};
 use crate::cdi::Devices;
 use crate::options::host_platform;
-use crate::runtime::blocking;
+use crate::runtime::{blocking, elapsed};
 use crate::sandbox::{
     self, Cancel, Exit, Networks, Privilege, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
 };
@@ -55,6 +55,14 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
             // Hanging up is what the sandbox polls for.
             drop(cancelled);
             work.await
+        }
+        after = elapsed(worker.step_timeout) => {
+            drop(cancelled);
+            match work.await {
+                Err(OpError::Cancelled) => Err(OpError::TimedOut { after }),
+                // It was done after all.
+                other => other,
+            }
         }
     }?;
     Ok(stacked(below, layer))
