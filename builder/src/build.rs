@@ -1,23 +1,29 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
+mod finish;
+mod outputs;
+mod statements;
 mod stop;
 
 pub(crate) use stop::Failed;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
-use cache::{DiffId, Digest, Store};
+use cache::{DiffId, Store};
+use finish::finish_config;
 use frontend::{
     Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
     ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
+use serde_json::Value;
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
 
+use crate::attest::{Origin, Provenance};
 use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
@@ -25,7 +31,9 @@ use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
+use crate::journal::{self, About, Ending, Journal};
 use crate::lockfile::{self, Lock, LockMode};
+use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress};
@@ -36,8 +44,8 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
-/// Builds, stores and exports an image; returns its ID, the digest of its config.
-pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
+/// Builds, stores and exports an image; says what came of it.
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
     at_stops(options, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
@@ -57,12 +65,14 @@ async fn at_stops<T>(
     options: &BuildOptions,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
-    let outputs = parse_outputs(options)?;
+    let started_unix = clock::now_unix();
+    let outputs = outputs::parse(options)?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
     let store = Arc::new(image::open_store(&options.store_root)?);
-    let fetched = remote::inputs::fetch(options, &store, &secrets).await?;
+    let mut fetched = remote::inputs::fetch(options, &store, &secrets).await?;
+    let origin = fetched.origin.take();
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
@@ -76,39 +86,47 @@ async fn at_stops<T>(
         secrets,
         store,
         inputs,
+        origin,
+        id: build_id(),
+        started_unix,
         source,
         progress: &progress,
         locked,
         warnings: Mutex::default(),
+        journal: OnceLock::new(),
     };
     let result = work(&stops, &dockerfile).await;
     let Stops {
         source,
         inputs,
         warnings,
+        journal,
         ..
     } = stops;
-    let tails = progress.finish();
+    let told = progress.finish();
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     match options.progress {
-        Mode::RawJson => report::rendered(&progress::json_warnings(&warnings, &source)),
+        Mode::RawJson => report::rendered(&progress::json_warnings_line(&warnings, &source)),
         _ => failure::show_warnings(&warnings, &source),
     }
-    result.map_err(|mut stop| Failed {
+    let is_cancelled = matches!(&result, Err(stop) if stop.is_cancelled());
+    let result = result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
-    })
-}
-
-/// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
-fn parse_outputs(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
-    let mut outputs = Vec::new();
-    for text in &options.outputs {
-        let (output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
-        export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
-        outputs.push((output, times));
+        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &told),
+    });
+    if options.explain {
+        report::rendered(&journal::explain(&told.steps));
     }
-    Ok(outputs)
+    if let Some(journal) = journal.into_inner() {
+        let ending = match &result {
+            Ok(_) => Ending::Done,
+            Err(_) if is_cancelled => Ending::Cancelled,
+            Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
+        };
+        let ended = journal.end(ending, told.steps);
+        ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+    }
+    result
 }
 
 /// Reads the lock file of a build that is bound to it.
@@ -129,12 +147,19 @@ struct Stops<'a> {
     secrets: Arc<Secrets>,
     store: Arc<Store>,
     inputs: Inputs,
+    /// Where the main context came from, if from afar.
+    origin: Option<Origin>,
+    /// The build's own name.
+    id: String,
+    started_unix: i64,
     source: SourceText,
     progress: &'a Progress,
     /// What names must stand for.
     locked: Option<Lock>,
     /// What could be better; shown when progress has ended, so that it stays in sight.
     warnings: Mutex<Diagnostics>,
+    /// What happens is written down here, once something does.
+    journal: OnceLock<Arc<Journal>>,
 }
 
 impl Stops<'_> {
@@ -143,7 +168,13 @@ impl Stops<'_> {
         all.append(warnings);
     }
 
-    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
+    /// Returns what was found so far that could be better, for programs.
+    fn json_warnings(&self) -> Value {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        progress::json_warnings(&warnings, &self.source)
+    }
+
+    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Facts, Stop> {
         let Work {
             graph,
             builds,
@@ -160,20 +191,28 @@ impl Stops<'_> {
             self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
+        let notes = self.note(&graph, &builds, &images);
         let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
-        let image = self.image(&results, Times::default())?;
+        let notes = notes.finished();
+        let mut image = self.image(&results, Times::default())?;
         let mut id = image
             .commit(&self.store)
             .map_err(|error| failure::of_image(&error))?;
+        let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
+        let provenance = self.options.attestations.provenance.as_ref();
+        image.attestations = notes.attestations(provenance, epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
             let own;
             let image = match *times == Times::default() {
                 true => &image,
                 false => {
-                    own = self.image(&results, *times)?;
+                    own = ExportImage {
+                        attestations: notes.attestations(provenance, epoch),
+                        ..self.image(&results, *times)?
+                    };
                     &own
                 }
             };
@@ -182,11 +221,20 @@ impl Stops<'_> {
             if let Output::Image { .. } = output {
                 id = exported.id;
             }
+            top = top.or(exported.manifest);
         }
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
         }
-        Ok(id)
+        let told = self.options.metadata_provenance.map(Provenance::of_mode);
+        Ok(Facts {
+            id,
+            top,
+            names: outputs::names(self.options, &self.outputs),
+            warnings: self.json_warnings(),
+            build: self.id.clone(),
+            provenance: notes.metadata(told.as_ref(), &self.options.platforms),
+        })
     }
 
     /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
@@ -231,17 +279,12 @@ impl Stops<'_> {
             let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
             platforms.push(PlatformImage { config, layers });
         }
-        let wants_index = self.wants_index();
+        let wants_index = self.options.wants_index();
         Ok(ExportImage::of_platforms(
             platforms,
             &self.options.tags,
             wants_index,
         ))
-    }
-
-    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
-    fn wants_index(&self) -> bool {
-        self.options.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
@@ -352,12 +395,13 @@ impl Stops<'_> {
         images: Vec<Arc<Resolved>>,
         cancel: &Cancel,
     ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
+        self.begin_journal();
         let bench = self.bench(dockerfile, graph, images).await?;
         let solved = solver::solve(
             Arc::clone(&bench.graph),
             targets,
             bench.records,
-            bench.worker,
+            Arc::clone(&bench.worker),
             self.progress.events(),
             cancel.clone(),
             solver::Options::default(),
@@ -371,7 +415,31 @@ impl Stops<'_> {
             Snapshot::Layers(layers) => layers,
             other => unreachable!("lowering makes layers of a target, not {other:?}"),
         });
-        Ok(layers.collect())
+        let layers: Vec<_> = layers.collect();
+        let is_for_cache = |(output, _): &(Output, Times)| matches!(output, Output::CacheOnly);
+        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
+        let keeps_nothing = !has_place && self.outputs.iter().all(is_for_cache);
+        if !keeps_nothing {
+            // What no step has looked into may still be in its registry.
+            for target in &layers {
+                let fetched = bench.worker.ensure(target).await;
+                fetched.map_err(|error| failure::of_fetch(&error))?;
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Begins to write down what happens. What can't be written down happens all the same.
+    fn begin_journal(&self) {
+        let about = About {
+            dockerfile: self.inputs.dockerfile_name.clone(),
+            target: self.options.target.clone().unwrap_or_default(),
+            tags: self.options.tags.clone(),
+        };
+        match Journal::begin(self.store.root(), about) {
+            Ok(journal) => drop(self.journal.set(Arc::new(journal))),
+            Err(error) => self.progress.events().warn(unkept(&error)),
+        }
     }
 
     /// Plans, and tells the plan.
@@ -441,6 +509,7 @@ impl Stops<'_> {
             step_timeout: self.options.step_timeout,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
+            journal: self.journal.get().cloned(),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
@@ -479,6 +548,18 @@ struct Work {
     known: Answers,
 }
 
+fn unkept(error: &std::io::Error) -> String {
+    format!("this build can't be written down for `ashlar logs`: {error}")
+}
+
+/// Returns a name for a build that no other has.
+fn build_id() -> String {
+    let mut random = [0; 16];
+    // Without randomness the name is only less of one.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    cache::digest::hex(&random)
+}
+
 /// What came of a request.
 enum Answer {
     Image(Box<Resolved>),
@@ -507,70 +588,4 @@ fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
         }
     }
     wanted
-}
-
-/// Fills in what only the result tells: the layers, and when each step's layer was made. With an epoch that is the time
-/// of all; otherwise a rebuild from the cache has the same times, and so the same ID. Spec: dockerfile.md §13, §14.
-fn finish_config(
-    mut config: ImageConfig,
-    n_base_history: usize,
-    layers: &[DiffId],
-    epoch: Option<i64>,
-    store: &Store,
-) -> ImageConfig {
-    let (inherited, own) = config.history.split_at_mut(n_base_history);
-    let n_own_layers = own.iter().filter(|entry| !entry.empty_layer).count();
-    let mut own_layers = layers[layers.len().saturating_sub(n_own_layers)..].iter();
-    let mut time = inherited.iter().rev().find_map(|entry| entry.created.clone());
-    for entry in own {
-        if !entry.empty_layer {
-            let made = own_layers
-                .next()
-                .and_then(|layer| store.layers().made_unix(layer));
-            time = made.map(clock::rfc3339).or(time);
-        }
-        entry.created = match epoch {
-            Some(epoch) => Some(clock::rfc3339(epoch)),
-            None => Some(time.clone().unwrap_or_else(|| clock::rfc3339(0))),
-        };
-    }
-    config.created = config
-        .history
-        .iter()
-        .rev()
-        .find_map(|entry| entry.created.clone());
-    config.rootfs.diff_ids = layers.to_vec();
-    config
-}
-
-#[cfg(test)]
-mod tests {
-    use frontend::config::History;
-
-    use super::*;
-
-    #[test]
-    fn times_are_filled_in_for_what_this_build_added_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        let entry = |text: &str| History {
-            created_by: text.to_owned(),
-            empty_layer: true,
-            ..History::default()
-        };
-        let config = ImageConfig {
-            history: vec![entry("a base without times"), entry("ENV a=b")],
-            ..ImageConfig::default()
-        };
-        let created = |epoch| {
-            let config = finish_config(config.clone(), 1, &[], epoch, &store);
-            let times: Vec<_> = config.history.into_iter().map(|entry| entry.created).collect();
-            (times, config.created)
-        };
-        let at = |text: &str| Some(text.to_owned());
-        let five = at("1970-01-01T00:00:05Z");
-        assert_eq!(created(Some(5)), (vec![None, five.clone()], five));
-        let zero = at("1970-01-01T00:00:00Z");
-        assert_eq!(created(None), (vec![None, zero.clone()], zero));
-    }
 }

@@ -16,7 +16,7 @@ use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
 use crate::ops::OpError;
-use crate::progress::Tails;
+use crate::progress::Told;
 use crate::registry::{ImageError, LockedError};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
@@ -80,6 +80,14 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
     }
 }
 
+/// The layers of a result can't be fetched.
+pub(crate) fn of_fetch(error: &OpError) -> Failure {
+    match error {
+        OpError::Image(image) => of_image(image),
+        _ => of_machine_or_build(error),
+    }
+}
+
 /// A file can't be fetched. What was named wrongly is the build's failure, what the network or the disk refuses is the
 /// machine's.
 pub(crate) fn of_http(error: &HttpError) -> Failure {
@@ -125,7 +133,10 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
 /// An output can't be written.
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
-        ExportError::Terminal => Failure::of(Kind::Usage, error),
+        ExportError::Terminal | ExportError::NoIndex => Failure::of(Kind::Usage, error),
+        ExportError::Attested { .. } => Failure::of(Kind::Usage, error).with_help(
+            "type=oci, local and tar can; --provenance=inline-only=true adds it only where it fits",
+        ),
         ExportError::SeveralPlatforms { .. } => {
             Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
         }
@@ -138,7 +149,7 @@ pub(crate) fn of_solve(
     error: &SolveError<OpError>,
     graph: &Graph,
     source: &SourceText,
-    tails: &Tails,
+    told: &Told,
 ) -> Failure {
     match error {
         SolveError::Step {
@@ -154,7 +165,7 @@ pub(crate) fn of_solve(
                 Some(excerpt) => failure.with_excerpt(excerpt),
                 None => failure,
             };
-            failure.with_tail(tails.tail(&Subject::Vertex(*vertex)).to_vec())
+            failure.with_tail(told.tail(&Subject::Vertex(*vertex)).to_vec())
         }
         SolveError::Cancelled => Failure::cancelled(libc::SIGINT),
         SolveError::Index(_) => with_disk_help(Failure::of(Kind::Machine, error), error),

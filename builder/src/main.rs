@@ -4,17 +4,21 @@
 
 mod archive;
 mod argfile;
+mod attest;
 mod build;
 mod cdi;
 mod cli;
 mod clock;
 mod commands;
 mod context;
+mod csv;
 mod dockerfile;
 mod export;
 mod failure;
 mod image;
+mod journal;
 mod lockfile;
+mod metadata;
 mod ops;
 mod options;
 mod progress;
@@ -105,7 +109,12 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
+        Command::Login(args) => report::data(&commands::login::login(&args)?)?,
+        Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
+        Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {
             // While there is one thread only. Inside, what an earlier run left can be removed as well.
             commands::rights::for_container()?;

@@ -3,6 +3,7 @@
 //! After this room nobody looks at argv or at environment variables for meaning. It reads no file and opens nothing;
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
+mod beside;
 mod call;
 mod limits;
 mod values;
@@ -19,9 +20,10 @@ use solver::op::Network;
 pub(crate) use limits::{ContainerLimits, limits};
 pub(crate) use values::seconds;
 
+use crate::attest::{Attestations, Detail};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
-use crate::export::Output;
+use crate::export::{Annotations, Output};
 use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
@@ -182,6 +184,14 @@ pub(crate) struct BuildOptions {
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Has these facts tell what could be better in the Dockerfile (BUILDX_METADATA_WARNINGS).
+    pub(crate) metadata_warnings: bool,
+    /// How much of how the image was built they tell (BUILDX_METADATA_PROVENANCE).
+    pub(crate) metadata_provenance: Option<Detail>,
+    /// What is said of the image beside it.
+    pub(crate) attestations: Attestations,
+    /// What the image's manifests and index are marked with.
+    pub(crate) annotations: Annotations,
     /// What the image is for, in order, each once; at least one.
     pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
@@ -200,6 +210,8 @@ pub(crate) struct BuildOptions {
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// Tells at the end why each step ran.
+    pub(crate) explain: bool,
     /// Tells the plan, and follows none of it.
     pub(crate) dry_run: bool,
     /// What is asked instead of a build.
@@ -221,6 +233,11 @@ impl BuildOptions {
         given.is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
     }
 
+    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
+    pub(crate) fn wants_index(&self) -> bool {
+        self.flag_arg("BUILDKIT_MULTI_PLATFORM")
+    }
+
     /// Says whether an output is written to stdout, so that nothing else may be. One that doesn't parse isn't: the
     /// build refuses it.
     pub(crate) fn writes_to_stdout(&self) -> bool {
@@ -237,13 +254,8 @@ impl BuildOptions {
     }
 }
 
-/// Settles a build. The second value is notes for the user.
-pub(crate) fn build(
-    args: &BuildArgs,
-    root: Option<&Path>,
-    environment: &Environment,
-) -> Result<(BuildOptions, Vec<String>), Failure> {
-    refuse(&args.refused)?;
+/// Where context and Dockerfile come from.
+fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
     let context = context(&args.path)?;
     let dockerfile = match args.file.as_deref() {
         None | Some("") => DockerfileSource::InContext,
@@ -252,11 +264,22 @@ pub(crate) fn build(
         Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
         Some(path) => DockerfileSource::File(PathBuf::from(path)),
     };
-    if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
-        return Err(Failure::usage(
+    match (context, dockerfile) {
+        (ContextSource::Stdin, DockerfileSource::Stdin) => Err(Failure::usage(
             "invalid argument: can't use stdin for both build context and dockerfile",
-        ));
+        )),
+        both => Ok(both),
     }
+}
+
+/// Settles a build. The second value is notes for the user.
+pub(crate) fn build(
+    args: &BuildArgs,
+    root: Option<&Path>,
+    environment: &Environment,
+) -> Result<(BuildOptions, Vec<String>), Failure> {
+    refuse(&args.refused)?;
+    let (context, dockerfile) = sources(args)?;
     let allowed = allowed(&args.allow)?;
     let network = network(args, &allowed)?;
     let options = BuildOptions {
@@ -278,8 +301,13 @@ pub(crate) fn build(
         outputs: args.output.clone(),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
+        explain: args.explain,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        metadata_warnings: matches!(environment.var("BUILDX_METADATA_WARNINGS"), Some("1" | "true")),
+        metadata_provenance: beside::metadata_provenance(environment)?,
+        attestations: beside::attestations(args)?,
+        annotations: beside::annotations(&args.annotation)?,
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
@@ -333,18 +361,13 @@ fn not_yet(what: &str) -> Failure {
 }
 
 fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
-    let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("false"));
     let given = [
-        ("--annotation", !args.annotation.is_empty()),
-        ("--attest", !args.attest.is_empty()),
         ("--builder", args.builder.is_some()),
         ("--cache-from", !args.cache_from.is_empty()),
         ("--cache-to", !args.cache_to.is_empty()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
-        ("--provenance", !off(&args.provenance)),
         ("--push", args.push == Some(true)),
-        ("--sbom", !off(&args.sbom)),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
@@ -528,6 +551,15 @@ fn network(args: &BuildArgs, allowed: &Allowed) -> Result<Network, Failure> {
 /// Returns the machine's own platform.
 pub(crate) fn host_platform() -> Platform {
     Platform::new("linux", std::env::consts::ARCH, None)
+}
+
+/// Settles the platform of a command that knows only one: what was typed, $DOCKER_DEFAULT_PLATFORM, else this machine's.
+pub(crate) fn one_platform(given: Option<&str>, environment: &Environment) -> Result<Platform, Failure> {
+    let given: Vec<String> = given.into_iter().map(ToOwned::to_owned).collect();
+    match platforms(&given, environment)?.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(Failure::usage("only one platform can be named here")),
+    }
 }
 
 fn platforms(given: &[String], environment: &Environment) -> Result<Vec<Platform>, Failure> {

@@ -20,6 +20,7 @@ scripts! {
     add_archives,
     add_git,
     add_http,
+    annotations,
     arg_and_env,
     bases,
     build_arg_file,
@@ -64,6 +65,7 @@ scripts! {
     kill_leaves_nothing,
     limits,
     lock_file,
+    logs,
     mounts_bind,
     mounts_cache,
     mounts_secret,
@@ -76,6 +78,7 @@ scripts! {
     outputs,
     parallel_stages,
     platforms,
+    provenance,
     refused,
     registry_pull,
     run_command,
@@ -90,6 +93,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    why,
 }
 
 macro_rules! scripts_unpacked {
@@ -127,6 +131,7 @@ scripts_unpacked! {
     rewrite_timestamp,
     run_files,
     users_and_workdir,
+    why,
 }
 
 #[test]

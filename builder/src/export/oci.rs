@@ -66,7 +66,9 @@ pub(super) fn directory(
         ]
     });
     let over = packed.index.iter().map(|(index, bytes)| (&index.digest, bytes));
-    for (digest, bytes) in documents.chain(over) {
+    let attached = packed.attached.iter().flat_map(|attached| &attached.blobs);
+    let attached = attached.map(|(digest, bytes)| (digest, bytes));
+    for (digest, bytes) in documents.chain(attached).chain(over) {
         put(&blobs, dest, digest, bytes.len() as u64, |target| {
             target.write(bytes)
         })?;

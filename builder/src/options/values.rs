@@ -1,5 +1,7 @@
-//! Grammars of single option values: named contexts, host lines, sizes, durations. Pure; texts in, values or usage errors out.
+//! Grammars of single option values: named contexts, host lines, sizes, durations. Pure; texts in, values or usage errors
+//! out.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -157,4 +159,24 @@ pub(crate) fn seconds(text: &str) -> Option<u64> {
         rest = rest.get(end + 1..)?;
     }
     (!text.is_empty()).then_some(total)
+}
+
+impl fmt::Display for NamedSource {
+    /// As the command line has it, but for credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(dir) => write!(f, "{}", dir.display()),
+            Self::OciLayout { dir, reference } => {
+                write!(f, "oci-layout://{}", dir.display())?;
+                match reference.as_deref() {
+                    None => Ok(()),
+                    Some(digest) if digest.starts_with('@') => f.write_str(digest),
+                    Some(tag) => write!(f, ":{tag}"),
+                }
+            }
+            Self::Image(reference) => write!(f, "docker-image://{reference}"),
+            Self::Http(url) => f.write_str(&frontend::without_credentials(url)),
+            Self::Git(source) => source.fmt(f),
+        }
+    }
 }

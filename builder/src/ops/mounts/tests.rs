@@ -206,6 +206,7 @@ impl World {
             step_timeout: None,
             devices: Arc::default(),
             bounds: Arc::default(),
+            journal: None,
         }
     }
 }
