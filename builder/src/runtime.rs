@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 
+use solver::Cancel;
+
 use crate::report::Failure;
 
 /// Runs a command to its end. A thread that still waits then, for another process's lock, is not waited for.
@@ -34,5 +36,16 @@ pub(crate) async fn elapsed(limit: Option<Duration>) -> Duration {
             limit
         }
         None => std::future::pending().await,
+    }
+}
+
+/// Works until it is cancelled, and then drops the work: good for what waits for others and leaves nothing behind.
+pub(crate) async fn unless_cancelled<T>(
+    cancel: &Cancel,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => result,
+        () = cancel.cancelled() => Err(Failure::cancelled(libc::SIGINT)),
     }
 }
