@@ -41,6 +41,7 @@ use crate::records::Records;
 use crate::registry::{self, LockedError, Reference, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
+use crate::runtime::unless_cancelled;
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
@@ -181,7 +182,7 @@ impl Stops<'_> {
             images,
             asked,
             known,
-        } = self.lower(dockerfile).await?;
+        } = unless_cancelled(cancel, self.lower(dockerfile)).await?;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
@@ -444,7 +445,7 @@ impl Stops<'_> {
 
     /// Plans, and tells the plan.
     async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
-        let work = self.lower(dockerfile).await?;
+        let work = unless_cancelled(cancel, self.lower(dockerfile)).await?;
         let targets: Vec<VertexId> = work.builds.iter().map(|build| build.target).collect();
         let bench = self.bench(dockerfile, work.graph, work.images).await?;
         let graph = Arc::clone(&bench.graph);
@@ -506,6 +507,7 @@ impl Stops<'_> {
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
+            step_timeout: self.options.step_timeout,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
             journal: self.journal.get().cloned(),

@@ -220,6 +220,12 @@ pub(crate) struct BuildArgs {
     /// Let RUN use an ssh agent or private keys: default, ID=SOCKET or ID=KEY[,KEY] (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
+    /// End the build after this long, for instance 90s, 10m or 1h30m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// End a RUN that takes this long, and the build with it; waiting for cache mounts counts
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) step_timeout: Option<String>,
     /// What to do when a RUN fails: stop, or open a shell in its container, as it is then
     #[arg(long, value_name = "stop|shell", value_parser = ["stop", "shell"])]
     pub(crate) on_error: Option<String>,

@@ -190,6 +190,7 @@ fn of_op(cause: &OpError, instruction: &str) -> Failure {
                 None => failure,
             }
         }
+        OpError::TimedOut { .. } => Failure::new(Kind::TimedOut, format!("{instruction} {cause}")),
         OpError::Tree(tree::Error::NotFound { pattern, candidates }) => {
             let failure = Failure::build(format!("{instruction}: {} not found", quoted(pattern)));
             match candidates.as_slice() {

@@ -12,11 +12,13 @@ pub(crate) use call::{Call, Form, Question};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use frontend::{AllowedDevices, GitSource, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
+pub(crate) use values::seconds;
 
 use crate::attest::{Attestations, Detail};
 use crate::cdi;
@@ -200,6 +202,10 @@ pub(crate) struct BuildOptions {
     pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
     pub(crate) extra_hosts: Vec<(String, String)>,
+    /// How long the whole build may take.
+    pub(crate) timeout: Option<Duration>,
+    /// How long each RUN may take.
+    pub(crate) step_timeout: Option<Duration>,
     /// Opens a shell in the container of a RUN that failed.
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
@@ -314,14 +320,12 @@ pub(crate) fn build(
             .iter()
             .map(|text| values::add_host(text))
             .collect::<Result<_, _>>()?,
+        timeout: values::timeout(args.timeout.as_deref())?,
+        step_timeout: values::timeout(args.step_timeout.as_deref())?,
         shell_on_error: args.on_error.as_deref() == Some("shell"),
         pull: args.pull.unwrap_or(false),
         call: call::parse(args.call.as_deref(), args.check.unwrap_or(false))?,
-        lock: match (args.lock, args.locked) {
-            (true, _) => LockMode::Write,
-            (_, true) => LockMode::Locked,
-            _ => LockMode::Off,
-        },
+        lock: lock_mode(args),
         limits: limits(&args.limits)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
@@ -331,6 +335,14 @@ pub(crate) fn build(
             .with_help("the lock file is beside the Dockerfile, so that one can't come from stdin"));
     }
     Ok((options, legacy_notes(&args.legacy)))
+}
+
+fn lock_mode(args: &BuildArgs) -> LockMode {
+    match (args.lock, args.locked) {
+        (true, _) => LockMode::Write,
+        (_, true) => LockMode::Locked,
+        _ => LockMode::Off,
+    }
 }
 
 fn parsed<T, E: std::error::Error + 'static>(

@@ -90,6 +90,7 @@ scripts! {
     step_endings,
     suggestions,
     terminals,
+    timeouts,
     unpacked_lowers,
     until,
     users_and_workdir,

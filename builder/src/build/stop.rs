@@ -11,7 +11,7 @@ use crate::context::Inputs;
 use crate::failure;
 use crate::ops::{FailedContainer, OpError};
 use crate::progress::Told;
-use crate::report::Failure;
+use crate::report::{Failure, Kind};
 
 /// Why there is no image.
 pub(crate) struct Failed {
@@ -49,13 +49,10 @@ impl From<Failure> for Stop {
 impl Stop {
     /// Says whether somebody asked for it.
     pub(super) fn is_cancelled(&self) -> bool {
-        matches!(
-            self,
-            Self::Step {
-                error: SolveError::Cancelled,
-                ..
-            }
-        )
+        match self {
+            Self::Failure(failure) => matches!(failure.kind(), Kind::Cancelled(_)),
+            Self::Step { error, .. } => matches!(error, SolveError::Cancelled),
+        }
     }
 
     /// Takes out the container of a failed step, if it was kept.

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::layer::TreePath;
 use cache::tree::{Selection, View};
@@ -62,6 +63,8 @@ pub(crate) enum OpError {
     },
     #[error("the build was cancelled")]
     Cancelled,
+    #[error("timed out after {} s", after.as_secs())]
+    TimedOut { after: Duration },
     #[error("cannot copy to non-directory: {path}")]
     DirectoryOverFile { path: TreePath },
     #[error("cannot replace to directory {path} with file")]
@@ -129,6 +132,8 @@ pub(crate) struct Worker {
     pub(crate) secrets: Arc<Secrets>,
     /// The containers of failed steps are wanted.
     pub(crate) keeps_failed: bool,
+    /// How long a process may take.
+    pub(crate) step_timeout: Option<Duration>,
     /// The devices that steps can ask for by name.
     pub(crate) devices: Arc<Devices>,
     /// What containers may use.

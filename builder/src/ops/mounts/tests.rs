@@ -203,6 +203,7 @@ impl World {
             events,
             secrets: Arc::clone(&self.secrets),
             keeps_failed: false,
+            step_timeout: None,
             devices: Arc::default(),
             bounds: Arc::default(),
             journal: None,
