@@ -83,6 +83,7 @@ scripts! {
     run_command,
     run_environment,
     rewrite_timestamp,
+    sbom,
     run_files,
     save_and_load,
     suggestions,

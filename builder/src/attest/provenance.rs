@@ -105,13 +105,19 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Recipe {
-    /// Notes how `target` is made for `platform`.
-    pub(crate) fn of(sources: &Sources<'_>, target: VertexId, platform: &Platform) -> Self {
+    /// Notes how `target` is made for `platform`, and that `scan` looks at it.
+    pub(crate) fn of(
+        sources: &Sources<'_>,
+        target: VertexId,
+        scan: Option<VertexId>,
+        platform: &Platform,
+    ) -> Self {
         let Sources {
             graph, images, hide, ..
         } = *sources;
         let needed = steps::needed(graph, target);
-        let mut materials = Materials::of(graph, &needed, images, platform, hide);
+        let taken = scan.map_or_else(|| needed.clone(), |scan| steps::needed(graph, scan));
+        let mut materials = Materials::of(graph, &taken, images, platform, hide);
         let (name, text) = sources.dockerfile;
         let name = match (sources.origin, Path::new(name).file_name()) {
             (None, Some(file)) => file.to_string_lossy().into_owned(),
