@@ -8,7 +8,7 @@ mod stop;
 pub(crate) use stop::Failed;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
@@ -31,6 +31,7 @@ use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
+use crate::journal::{self, About, Ending, Journal};
 use crate::lockfile::{self, Lock, LockMode};
 use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
@@ -92,24 +93,40 @@ async fn at_stops<T>(
         progress: &progress,
         locked,
         warnings: Mutex::default(),
+        journal: OnceLock::new(),
     };
     let result = work(&stops, &dockerfile).await;
     let Stops {
         source,
         inputs,
         warnings,
+        journal,
         ..
     } = stops;
-    let tails = progress.finish();
+    let told = progress.finish();
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     match options.progress {
         Mode::RawJson => report::rendered(&progress::json_warnings_line(&warnings, &source)),
         _ => failure::show_warnings(&warnings, &source),
     }
-    result.map_err(|mut stop| Failed {
+    let is_cancelled = matches!(&result, Err(stop) if stop.is_cancelled());
+    let result = result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
-    })
+        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &told),
+    });
+    if options.explain {
+        report::rendered(&journal::explain(&told.steps));
+    }
+    if let Some(journal) = journal.into_inner() {
+        let ending = match &result {
+            Ok(_) => Ending::Done,
+            Err(_) if is_cancelled => Ending::Cancelled,
+            Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
+        };
+        let ended = journal.end(ending, told.steps);
+        ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+    }
+    result
 }
 
 /// Reads the lock file of a build that is bound to it.
@@ -141,6 +158,8 @@ struct Stops<'a> {
     locked: Option<Lock>,
     /// What could be better; shown when progress has ended, so that it stays in sight.
     warnings: Mutex<Diagnostics>,
+    /// What happens is written down here, once something does.
+    journal: OnceLock<Arc<Journal>>,
 }
 
 impl Stops<'_> {
@@ -382,12 +401,13 @@ impl Stops<'_> {
         images: Vec<Arc<Resolved>>,
         cancel: &Cancel,
     ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
+        self.begin_journal();
         let bench = self.bench(dockerfile, graph, images).await?;
         let solved = solver::solve(
             Arc::clone(&bench.graph),
             targets,
             bench.records,
-            bench.worker,
+            Arc::clone(&bench.worker),
             self.progress.events(),
             cancel.clone(),
             solver::Options::default(),
@@ -401,7 +421,31 @@ impl Stops<'_> {
             Snapshot::Layers(layers) => layers,
             other => unreachable!("lowering makes layers of a target, not {other:?}"),
         });
-        Ok(layers.collect())
+        let layers: Vec<_> = layers.collect();
+        let is_for_cache = |(output, _): &(Output, Times)| matches!(output, Output::CacheOnly);
+        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
+        let keeps_nothing = !has_place && self.outputs.iter().all(is_for_cache);
+        if !keeps_nothing {
+            // What no step has looked into may still be in its registry.
+            for target in &layers {
+                let fetched = bench.worker.ensure(target).await;
+                fetched.map_err(|error| failure::of_fetch(&error))?;
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Begins to write down what happens. What can't be written down happens all the same.
+    fn begin_journal(&self) {
+        let about = About {
+            dockerfile: self.inputs.dockerfile_name.clone(),
+            target: self.options.target.clone().unwrap_or_default(),
+            tags: self.options.tags.clone(),
+        };
+        match Journal::begin(self.store.root(), about) {
+            Ok(journal) => drop(self.journal.set(Arc::new(journal))),
+            Err(error) => self.progress.events().warn(unkept(&error)),
+        }
     }
 
     /// Plans, and tells the plan.
@@ -470,6 +514,7 @@ impl Stops<'_> {
             keeps_failed: self.options.shell_on_error,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
+            journal: self.journal.get().cloned(),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
@@ -506,6 +551,10 @@ struct Work {
     asked: Vec<ImageRequest>,
     /// All answers.
     known: Answers,
+}
+
+fn unkept(error: &std::io::Error) -> String {
+    format!("this build can't be written down for `ashlar logs`: {error}")
 }
 
 /// Returns a name for a build that no other has.

@@ -45,6 +45,16 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Show what the steps of a build wrote
+    Logs(LogsArgs),
+    /// Say why the steps of a build ran, or didn't
+    Explain(ExplainArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget the login to a registry
+    Logout(LogoutArgs),
     /// Run a command in a throw-away container of an image, in the foreground
     Run(Box<RunArgs>),
     /// Manage images
@@ -54,6 +64,28 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Show the version
     Version,
+}
+
+/// Arguments of `ashlar logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// List the builds that are known
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// One step: its number in progress, or a part of its name
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Name of the build, or its beginning [default: the last build]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
+}
+
+/// Arguments of `ashlar explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Name of the build, or its beginning, as in `ashlar logs --list` [default: the last build]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
 }
 
 /// `ashlar image …`: docker's other spelling of the same commands.
@@ -77,6 +109,8 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
 }
 
 impl ImageCommand {
@@ -91,6 +125,7 @@ impl ImageCommand {
             Self::Rm(args) => Command::Rmi(args),
             Self::Save(args) => Command::Save(args),
             Self::Load(args) => Command::Load(args),
+            Self::Pull(args) => Command::Pull(args),
         }
     }
 }
@@ -182,7 +217,7 @@ pub(crate) struct BuildArgs {
     /// Let RUN see a secret: id=ID[,src=FILE|,env=VAR] (repeatable)
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
-    /// Let RUN use an ssh agent: default, or ID=SOCKET (repeatable)
+    /// Let RUN use an ssh agent or private keys: default, ID=SOCKET or ID=KEY[,KEY] (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
     /// What to do when a RUN fails: stop, or open a shell in its container, as it is then
@@ -197,6 +232,9 @@ pub(crate) struct BuildArgs {
     /// Say what could be better in the Dockerfile, instead of building: --call=check
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) check: Option<bool>,
+    /// Say at the end why each step ran, or didn't; `ashlar explain` says it later
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Say which steps would run, and why, and run none of them
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -413,6 +451,45 @@ pub(crate) struct LoadArgs {
     /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// `ashlar pull`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct PullArgs {
+    /// Which image: NAME[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    pub(crate) image: String,
+    /// For which platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Print the complete name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `ashlar login`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LoginArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// Name of the user
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Password or token; others can see it here
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from stdin
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+/// `ashlar logout`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LogoutArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
 }
 
 /// `ashlar doctor`.

@@ -16,7 +16,7 @@ use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
 use crate::ops::OpError;
-use crate::progress::Tails;
+use crate::progress::Told;
 use crate::registry::{ImageError, LockedError};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
@@ -77,6 +77,14 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
+/// The layers of a result can't be fetched.
+pub(crate) fn of_fetch(error: &OpError) -> Failure {
+    match error {
+        OpError::Image(image) => of_image(image),
+        _ => of_machine_or_build(error),
     }
 }
 
@@ -141,7 +149,7 @@ pub(crate) fn of_solve(
     error: &SolveError<OpError>,
     graph: &Graph,
     source: &SourceText,
-    tails: &Tails,
+    told: &Told,
 ) -> Failure {
     match error {
         SolveError::Step {
@@ -157,7 +165,7 @@ pub(crate) fn of_solve(
                 Some(excerpt) => failure.with_excerpt(excerpt),
                 None => failure,
             };
-            failure.with_tail(tails.tail(&Subject::Vertex(*vertex)).to_vec())
+            failure.with_tail(told.tail(&Subject::Vertex(*vertex)).to_vec())
         }
         SolveError::Cancelled => Failure::cancelled(libc::SIGINT),
         SolveError::Index(_) => with_disk_help(Failure::of(Kind::Machine, error), error),

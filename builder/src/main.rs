@@ -16,6 +16,7 @@ mod dockerfile;
 mod export;
 mod failure;
 mod image;
+mod journal;
 mod lockfile;
 mod metadata;
 mod ops;
@@ -28,6 +29,7 @@ mod report;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod ssh;
 mod wildcards;
 
 use std::process::ExitCode;
@@ -107,7 +109,12 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
+        Command::Login(args) => report::data(&commands::login::login(&args)?)?,
+        Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
+        Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {
             // While there is one thread only. Inside, what an earlier run left can be removed as well.
             commands::rights::for_container()?;

@@ -26,7 +26,8 @@ use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
-use crate::secrets::{SecretOption, SshOption};
+use crate::secrets::SecretOption;
+use crate::ssh::SshOption;
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -203,6 +204,8 @@ pub(crate) struct BuildOptions {
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// Tells at the end why each step ran.
+    pub(crate) explain: bool,
     /// Tells the plan, and follows none of it.
     pub(crate) dry_run: bool,
     /// What is asked instead of a build.
@@ -245,13 +248,8 @@ impl BuildOptions {
     }
 }
 
-/// Settles a build. The second value is notes for the user.
-pub(crate) fn build(
-    args: &BuildArgs,
-    root: Option<&Path>,
-    environment: &Environment,
-) -> Result<(BuildOptions, Vec<String>), Failure> {
-    refuse(&args.refused)?;
+/// Where context and Dockerfile come from.
+fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
     let context = context(&args.path)?;
     let dockerfile = match args.file.as_deref() {
         None | Some("") => DockerfileSource::InContext,
@@ -260,11 +258,22 @@ pub(crate) fn build(
         Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
         Some(path) => DockerfileSource::File(PathBuf::from(path)),
     };
-    if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
-        return Err(Failure::usage(
+    match (context, dockerfile) {
+        (ContextSource::Stdin, DockerfileSource::Stdin) => Err(Failure::usage(
             "invalid argument: can't use stdin for both build context and dockerfile",
-        ));
+        )),
+        both => Ok(both),
     }
+}
+
+/// Settles a build. The second value is notes for the user.
+pub(crate) fn build(
+    args: &BuildArgs,
+    root: Option<&Path>,
+    environment: &Environment,
+) -> Result<(BuildOptions, Vec<String>), Failure> {
+    refuse(&args.refused)?;
+    let (context, dockerfile) = sources(args)?;
     let allowed = allowed(&args.allow)?;
     let network = network(args, &allowed)?;
     let options = BuildOptions {
@@ -286,6 +295,7 @@ pub(crate) fn build(
         outputs: args.output.clone(),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
+        explain: args.explain,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         metadata_warnings: matches!(environment.var("BUILDX_METADATA_WARNINGS"), Some("1" | "true")),
@@ -529,6 +539,15 @@ fn network(args: &BuildArgs, allowed: &Allowed) -> Result<Network, Failure> {
 /// Returns the machine's own platform.
 pub(crate) fn host_platform() -> Platform {
     Platform::new("linux", std::env::consts::ARCH, None)
+}
+
+/// Settles the platform of a command that knows only one: what was typed, $DOCKER_DEFAULT_PLATFORM, else this machine's.
+pub(crate) fn one_platform(given: Option<&str>, environment: &Environment) -> Result<Platform, Failure> {
+    let given: Vec<String> = given.into_iter().map(ToOwned::to_owned).collect();
+    match platforms(&given, environment)?.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(Failure::usage("only one platform can be named here")),
+    }
 }
 
 fn platforms(given: &[String], environment: &Environment) -> Result<Vec<Platform>, Failure> {

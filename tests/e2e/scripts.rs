@@ -65,6 +65,7 @@ scripts! {
     kill_leaves_nothing,
     limits,
     lock_file,
+    logs,
     mounts_bind,
     mounts_cache,
     mounts_secret,
@@ -86,10 +87,13 @@ scripts! {
     sbom,
     run_files,
     save_and_load,
+    step_endings,
     suggestions,
+    terminals,
     unpacked_lowers,
     until,
     users_and_workdir,
+    why,
 }
 
 macro_rules! scripts_unpacked {
@@ -127,6 +131,7 @@ scripts_unpacked! {
     rewrite_timestamp,
     run_files,
     users_and_workdir,
+    why,
 }
 
 #[test]

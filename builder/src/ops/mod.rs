@@ -3,6 +3,7 @@
 //! The solver asks through its `Executor`; everything that blocks runs on a blocking thread.
 
 mod bounds;
+mod changed;
 mod copy;
 mod devices;
 mod draft;
@@ -29,6 +30,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
+use crate::journal::Journal;
 use crate::registry::{ImageError, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
@@ -131,6 +133,8 @@ pub(crate) struct Worker {
     pub(crate) devices: Arc<Devices>,
     /// What containers may use.
     pub(crate) bounds: Arc<Bounds>,
+    /// Where their output is kept.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 impl Worker {
@@ -150,7 +154,7 @@ impl Worker {
     }
 
     /// Fetches what is missing of `layers` from where their image came from.
-    async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
+    pub(crate) async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
         // Layers of steps are here: they were just made, or their record was believed because they are.
         for image in &self.images {
             let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
@@ -216,10 +220,8 @@ impl Executor for Worker {
 
     async fn execute(&self, job: Job) -> Result<Snapshot, OpError> {
         match &job.vertex().op {
-            Op::Source(Source::Image { layers, .. }) => {
-                self.ensure(layers).await?;
-                Ok(Snapshot::Layers(layers.as_slice().into()))
-            }
+            // Whoever looks into them has them fetched; perhaps nobody does.
+            Op::Source(Source::Image { layers, .. }) => Ok(Snapshot::Layers(layers.as_slice().into())),
             Op::File(op) => self.file(op, &job).await,
             Op::Exec(op) => exec::execute(self, op, &job).await,
             Op::Source(Source::Http(file)) => {
@@ -242,5 +244,13 @@ impl Executor for Worker {
     async fn tree_hash(&self, of: &Snapshot, selection: &Selection) -> Result<TreeHash, OpError> {
         let (tree, selection) = (self.view(of).await?, selection.clone());
         blocking(move || Ok(tree.tree_hash(&selection)?)).await
+    }
+
+    async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
+        let (Some(older), Some(newer)) = (older.last().copied(), newer.last().copied()) else {
+            return Vec::new();
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || changed::files(&store, &older, &newer).unwrap_or_default()).await
     }
 }

@@ -58,7 +58,7 @@ impl<W: Write> RawJson<W> {
 
     fn status(&self, update: &Update, steps: &Steps, now: Duration) -> Value {
         match update {
-            Update::Started(place) | Update::Ended(place) => {
+            Update::Started(place) | Update::Explained(place) | Update::Ended(place) => {
                 json!({ "vertexes": [self.vertex(*place, steps, now)] })
             }
             Update::Lines(place, lines) => {

@@ -8,11 +8,9 @@
 //! |---|---|
 //! | `bind` | trees of other inputs, and throw-away changes to them |
 //! | `caches` | directories that outlive the build |
-//! | `ssh` | agents |
 
 mod bind;
 mod caches;
-mod ssh;
 mod subtree;
 
 #[cfg(test)]
@@ -31,11 +29,9 @@ use super::lowers::Lowers;
 use super::{OpError, Worker};
 use crate::sandbox::{Access, MountPoint, Ownership, Tree};
 use crate::secrets::Secrets;
+use crate::ssh::{AGENT_VARIABLE, Forwarding};
 
 pub(super) use bind::Parts;
-
-/// Where `ssh` looks for its agent.
-const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 /// The mounts that a step asked for, with what they are of.
 pub(super) struct Wanted {
@@ -74,7 +70,7 @@ pub(super) struct Attached {
     pub(super) points: Vec<MountPoint>,
     /// Variables that the process gets besides its own.
     pub(super) env: Vec<(String, String)>,
-    _agents: Vec<ssh::Forwarding>,
+    _agents: Vec<Forwarding>,
 }
 
 impl Wanted {
@@ -203,7 +199,9 @@ impl Wanted {
                     return Ok(());
                 };
                 let (tree, listener) = Tree::socket(ownership(owner))?;
-                attached._agents.push(ssh::Forwarding::start(listener, agent)?);
+                let forwarding = Forwarding::start(listener, agent);
+                let forwarding = forwarding.map_err(|source| OpError::Scratch { source })?;
+                attached._agents.push(forwarding);
                 if !attached.env.iter().any(|(name, _)| name == AGENT_VARIABLE) {
                     attached.env.push((AGENT_VARIABLE.to_owned(), target.clone()));
                 }

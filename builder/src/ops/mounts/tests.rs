@@ -205,6 +205,7 @@ impl World {
             keeps_failed: false,
             devices: Arc::default(),
             bounds: Arc::default(),
+            journal: None,
         }
     }
 }
