@@ -135,7 +135,7 @@ impl Recipe {
             }
         }
         let mut recipe = Self {
-            steps: Steps::of(graph, &needed, hide),
+            steps: Steps::of(graph, &needed, images, hide),
             materials,
             config_source,
             args: BTreeMap::new(),
@@ -176,6 +176,7 @@ impl Recipe {
             // Where a directory is on this machine is nobody's business.
             let source = match source {
                 NamedSource::Directory(_) => format!("local:{name}"),
+                NamedSource::OciLayout { .. } => format!("oci-layout:{name}"),
                 source => hide(&source.to_string()),
             };
             self.args.insert(format!("context:{name}"), source);

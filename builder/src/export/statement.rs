@@ -100,7 +100,7 @@ fn subjects(of: &PackedManifest, names: &[Reference]) -> Value {
     let digest = json!({"sha256": of.manifest.digest.hex()});
     let platform = document::platform_of(&of.config);
     let name = |name: &Reference| match &platform {
-        Some(platform) => attest::image_url("docker", &name.to_string(), platform),
+        Some(platform) => attest::image_url(&name.to_string(), platform),
         None => name.familiar(),
     };
     let mut names: Vec<String> = names.iter().map(name).collect();
