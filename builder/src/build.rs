@@ -176,13 +176,16 @@ impl Stops<'_> {
     }
 
     async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Facts, Stop> {
+        let mut work = unless_cancelled(cancel, self.lower(dockerfile)).await?;
+        let scanning = unless_cancelled(cancel, self.add_scans(&mut work)).await?;
+        let notes = self.note(&work, scanning.as_ref());
         let Work {
             graph,
             builds,
             images,
             asked,
             known,
-        } = unless_cancelled(cancel, self.lower(dockerfile)).await?;
+        } = work;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
@@ -191,11 +194,14 @@ impl Stops<'_> {
         if let Some(build) = builds.first() {
             self.warn(build.warnings.clone());
         }
-        let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
-        let notes = self.note(&graph, &builds, &images);
-        let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
+        let mut targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
+        targets.extend(scanning.iter().flat_map(|scanning| &scanning.steps));
+        let mut results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
+        let scanned = results.split_off(builds.len());
+        let notes = notes
+            .finished()
+            .with_contents(scanning.as_ref(), &scanned, &self.store)?;
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
-        let notes = notes.finished();
         let mut image = self.image(&results, Times::default())?;
         let mut id = image
             .commit(&self.store)

@@ -85,6 +85,7 @@ scripts! {
     run_command,
     run_environment,
     rewrite_timestamp,
+    sbom,
     run_files,
     save_and_load,
     step_endings,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::delta::{self, Listed};
 use super::document::{self, Packed};
 use super::spec::{Destination, ImageOptions};
+use super::statement::Attached;
 use super::tarball::Tarball;
 use super::{ExportError, ExportImage};
 use crate::registry::Descriptor;
@@ -66,7 +67,7 @@ pub(super) fn write_blobs(
     if let Some((index, bytes)) = &image.index {
         tarball.file(&name(&index.digest), bytes)?;
     }
-    for (digest, bytes) in image.attached.iter().flat_map(|attached| &attached.blobs) {
+    for (digest, bytes) in image.attached.iter().flat_map(Attached::documents) {
         tarball.file(&name(digest), bytes)?;
     }
     for one in &image.manifests {

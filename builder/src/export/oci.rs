@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::document::{self, Packed};
 use super::spec::{Destination, ImageOptions};
+use super::statement::Attached;
 use super::tarball::Tarball;
 use super::target::{self, Target};
 use super::{ExportError, ExportImage, delta, docker};
@@ -74,8 +75,7 @@ pub(super) fn directory(
         ]
     });
     let over = packed.index.iter().map(|(index, bytes)| (&index.digest, bytes));
-    let attached = packed.attached.iter().flat_map(|attached| &attached.blobs);
-    let attached = attached.map(|(digest, bytes)| (digest, bytes));
+    let attached = packed.attached.iter().flat_map(Attached::documents);
     for (digest, bytes) in documents.chain(attached).chain(over) {
         put(&blobs, dest, digest, bytes.len() as u64, |target| {
             target.write(bytes)
