@@ -1,5 +1,7 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
+mod caching;
+mod history;
 mod stop;
 
 pub(crate) use stop::Failed;
@@ -14,11 +16,12 @@ use frontend::{
     Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
     ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
+use history::finish_config;
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
 
-use crate::clock;
+use crate::caches::{Imports, Made};
 use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::dockerfile;
@@ -144,13 +147,14 @@ impl Stops<'_> {
     }
 
     async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
+        let (work, imports) = self.lower_and_import(dockerfile).await?;
         let Work {
             graph,
             builds,
             images,
             asked,
             known,
-        } = self.lower(dockerfile).await?;
+        } = work;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
@@ -160,12 +164,29 @@ impl Stops<'_> {
             self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
-        let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
-        let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
-        let image = self.image(&results, Times::default())?;
-        let mut id = image
-            .commit(&self.store)
-            .map_err(|error| failure::of_image(&error))?;
+        let bench = self.bench(dockerfile, graph, images, imports).await?;
+        let made = self.solve(bench, &targets, cancel).await?;
+        self.fetch_what_outputs_need(&made).await?;
+        let caches = self.start_exports(&made);
+        let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(made.targets.clone()).collect();
+        let id = self.output(&results, &made)?;
+        caches.finish().await?;
+        if let Some(lock) = lock {
+            lock.write().map_err(|error| failure::of_lock(&error))?;
+        }
+        Ok(id)
+    }
+
+    /// Puts the image into the store and writes the outputs; returns its ID.
+    fn output(&self, results: &[(Build, Arc<[DiffId]>)], made: &Made) -> Result<Digest, Failure> {
+        let image = self.image(results, Times::default(), made)?;
+        let mut id = match self.is_complete(&image) {
+            true => image
+                .commit(&self.store)
+                .map_err(|error| failure::of_image(&error))?,
+            // Nobody asked for it here.
+            false => image.id(),
+        };
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
@@ -173,7 +194,7 @@ impl Stops<'_> {
             let image = match *times == Times::default() {
                 true => &image,
                 false => {
-                    own = self.image(&results, *times)?;
+                    own = self.image(results, *times, made)?;
                     &own
                 }
             };
@@ -182,9 +203,6 @@ impl Stops<'_> {
             if let Output::Image { .. } = output {
                 id = exported.id;
             }
-        }
-        if let Some(lock) = lock {
-            lock.write().map_err(|error| failure::of_lock(&error))?;
         }
         Ok(id)
     }
@@ -213,7 +231,17 @@ impl Stops<'_> {
     }
 
     /// Makes the image of what the targets became, as an output wants its times.
-    fn image(&self, results: &[(Build, Arc<[DiffId]>)], times: Times) -> Result<ExportImage, Failure> {
+    fn image(
+        &self,
+        results: &[(Build, Arc<[DiffId]>)],
+        times: Times,
+        made: &Made,
+    ) -> Result<ExportImage, Failure> {
+        let imports = made.records.imports();
+        let made_unix = |layer: &DiffId| {
+            let here = self.store.layers().made_unix(layer);
+            here.or_else(|| imports.made_unix(layer))
+        };
         let mut platforms = Vec::with_capacity(results.len());
         for (build, layers) in results {
             let epoch = times.epoch.or(build.epoch);
@@ -228,7 +256,7 @@ impl Stops<'_> {
                 }
             };
             let config = build.config.clone();
-            let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
+            let config = finish_config(config, build.n_base_history, &layers, epoch, made_unix).to_json();
             platforms.push(PlatformImage { config, layers });
         }
         let wants_index = self.wants_index();
@@ -343,42 +371,49 @@ impl Stops<'_> {
         }
     }
 
-    /// Plans and runs; returns the layers of the targets.
-    async fn solve(
-        &self,
-        dockerfile: &Dockerfile,
-        graph: Graph,
-        targets: &[VertexId],
-        images: Vec<Arc<Resolved>>,
-        cancel: &Cancel,
-    ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
-        let bench = self.bench(dockerfile, graph, images).await?;
+    /// Plans and runs.
+    async fn solve(&self, bench: Bench, targets: &[VertexId], cancel: &Cancel) -> Result<Made, Stop> {
+        let Bench {
+            graph,
+            worker,
+            records,
+            memo,
+            root,
+        } = bench;
         let solved = solver::solve(
-            Arc::clone(&bench.graph),
+            Arc::clone(&graph),
             targets,
-            bench.records,
-            bench.worker,
+            Arc::clone(&records) as Arc<dyn solver::Index>,
+            Arc::clone(&worker),
             self.progress.events(),
             cancel.clone(),
             solver::Options::default(),
         )
         .await;
         // Losing what was learnt about files costs time only.
-        let _ = bench.memo.save(&bench.root);
-        let graph = bench.graph;
-        let snapshots = solved.map_err(|error| Stop::Step { error, graph })?.snapshots;
-        let layers = snapshots.into_iter().map(|snapshot| match snapshot {
+        let _ = memo.save(&root);
+        let solved = match solved {
+            Ok(solved) => solved,
+            Err(error) => return Err(Stop::Step { error, graph }),
+        };
+        let layers = solved.snapshots.into_iter().map(|snapshot| match snapshot {
             Snapshot::Layers(layers) => layers,
             other => unreachable!("lowering makes layers of a target, not {other:?}"),
         });
-        Ok(layers.collect())
+        Ok(Made {
+            targets: layers.collect(),
+            keys: solved.keys,
+            graph,
+            records,
+            worker,
+        })
     }
 
     /// Plans, and tells the plan.
     async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
-        let work = self.lower(dockerfile).await?;
+        let (work, imports) = self.lower_and_import(dockerfile).await?;
         let targets: Vec<VertexId> = work.builds.iter().map(|build| build.target).collect();
-        let bench = self.bench(dockerfile, work.graph, work.images).await?;
+        let bench = self.bench(dockerfile, work.graph, work.images, imports).await?;
         let graph = Arc::clone(&bench.graph);
         let events = self.progress.events();
         let plan = solver::preview(
@@ -401,7 +436,8 @@ impl Stops<'_> {
         &self,
         dockerfile: &Dockerfile,
         graph: Graph,
-        images: Vec<Arc<Resolved>>,
+        mut images: Vec<Arc<Resolved>>,
+        imports: Imports,
     ) -> Result<Bench, Failure> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
@@ -415,11 +451,12 @@ impl Stops<'_> {
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
         dockerfile.checks.filter(&mut unmatched);
         self.warn(unmatched);
-        let fetchable: HashSet<DiffId> = images
+        let bases: HashSet<DiffId> = images
             .iter()
             .flat_map(|image| &image.layers)
             .map(|layer| layer.diff_id)
             .collect();
+        images.extend(imports.sources());
         let events = self.progress.events();
         let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
             .map_err(|error| Failure::of(Kind::Machine, &error))?;
@@ -446,7 +483,7 @@ impl Stops<'_> {
         Ok(Bench {
             graph: Arc::new(graph),
             worker: Arc::new(worker),
-            records: Arc::new(Records::new(Arc::clone(&self.store), fetchable)),
+            records: Arc::new(Records::new(Arc::clone(&self.store), bases, Arc::new(imports))),
             memo,
             root,
         })
@@ -506,70 +543,4 @@ fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
         }
     }
     wanted
-}
-
-/// Fills in what only the result tells: the layers, and when each step's layer was made. With an epoch that is the time
-/// of all; otherwise a rebuild from the cache has the same times, and so the same ID. Spec: dockerfile.md §13, §14.
-fn finish_config(
-    mut config: ImageConfig,
-    n_base_history: usize,
-    layers: &[DiffId],
-    epoch: Option<i64>,
-    store: &Store,
-) -> ImageConfig {
-    let (inherited, own) = config.history.split_at_mut(n_base_history);
-    let n_own_layers = own.iter().filter(|entry| !entry.empty_layer).count();
-    let mut own_layers = layers[layers.len().saturating_sub(n_own_layers)..].iter();
-    let mut time = inherited.iter().rev().find_map(|entry| entry.created.clone());
-    for entry in own {
-        if !entry.empty_layer {
-            let made = own_layers
-                .next()
-                .and_then(|layer| store.layers().made_unix(layer));
-            time = made.map(clock::rfc3339).or(time);
-        }
-        entry.created = match epoch {
-            Some(epoch) => Some(clock::rfc3339(epoch)),
-            None => Some(time.clone().unwrap_or_else(|| clock::rfc3339(0))),
-        };
-    }
-    config.created = config
-        .history
-        .iter()
-        .rev()
-        .find_map(|entry| entry.created.clone());
-    config.rootfs.diff_ids = layers.to_vec();
-    config
-}
-
-#[cfg(test)]
-mod tests {
-    use frontend::config::History;
-
-    use super::*;
-
-    #[test]
-    fn times_are_filled_in_for_what_this_build_added_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        let entry = |text: &str| History {
-            created_by: text.to_owned(),
-            empty_layer: true,
-            ..History::default()
-        };
-        let config = ImageConfig {
-            history: vec![entry("a base without times"), entry("ENV a=b")],
-            ..ImageConfig::default()
-        };
-        let created = |epoch| {
-            let config = finish_config(config.clone(), 1, &[], epoch, &store);
-            let times: Vec<_> = config.history.into_iter().map(|entry| entry.created).collect();
-            (times, config.created)
-        };
-        let at = |text: &str| Some(text.to_owned());
-        let five = at("1970-01-01T00:00:05Z");
-        assert_eq!(created(Some(5)), (vec![None, five.clone()], five));
-        let zero = at("1970-01-01T00:00:00Z");
-        assert_eq!(created(None), (vec![None, zero.clone()], zero));
-    }
 }

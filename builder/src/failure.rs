@@ -12,6 +12,7 @@ use solver::graph::Input;
 use solver::op::{Op, Source};
 use solver::{Graph, SolveError, Subject, VertexId};
 
+use crate::caches::CacheError;
 use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
@@ -130,6 +131,20 @@ pub(crate) fn of_export(error: &ExportError) -> Failure {
             Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
         }
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
+/// A cache can't be written.
+pub(crate) fn of_cache(error: &CacheError) -> Failure {
+    with_disk_help(Failure::of(Kind::Machine, error), error)
+        .with_help("`ignore-error=true` in --cache-to makes this a warning")
+}
+
+/// A layer of the result can't be fetched.
+pub(crate) fn of_fetch(error: &OpError) -> Failure {
+    match error {
+        OpError::Image(image) => of_image(image.as_ref()),
+        _ => of_machine_or_build(error),
     }
 }
 

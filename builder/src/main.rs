@@ -5,6 +5,7 @@
 mod archive;
 mod argfile;
 mod build;
+mod caches;
 mod cdi;
 mod cli;
 mod clock;

@@ -17,6 +17,7 @@ use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
 
+use crate::caches::{CacheFrom, CacheTo};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::Output;
@@ -173,6 +174,10 @@ pub(crate) struct BuildOptions {
     pub(crate) tags: Vec<String>,
     /// Output specifications, as written; `export` parses them. Empty: the store only.
     pub(crate) outputs: Vec<String>,
+    /// Caches to take results from, in order.
+    pub(crate) cache_from: Vec<CacheFrom>,
+    /// Caches to leave results in.
+    pub(crate) cache_to: Vec<CacheTo>,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -269,6 +274,8 @@ pub(crate) fn build(
         no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
+        cache_from: parsed(&args.cache_from, CacheFrom::parse)?,
+        cache_to: parsed(&args.cache_to, CacheTo::parse)?,
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
         iidfile: args.iidfile.clone(),
@@ -325,8 +332,6 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--annotation", !args.annotation.is_empty()),
         ("--attest", !args.attest.is_empty()),
         ("--builder", args.builder.is_some()),
-        ("--cache-from", !args.cache_from.is_empty()),
-        ("--cache-to", !args.cache_to.is_empty()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
         ("--provenance", !off(&args.provenance)),

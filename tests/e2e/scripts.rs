@@ -24,6 +24,7 @@ scripts! {
     bases,
     build_arg_file,
     cache_content,
+    cache_local,
     cache_stages,
     calls,
     cancel,

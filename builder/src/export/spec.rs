@@ -30,7 +30,7 @@ pub(crate) enum SpecError {
         key: String,
     },
     /// A value that the attribute can't have.
-    #[error("invalid value `{value}` of output attribute `{key}`: expected {expected}")]
+    #[error("invalid value `{value}` of attribute `{key}`: expected {expected}")]
     Value {
         /// The attribute.
         key: String,
@@ -201,14 +201,7 @@ impl Output {
             };
             return Ok((output, Times::default()));
         }
-        let mut attributes = Attributes::default();
-        for field in &fields {
-            let (key, value) = field.split_once('=').ok_or_else(syntax)?;
-            attributes
-                .pairs
-                .push((key.trim().to_ascii_lowercase(), value.to_owned()));
-        }
-        attributes.kind = attributes.take("type").ok_or_else(syntax)?;
+        let mut attributes = Attributes::of_fields(&fields).ok_or_else(syntax)?;
         let times = attributes.times()?;
         let output = attributes.output()?;
         match attributes.pairs.into_iter().next() {
@@ -248,14 +241,29 @@ fn is_known_elsewhere(key: &str) -> bool {
 
 /// The attributes not yet looked at.
 #[derive(Default)]
-struct Attributes {
-    kind: String,
-    pairs: Vec<(String, String)>,
+pub(crate) struct Attributes {
+    /// `type`.
+    pub(crate) kind: String,
+    /// The others.
+    pub(crate) pairs: Vec<(String, String)>,
 }
 
 impl Attributes {
+    /// Splits fields into names and values; `None` where one has no `=`, or where there is no type.
+    pub(crate) fn of_fields(fields: &[String]) -> Option<Self> {
+        let mut attributes = Self::default();
+        for field in fields {
+            let (key, value) = field.split_once('=')?;
+            attributes
+                .pairs
+                .push((key.trim().to_ascii_lowercase(), value.to_owned()));
+        }
+        attributes.kind = attributes.take("type")?;
+        Some(attributes)
+    }
+
     /// Takes an attribute; the last one counts where it is given twice.
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<String> {
         let mut value = None;
         self.pairs.retain(|(name, text)| {
             if name == key {
@@ -266,7 +274,8 @@ impl Attributes {
         value
     }
 
-    fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
+    /// Takes an attribute that is true or false; without a value it is true.
+    pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.take(key).as_deref() {
             None => Ok(default),
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
@@ -373,7 +382,8 @@ impl Attributes {
         })
     }
 
-    fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
+    /// Takes what says how layers are compressed.
+    pub(crate) fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
         let asked = self.take("compression");
         let level = self.take("compression-level");
         let codec = match asked.as_deref() {
@@ -428,14 +438,15 @@ fn gzip() -> Codec {
     }
 }
 
-fn zstd() -> Codec {
+/// Returns zstd at the level for speed.
+pub(crate) fn zstd() -> Codec {
     Codec::Zstd {
         level: DEFAULT_ZSTD_LEVEL,
     }
 }
 
 /// Splits CSV with Go's rules for one record: a field in double quotes may hold commas, two quotes are one.
-fn fields(text: &str) -> Option<Vec<String>> {
+pub(crate) fn fields(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

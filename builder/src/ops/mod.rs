@@ -29,7 +29,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
-use crate::registry::{ImageError, Resolved, Transfer};
+use crate::registry::{ImageError, LayerSource, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
 use crate::sandbox::user::UserError;
@@ -118,7 +118,7 @@ pub(crate) struct Worker {
     pub(crate) store: Arc<Store>,
     /// Local trees by context name.
     pub(crate) contexts: BTreeMap<String, View>,
-    /// Where the layers of base images come from when they aren't here.
+    /// Where layers come from that aren't here: base images, then caches.
     pub(crate) images: Vec<Arc<Resolved>>,
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) networks: Arc<Networks>,
@@ -149,14 +149,20 @@ impl Worker {
         }
     }
 
-    /// Fetches what is missing of `layers` from where their image came from.
-    async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
-        // Layers of steps are here: they were just made, or their record was believed because they are.
+    /// Fetches what is missing of `layers` from where their image, or the cache that promised them, has them.
+    pub(crate) async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
+        // Other layers of steps are here: they were just made, or their record was believed because they are.
         for image in &self.images {
             let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
-            if image.layers.iter().any(|layer| is_missing(&layer.diff_id)) {
+            let missing = image.layers.iter().filter(|layer| is_missing(&layer.diff_id));
+            let missing: Vec<LayerSource> = missing.cloned().collect();
+            if !missing.is_empty() {
+                let part = Resolved {
+                    layers: missing,
+                    ..Resolved::clone(image)
+                };
                 let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
-                crate::registry::fetch_layers(&self.store, image, tell)
+                crate::registry::fetch_layers(&self.store, &part, tell)
                     .await
                     .map_err(Arc::new)?;
             }

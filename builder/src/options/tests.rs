@@ -198,8 +198,6 @@ fn what_is_not_supported_is_refused_by_name() {
         "--annotation a=b",
         "--attest type=sbom",
         "--builder x",
-        "--cache-from x",
-        "--cache-to x",
         "--debug",
         "--policy x",
         "--provenance=mode=max",

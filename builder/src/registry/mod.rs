@@ -54,6 +54,8 @@ pub(crate) struct LayerSource {
     pub(crate) diff_id: DiffId,
     /// The blob that holds it; `None` for an image that was built here.
     pub(crate) blob: Option<Descriptor>,
+    /// When the layer was made, in seconds since the Unix epoch, where the source knows.
+    pub(crate) made_unix: Option<i64>,
 }
 
 /// An image whose config is known and checked.
@@ -213,7 +215,11 @@ fn resolve_local(
         None if is_complete => {
             let layers = facts.diff_ids.into_iter();
             let layers = layers
-                .map(|diff_id| LayerSource { diff_id, blob: None })
+                .map(|diff_id| LayerSource {
+                    diff_id,
+                    blob: None,
+                    made_unix: None,
+                })
                 .collect();
             Ok(Some(Resolved {
                 reference: name,
@@ -361,6 +367,7 @@ pub(crate) fn pair(
         .map(|(diff_id, blob)| LayerSource {
             diff_id,
             blob: Some(blob.clone()),
+            made_unix: None,
         })
         .collect())
 }

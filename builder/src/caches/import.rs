@@ -1,0 +1,183 @@
+//! Reads caches: manifests and configs, no layers. All that are asked for at once; one that can't be read is a warning.
+//!
+//! Every document is checked by its digest, every layer when it is fetched: blob, size, and the tar's own hash. What a
+//! record claims can't be checked without running its step: whoever may write a cache may decide what its builds become.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cache::tree::Selection;
+use cache::{DiffId, Key, Record, TreeHash};
+use futures_util::future::join_all;
+use solver::{Event, Events, Subject};
+
+use super::CacheError;
+use super::document::{BlobEntry, CacheDocument, LayerEntry, config_of};
+use super::spec::{CacheFrom, Wanted};
+use crate::archive::{Source, layout};
+use crate::registry::{LayerSource, MAX_MANIFEST_BYTES, Origin, Resolved};
+use crate::runtime::blocking;
+
+/// What could be read of the caches that a build was given, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Imports {
+    all: Vec<Imported>,
+}
+
+/// One cache.
+#[derive(Debug)]
+struct Imported {
+    document: CacheDocument,
+    records: HashMap<Key, usize>,
+    /// The newest record of each step.
+    steps: HashMap<String, usize>,
+    hashes: HashMap<(Key, Selection), TreeHash>,
+    layers: HashMap<DiffId, usize>,
+    /// Where its layers come from, as if it were an image of all of them.
+    source: Arc<Resolved>,
+}
+
+/// Reads all caches. Never fails: without them a build is slower, not wrong.
+pub(crate) async fn import(caches: &[CacheFrom], events: &Events) -> Imports {
+    let reading = caches.iter().map(|from| async move {
+        let title = from.title();
+        let subject = Subject::internal(&format!("importing cache manifest from {title}"));
+        events.send(Event::Started {
+            subject: subject.clone(),
+            why: None,
+        });
+        let begun = Instant::now();
+        let read = read(from).await;
+        let took = begun.elapsed();
+        events.send(Event::Finished { subject, took });
+        read.map_err(|error| events.warn(format!("failed to import a cache: {error}")))
+            .ok()
+    });
+    Imports {
+        all: join_all(reading).await.into_iter().flatten().collect(),
+    }
+}
+
+async fn read(from: &CacheFrom) -> Result<Imported, CacheError> {
+    match from.clone() {
+        CacheFrom::Local { src, wanted } => {
+            let title = from.title();
+            blocking(move || read_local(&src, &wanted, &title)).await
+        }
+    }
+}
+
+fn read_local(src: &Path, wanted: &Wanted, title: &str) -> Result<Imported, CacheError> {
+    let source = Source::directory(src)?;
+    let manifest = match wanted {
+        Wanted::Digest(digest) => *digest,
+        Wanted::Tag(tag) => layout::tagged(&source, tag)?.ok_or_else(|| CacheError::NoTag {
+            title: title.to_owned(),
+            tag: tag.clone(),
+        })?,
+    };
+    let manifest = layout::checked(&source, &manifest, MAX_MANIFEST_BYTES)?;
+    let malformed = |what| {
+        let title = title.to_owned();
+        move |why| CacheError::Malformed { what, title, why }
+    };
+    let config = config_of(&manifest).map_err(malformed("the manifest"))?;
+    let bytes = layout::checked(&source, &config.digest, config.size_bytes)?;
+    let document = CacheDocument::parse(&bytes).map_err(malformed("the config"))?;
+    Ok(Imported::new(document, title, Origin::OciLayout(src.to_owned())))
+}
+
+impl Imported {
+    fn new(document: CacheDocument, title: &str, origin: Origin) -> Self {
+        let (records, steps) = document.places();
+        let hashes = document.tree_hashes.iter();
+        let hashes = hashes.map(|entry| ((entry.key, entry.selection.clone()), entry.hash));
+        let fetchable = document.layers.iter().filter_map(|layer| {
+            Some(LayerSource {
+                diff_id: layer.diff_id,
+                blob: Some(layer.blob.as_ref()?.descriptor()),
+                made_unix: layer.made,
+            })
+        });
+        let layers = document.layers.iter().enumerate();
+        let layers = layers.filter(|(_, layer)| layer.blob.is_some());
+        Self {
+            records,
+            steps,
+            hashes: hashes.collect(),
+            layers: layers.map(|(place, layer)| (layer.diff_id, place)).collect(),
+            source: Arc::new(Resolved {
+                reference: title.to_owned(),
+                manifest: None,
+                config: Vec::new(),
+                layers: fetchable.collect(),
+                origin,
+            }),
+            document,
+        }
+    }
+
+    fn layer(&self, layer: &DiffId) -> Option<&LayerEntry> {
+        self.layers.get(layer).map(|place| &self.document.layers[*place])
+    }
+}
+
+impl Imports {
+    /// Returns what the caches recorded for a key, in their order.
+    pub(crate) fn records(&self, key: &Key) -> impl Iterator<Item = Record> {
+        self.all.iter().filter_map(|one| {
+            let place = one.records.get(key)?;
+            Some(one.document.record(*place))
+        })
+    }
+
+    /// Returns the newest record of a step in the first cache that knows it.
+    pub(crate) fn latest(&self, step: &str) -> Option<Record> {
+        self.all.iter().find_map(|one| {
+            let place = one.steps.get(step)?;
+            Some(one.document.record(*place))
+        })
+    }
+
+    /// Returns the hash of a part of a result, from the first cache that knows it. With `result`, from one whose record of
+    /// the key has these layers.
+    pub(crate) fn tree_hash(
+        &self,
+        of: &Key,
+        selection: &Selection,
+        result: Option<&[DiffId]>,
+    ) -> Option<TreeHash> {
+        let wanted = (*of, selection.clone());
+        self.all.iter().find_map(|one| {
+            let hash = one.hashes.get(&wanted)?;
+            let fits = match (result, one.records.get(of)) {
+                (None, _) => true,
+                (Some(layers), Some(place)) => one.document.record(*place).layers == layers,
+                (Some(_), None) => false,
+            };
+            fits.then_some(*hash)
+        })
+    }
+
+    /// Says whether a layer can be fetched.
+    pub(crate) fn contains(&self, layer: &DiffId) -> bool {
+        self.all.iter().any(|one| one.layers.contains_key(layer))
+    }
+
+    /// Returns when a layer was made.
+    pub(crate) fn made_unix(&self, layer: &DiffId) -> Option<i64> {
+        self.all.iter().find_map(|one| one.layer(layer)?.made)
+    }
+
+    /// Returns the blob of a layer.
+    pub(super) fn blob(&self, layer: &DiffId) -> Option<&BlobEntry> {
+        self.all.iter().find_map(|one| one.layer(layer)?.blob.as_ref())
+    }
+
+    /// Returns where layers can be fetched from.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Arc<Resolved>> {
+        self.all.iter().map(|one| Arc::clone(&one.source))
+    }
+}

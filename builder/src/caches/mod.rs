@@ -1,0 +1,53 @@
+//! Caches that leave the machine: what earlier builds recorded is taken from `--cache-from`, and this one's is left in
+//! `--cache-to`.
+//!
+//! Only records and tree hashes are read when a build begins; a layer is fetched when something needs its files.
+//! `spec` says what the user asked for, `document` what is written, `import` and `export` do it. What is not decided here:
+//! which record answers a step; see `crate::records`.
+
+mod document;
+mod export;
+mod import;
+mod spec;
+
+use crate::export::ExportError;
+use crate::registry::ImageError;
+
+pub(crate) use export::{Made, export};
+pub(crate) use import::{Imports, import};
+pub(crate) use spec::{CacheFrom, CacheTo};
+
+/// Says why a cache can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CacheError {
+    /// It isn't there.
+    #[error("{title} holds no cache named `{tag}`")]
+    NoTag {
+        /// Which place.
+        title: String,
+        /// What was looked for.
+        tag: String,
+    },
+    /// It breaks its own rules, or is something else.
+    #[error("{what} of {title} is malformed: {why}")]
+    Malformed {
+        /// `manifest`, `config`.
+        what: &'static str,
+        /// Which place.
+        title: String,
+        /// Which rule.
+        why: String,
+    },
+    /// Where it is read from.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Where it is written to.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The store's index.
+    #[error(transparent)]
+    Index(#[from] solver::IndexError),
+    /// Fetching a layer that is to be passed on.
+    #[error(transparent)]
+    Op(#[from] crate::ops::OpError),
+}
