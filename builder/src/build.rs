@@ -21,7 +21,7 @@ use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
 
-use crate::caches::{Imports, Made};
+use crate::caches::{self, Imports, Made};
 use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::dockerfile;
@@ -61,6 +61,8 @@ async fn at_stops<T>(
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
     let outputs = parse_outputs(options)?;
+    caches::check_keys(&options.cache_from, &options.cache_to)
+        .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);

@@ -140,7 +140,7 @@ pub(crate) struct BuildArgs {
     /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
-    /// Take results of earlier builds from a cache: type=local,src=DIR. Repeat it for several
+    /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
     /// Leave this build's results in a cache: type=local,dest=DIR[,mode=max]

@@ -11,6 +11,7 @@ use cache::{Component, DiffId, Digest, Key, Record, TreeHash};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::sign::SIGNATURE;
 use crate::registry::Descriptor;
 
 /// The media type of the config.
@@ -160,8 +161,8 @@ impl CacheDocument {
         serde_json::to_vec(self).expect("because it has only strings as keys")
     }
 
-    /// Returns the bytes of a manifest over the config.
-    pub(crate) fn manifest(&self, config: &[u8], oci_types: bool) -> Vec<u8> {
+    /// Returns the bytes of a manifest over the config, with its signature.
+    pub(crate) fn manifest(&self, config: &[u8], oci_types: bool, signature: Option<String>) -> Vec<u8> {
         let media_type = match oci_types {
             true => "application/vnd.oci.image.manifest.v1+json",
             false => "application/vnd.docker.distribution.manifest.v2+json",
@@ -171,23 +172,28 @@ impl CacheDocument {
             .iter()
             .filter_map(|layer| layer.blob.as_ref())
             .collect();
-        let manifest = json!({
+        let mut manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
             "config": {"mediaType": CONFIG_TYPE, "digest": Digest::of(config).to_string(), "size": config.len()},
             "layers": layers,
         });
+        if let Some(signature) = signature {
+            manifest["annotations"] = json!({SIGNATURE: signature});
+        }
         serde_json::to_vec(&manifest).expect("because a JSON value has only strings as keys")
     }
 }
 
-/// Finds the config of a cache in its manifest; the error says why there is none.
-pub(crate) fn config_of(manifest: &[u8]) -> Result<Descriptor, String> {
+/// Finds the config of a cache in its manifest, and the signature; the error says why there is none.
+pub(crate) fn config_of(manifest: &[u8]) -> Result<(Descriptor, Option<String>), String> {
     #[derive(Deserialize)]
     struct Manifest {
         config: Option<BlobEntry>,
+        #[serde(default)]
+        annotations: HashMap<String, String>,
     }
-    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| error.to_string())?;
+    let mut manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| error.to_string())?;
     let Some(config) = manifest.config else {
         return Err("it is no manifest".to_owned());
     };
@@ -201,7 +207,7 @@ pub(crate) fn config_of(manifest: &[u8]) -> Result<Descriptor, String> {
             "its config is larger than {MAX_CACHE_CONFIG_BYTES} bytes"
         ));
     }
-    Ok(config.descriptor())
+    Ok((config.descriptor(), manifest.annotations.remove(SIGNATURE)))
 }
 
 #[cfg(test)]
@@ -263,7 +269,10 @@ mod tests {
         );
         assert_eq!(back.places().0[&key("a")], 0);
         assert_eq!(back.places().1["build/1"], 0);
-        let config = config_of(&document.manifest(&bytes, true)).unwrap();
+        let signature = Some("c2ln".to_owned());
+        let manifest = document.manifest(&bytes, true, signature.clone());
+        let (config, found) = config_of(&manifest).unwrap();
+        assert_eq!(found, signature);
         assert_eq!(
             (config.digest, config.size_bytes),
             (Digest::of(&bytes), bytes.len() as u64)

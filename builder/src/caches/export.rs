@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use solver::{Event, Events, Graph, Index as _, InputView, Subject};
 
 use super::document::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
+use super::sign::Signer;
 use super::spec::{CacheMode, CachePlace, CacheTo};
 use super::{CacheError, Imports};
 use crate::export::{self, ExportError, Layout};
@@ -80,7 +81,9 @@ async fn write(to: &CacheTo, made: &Made) -> Result<(), CacheError> {
         let document =
             contents.document(store, made.records.imports(), &to, |blob| layout.put_layer(blob))?;
         let config = document.to_bytes();
-        let manifest = document.manifest(&config, to.oci_types);
+        let signer = to.sign.as_deref().map(Signer::read).transpose()?;
+        let signature = signer.map(|signer| signer.sign(&Digest::of(&config)));
+        let manifest = document.manifest(&config, to.oci_types, signature);
         layout.put_bytes(&Digest::of(&config), &config)?;
         layout.put_bytes(&Digest::of(&manifest), &manifest)?;
         list(&layout, &manifest, &tag, reset)?;

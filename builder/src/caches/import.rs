@@ -15,9 +15,13 @@ use solver::{Event, Events, Subject};
 
 use super::CacheError;
 use super::document::{BlobEntry, CacheDocument, LayerEntry, config_of};
-use super::spec::{CacheFrom, Wanted};
+use super::sign::Verifier;
+use super::spec::{CacheFrom, CacheSource, Wanted};
 use crate::archive::{Source, layout};
-use crate::registry::{LayerSource, MAX_MANIFEST_BYTES, Origin, Resolved};
+use crate::registry::{
+    ACCEPT_MANIFESTS, Ask, Descriptor, LayerSource, MAX_MANIFEST_BYTES, Origin, Reference, Resolved, Session,
+    check,
+};
 use crate::runtime::blocking;
 
 /// What could be read of the caches that a build was given, in their order.
@@ -61,15 +65,22 @@ pub(crate) async fn import(caches: &[CacheFrom], events: &Events) -> Imports {
 }
 
 async fn read(from: &CacheFrom) -> Result<Imported, CacheError> {
-    match from.clone() {
-        CacheFrom::Local { src, wanted } => {
-            let title = from.title();
-            blocking(move || read_local(&src, &wanted, &title)).await
+    let verifier = from.verify.as_deref().map(Verifier::read).transpose()?;
+    let title = from.title();
+    match from.source.clone() {
+        CacheSource::Local { src, wanted } => {
+            blocking(move || read_local(&src, &wanted, &title, verifier.as_ref())).await
         }
+        CacheSource::Registry { reference } => read_remote(&reference, &title, verifier.as_ref()).await,
     }
 }
 
-fn read_local(src: &Path, wanted: &Wanted, title: &str) -> Result<Imported, CacheError> {
+fn read_local(
+    src: &Path,
+    wanted: &Wanted,
+    title: &str,
+    verifier: Option<&Verifier>,
+) -> Result<Imported, CacheError> {
     let source = Source::directory(src)?;
     let manifest = match wanted {
         Wanted::Digest(digest) => *digest,
@@ -79,17 +90,64 @@ fn read_local(src: &Path, wanted: &Wanted, title: &str) -> Result<Imported, Cach
         })?,
     };
     let manifest = layout::checked(&source, &manifest, MAX_MANIFEST_BYTES)?;
-    let malformed = |what| {
-        let title = title.to_owned();
-        move |why| CacheError::Malformed { what, title, why }
-    };
-    let config = config_of(&manifest).map_err(malformed("the manifest"))?;
+    let config = accepted(&manifest, title, verifier)?;
     let bytes = layout::checked(&source, &config.digest, config.size_bytes)?;
-    let document = CacheDocument::parse(&bytes).map_err(malformed("the config"))?;
-    Ok(Imported::new(document, title, Origin::OciLayout(src.to_owned())))
+    Imported::parse(&bytes, title, Origin::OciLayout(src.to_owned()))
+}
+
+async fn read_remote(
+    reference: &Reference,
+    title: &str,
+    verifier: Option<&Verifier>,
+) -> Result<Imported, CacheError> {
+    let session = Session::new(reference)?;
+    let ask = Ask {
+        path: &format!("manifests/{}", reference.target()),
+        accept: ACCEPT_MANIFESTS,
+        offset: 0,
+    };
+    let (manifest, _) = session.document(ask, MAX_MANIFEST_BYTES).await?;
+    if let Some(expected) = reference.digest() {
+        check(reference, expected, &manifest)?;
+    }
+    let config = accepted(&manifest, title, verifier)?;
+    let ask = Ask {
+        path: &format!("blobs/{}", config.digest),
+        accept: "*/*",
+        offset: 0,
+    };
+    let (bytes, _) = session.document(ask, config.size_bytes).await?;
+    check(reference, &config.digest, &bytes)?;
+    Imported::parse(&bytes, title, Origin::Registry(Arc::new(session)))
+}
+
+/// Finds the config in a manifest, which must be signed where a key is given.
+fn accepted(manifest: &[u8], title: &str, verifier: Option<&Verifier>) -> Result<Descriptor, CacheError> {
+    let (config, signature) = config_of(manifest).map_err(|why| CacheError::Malformed {
+        what: "the manifest",
+        title: title.to_owned(),
+        why,
+    })?;
+    match verifier {
+        Some(verifier) if !verifier.accepts(&config.digest, signature.as_deref()) => {
+            Err(CacheError::NotSigned {
+                title: title.to_owned(),
+            })
+        }
+        _ => Ok(config),
+    }
 }
 
 impl Imported {
+    fn parse(bytes: &[u8], title: &str, origin: Origin) -> Result<Self, CacheError> {
+        let document = CacheDocument::parse(bytes).map_err(|why| CacheError::Malformed {
+            what: "the config",
+            title: title.to_owned(),
+            why,
+        })?;
+        Ok(Self::new(document, title, origin))
+    }
+
     fn new(document: CacheDocument, title: &str, origin: Origin) -> Self {
         let (records, steps) = document.places();
         let hashes = document.tree_hashes.iter();

@@ -8,6 +8,7 @@
 mod document;
 mod export;
 mod import;
+mod sign;
 mod spec;
 
 use crate::export::ExportError;
@@ -15,6 +16,7 @@ use crate::registry::ImageError;
 
 pub(crate) use export::{Made, export};
 pub(crate) use import::{Imports, import};
+pub(crate) use sign::KeyError;
 pub(crate) use spec::{CacheFrom, CacheTo};
 
 /// Says why a cache can't be read or written.
@@ -38,6 +40,15 @@ pub(crate) enum CacheError {
         /// Which rule.
         why: String,
     },
+    /// It isn't signed, or not by whom it must be.
+    #[error("{title} is not signed with the key that `verify` names")]
+    NotSigned {
+        /// Which place.
+        title: String,
+    },
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Where it is read from.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -50,4 +61,15 @@ pub(crate) enum CacheError {
     /// Fetching a layer that is to be passed on.
     #[error(transparent)]
     Op(#[from] crate::ops::OpError),
+}
+
+/// Fails where a key can't be used, before time is spent on a build.
+pub(crate) fn check_keys(from: &[CacheFrom], to: &[CacheTo]) -> Result<(), KeyError> {
+    for path in from.iter().filter_map(|cache| cache.verify.as_deref()) {
+        sign::Verifier::read(path)?;
+    }
+    for path in to.iter().filter_map(|cache| cache.sign.as_deref()) {
+        sign::Signer::read(path)?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use cache::digest::{Digest, ParseDigestError};
 
 use crate::export::{Attributes, Compression, SpecError, fields, zstd};
+use crate::registry::{Reference, ReferenceError};
 
 /// The tag of a cache in a directory that has no other.
 const DEFAULT_TAG: &str = "latest";
@@ -18,7 +19,7 @@ pub(crate) enum CacheSpecError {
     #[error("invalid cache `{0}`: expected type=TYPE,key=value,…")]
     Syntax(String),
     /// An unknown type.
-    #[error("unknown cache type `{0}`: expected local")]
+    #[error("unknown cache type `{0}`: expected local or registry")]
     Type(String),
     /// An attribute that the type does not have.
     #[error("cache type `{kind}` has no attribute `{key}`")]
@@ -52,6 +53,9 @@ pub(crate) enum CacheSpecError {
     /// Not a digest.
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
+    /// A bad image name.
+    #[error(transparent)]
+    Name(#[from] ReferenceError),
     /// What outputs have too.
     #[error(transparent)]
     Output(#[from] SpecError),
@@ -68,13 +72,27 @@ pub(crate) enum Wanted {
 
 /// One cache that a build may take results from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum CacheFrom {
+pub(crate) struct CacheFrom {
+    /// Where it is.
+    pub(crate) source: CacheSource,
+    /// The file of the public key that it must be signed with.
+    pub(crate) verify: Option<PathBuf>,
+}
+
+/// Where a cache is taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CacheSource {
     /// An OCI layout in a directory.
     Local {
         /// The directory.
         src: PathBuf,
         /// Which cache in it.
         wanted: Wanted,
+    },
+    /// A repository of a registry.
+    Registry {
+        /// With a tag or digest.
+        reference: Reference,
     },
 }
 
@@ -101,6 +119,8 @@ pub(crate) struct CacheTo {
     pub(crate) oci_types: bool,
     /// A cache that can't be written is a warning.
     pub(crate) ignore_error: bool,
+    /// The file of the private key that signs it.
+    pub(crate) sign: Option<PathBuf>,
 }
 
 /// Where a cache is left.
@@ -121,24 +141,29 @@ impl CacheFrom {
     /// Parses one `--cache-from` value.
     pub(crate) fn parse(text: &str) -> Result<Self, CacheSpecError> {
         let mut attributes = attributes(text)?;
-        let from = match attributes.kind.as_str() {
-            "local" => Self::Local {
+        let source = match attributes.kind.as_str() {
+            "local" => CacheSource::Local {
                 src: required(&mut attributes, "src")?.into(),
                 wanted: match attributes.take("digest") {
                     Some(digest) => Wanted::Digest(digest.parse()?),
                     None => Wanted::Tag(tag(&mut attributes)),
                 },
             },
+            "registry" => CacheSource::Registry {
+                reference: reference(&mut attributes)?,
+            },
             kind => return Err(unknown(kind)),
         };
+        let verify = attributes.take("verify").map(PathBuf::from);
         finished(attributes)?;
-        Ok(from)
+        Ok(Self { source, verify })
     }
 
     /// Returns what to call it.
     pub(crate) fn title(&self) -> String {
-        match self {
-            Self::Local { src, .. } => format!("local {}", src.display()),
+        match &self.source {
+            CacheSource::Local { src, .. } => format!("local {}", src.display()),
+            CacheSource::Registry { reference } => reference.familiar(),
         }
     }
 }
@@ -166,6 +191,7 @@ impl CacheTo {
         let compression = attributes.compression(zstd())?;
         let oci_types = attributes.flag("oci-mediatypes", true)?;
         let ignore_error = attributes.flag("ignore-error", false)?;
+        let sign = attributes.take("sign").map(PathBuf::from);
         // BuildKit's other form is an index of blobs, which registries don't like.
         if !attributes.flag("image-manifest", true)? {
             return Err(CacheSpecError::Unsupported(
@@ -179,6 +205,7 @@ impl CacheTo {
             compression,
             oci_types,
             ignore_error,
+            sign,
         })
     }
 
@@ -193,8 +220,15 @@ impl CacheTo {
 fn attributes(text: &str) -> Result<Attributes, CacheSpecError> {
     let syntax = || CacheSpecError::Syntax(text.to_owned());
     let fields = fields(text).ok_or_else(syntax)?;
-    if !fields.iter().any(|field| field.contains('=')) {
-        return Err(unknown("registry"));
+    if let [reference] = &fields[..]
+        && !reference.contains('=')
+        && !reference.is_empty()
+    {
+        // As docker has it: the name of an image.
+        return Ok(Attributes {
+            kind: "registry".to_owned(),
+            pairs: vec![("ref".to_owned(), reference.clone())],
+        });
     }
     let attributes = Attributes::of_fields(&fields).ok_or_else(syntax)?;
     match attributes.kind.as_str() {
@@ -211,6 +245,10 @@ fn required(attributes: &mut Attributes, key: &'static str) -> Result<String, Ca
             kind: attributes.kind.clone(),
             key,
         })
+}
+
+fn reference(attributes: &mut Attributes) -> Result<Reference, CacheSpecError> {
+    Ok(Reference::parse(&required(attributes, "ref")?)?)
 }
 
 fn tag(attributes: &mut Attributes) -> String {
@@ -268,13 +306,15 @@ mod tests {
         let digest = Digest::of(b"x");
         let from = CacheFrom::parse(&format!("type=local,src=in,digest={digest}")).unwrap();
         let wanted = Wanted::Digest(digest);
+        let src = "in".into();
+        assert_eq!(from.source, CacheSource::Local { src, wanted });
+        let short = CacheFrom::parse("app").unwrap();
         assert_eq!(
-            from,
-            CacheFrom::Local {
-                src: "in".into(),
-                wanted
-            }
+            short,
+            CacheFrom::parse("type=registry,ref=docker.io/library/app:latest").unwrap()
         );
+        let signed = CacheFrom::parse("type=local,src=in,verify=key.pub").unwrap();
+        assert_eq!(signed.verify, Some("key.pub".into()));
     }
 
     #[test]

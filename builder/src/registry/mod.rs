@@ -24,14 +24,12 @@ use frontend::Platform;
 use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
-use client::Ask;
-
-pub(crate) use client::{Retry, Session, header, http, http_date, is_passing, retry_after};
+pub(crate) use client::{Ask, Retry, Session, header, http, http_date, is_passing, retry_after};
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
 pub(crate) use manifest::{
-    ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
-    config_facts, parse, select,
+    ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
+    MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
@@ -316,7 +314,8 @@ async fn remote_manifest(
     })
 }
 
-fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
+/// Fails where bytes aren't what their digest says.
+pub(crate) fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
     match Digest::of(bytes) {
         actual if actual == *expected => Ok(()),
         actual => Err(ImageError::WrongDigest {
