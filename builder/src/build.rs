@@ -166,9 +166,9 @@ impl Stops<'_> {
             self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
-        let bench = self.bench(dockerfile, graph, images, imports).await?;
-        let made = self.solve(bench, &targets, cancel).await?;
-        self.fetch_what_outputs_need(&made).await?;
+        let made = self
+            .make(dockerfile, Arc::new(graph), &images, imports, &targets, cancel)
+            .await?;
         let caches = self.start_exports(&made);
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(made.targets.clone()).collect();
         let id = self.output(&results, &made)?;
@@ -415,7 +415,8 @@ impl Stops<'_> {
     async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
         let (work, imports) = self.lower_and_import(dockerfile).await?;
         let targets: Vec<VertexId> = work.builds.iter().map(|build| build.target).collect();
-        let bench = self.bench(dockerfile, work.graph, work.images, imports).await?;
+        let graph = Arc::new(work.graph);
+        let bench = self.bench(dockerfile, graph, &work.images, imports).await?;
         let graph = Arc::clone(&bench.graph);
         let events = self.progress.events();
         let plan = solver::preview(
@@ -437,8 +438,8 @@ impl Stops<'_> {
     async fn bench(
         &self,
         dockerfile: &Dockerfile,
-        graph: Graph,
-        mut images: Vec<Arc<Resolved>>,
+        graph: Arc<Graph>,
+        images: &[Arc<Resolved>],
         imports: Imports,
     ) -> Result<Bench, Failure> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
@@ -458,7 +459,6 @@ impl Stops<'_> {
             .flat_map(|image| &image.layers)
             .map(|layer| layer.diff_id)
             .collect();
-        images.extend(imports.sources());
         let events = self.progress.events();
         let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
             .map_err(|error| Failure::of(Kind::Machine, &error))?;
@@ -470,7 +470,8 @@ impl Stops<'_> {
         let worker = Worker {
             store: Arc::clone(&self.store),
             contexts,
-            images,
+            images: images.to_vec(),
+            caches: imports.sources().collect(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::new(Networks::new(wants)),
             views: Views::default(),
@@ -483,7 +484,7 @@ impl Stops<'_> {
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
         Ok(Bench {
-            graph: Arc::new(graph),
+            graph,
             worker: Arc::new(worker),
             records: Arc::new(Records::new(Arc::clone(&self.store), bases, Arc::new(imports))),
             memo,

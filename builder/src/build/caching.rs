@@ -1,15 +1,19 @@
 //! A build's dealings with caches that leave the machine: read while the Dockerfile is lowered, written beside the outputs.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use cache::DiffId;
 use frontend::Dockerfile;
+use solver::{Cancel, Graph, VertexId};
 use tokio::task::JoinSet;
 
-use super::{Stops, Work};
+use super::stop::Stop;
+use super::{Bench, Stops, Work};
 use crate::caches::{self, CacheError, Imports, Made};
 use crate::export::{ExportImage, Output};
 use crate::failure;
+use crate::registry::Resolved;
 use crate::report::Failure;
 
 /// Caches that are being written.
@@ -40,21 +44,50 @@ impl Stops<'_> {
         Ok((work?, imports))
     }
 
-    /// Fetches the layers of the result that aren't here, unless nothing is made of them.
-    pub(super) async fn fetch_what_outputs_need(&self, made: &Made) -> Result<(), Failure> {
+    /// Plans, runs, and fetches what outputs need. When a cache doesn't have what it promised, all of it is done again
+    /// without caches: steps that they had answered run.
+    pub(super) async fn make(
+        &self,
+        dockerfile: &Dockerfile,
+        graph: Arc<Graph>,
+        images: &[Arc<Resolved>],
+        imports: Imports,
+        targets: &[VertexId],
+        cancel: &Cancel,
+    ) -> Result<Made, Stop> {
+        let bench = self
+            .bench(dockerfile, Arc::clone(&graph), images, imports)
+            .await?;
+        let made = self.solve_and_fetch(bench, targets, cancel).await;
+        let Some(error) = made.as_ref().err().and_then(Stop::lost_cache) else {
+            return made;
+        };
+        let again = "the build begins again without caches";
+        self.progress.events().warn(format!("{error}; {again}"));
+        let bench = self.bench(dockerfile, graph, images, Imports::default()).await?;
+        self.solve_and_fetch(bench, targets, cancel).await
+    }
+
+    async fn solve_and_fetch(
+        &self,
+        bench: Bench,
+        targets: &[VertexId],
+        cancel: &Cancel,
+    ) -> Result<Made, Stop> {
+        let made = self.solve(bench, targets, cancel).await?;
+        // Layers that aren't here are fetched unless nothing is made of them.
         let outputs = &self.outputs;
         let only_caches = |(output, _): &(Output, _)| *output == Output::CacheOnly;
-        if !outputs.is_empty() && outputs.iter().all(only_caches) {
-            return Ok(());
+        if outputs.is_empty() || !outputs.iter().all(only_caches) {
+            let layers: HashSet<DiffId> = made
+                .targets
+                .iter()
+                .flat_map(|layers| layers.iter().copied())
+                .collect();
+            let layers: Vec<DiffId> = layers.into_iter().collect();
+            made.worker.ensure(&layers).await.map_err(Stop::Fetch)?;
         }
-        let layers: HashSet<DiffId> = made
-            .targets
-            .iter()
-            .flat_map(|layers| layers.iter().copied())
-            .collect();
-        let layers: Vec<DiffId> = layers.into_iter().collect();
-        let fetched = made.worker.ensure(&layers).await;
-        fetched.map_err(|error| failure::of_fetch(&error))
+        Ok(made)
     }
 
     /// Says whether all layers of an image are here.

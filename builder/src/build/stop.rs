@@ -38,6 +38,8 @@ pub(super) enum Stop {
         error: SolveError<OpError>,
         graph: Arc<Graph>,
     },
+    /// A layer of the result can't be fetched.
+    Fetch(OpError),
 }
 
 impl From<Failure> for Stop {
@@ -47,6 +49,18 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
+    /// Returns the error where a cache that didn't have what it promised is all that is wrong.
+    pub(super) fn lost_cache(&self) -> Option<&OpError> {
+        match self {
+            Self::Step {
+                error: SolveError::Step { source, .. },
+                ..
+            }
+            | Self::Fetch(source) => matches!(source, OpError::Cache(_)).then_some(source),
+            _ => None,
+        }
+    }
+
     /// Takes out the container of a failed step, if it was kept.
     pub(super) fn take_container(&mut self) -> Option<Box<FailedContainer>> {
         match self {
@@ -71,6 +85,7 @@ impl Stop {
     ) -> Failure {
         match self {
             Self::Failure(failure) => failure,
+            Self::Fetch(error) => failure::of_fetch(&error),
             Self::Step { error, graph } => {
                 let failure = failure::of_solve(&error, &graph, source, tails);
                 let missing = failure::missing_source(&error, &graph);

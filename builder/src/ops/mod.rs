@@ -111,6 +111,8 @@ pub(crate) enum OpError {
     Http(#[from] remote::http::HttpError),
     #[error(transparent)]
     Image(#[from] Arc<ImageError>),
+    #[error("a cache doesn't have what it promised: {0}")]
+    Cache(Arc<ImageError>),
 }
 
 /// What the steps of one build share.
@@ -118,8 +120,10 @@ pub(crate) struct Worker {
     pub(crate) store: Arc<Store>,
     /// Local trees by context name.
     pub(crate) contexts: BTreeMap<String, View>,
-    /// Where layers come from that aren't here: base images, then caches.
+    /// Where the layers of base images come from when they aren't here.
     pub(crate) images: Vec<Arc<Resolved>>,
+    /// Where those of other results may come from.
+    pub(crate) caches: Vec<Arc<Resolved>>,
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) networks: Arc<Networks>,
     pub(crate) views: Views,
@@ -149,24 +153,40 @@ impl Worker {
         }
     }
 
-    /// Fetches what is missing of `layers` from where their image, or the cache that promised them, has them.
+    /// Fetches what is missing of `layers` from where their image, or a cache that promised them, has them.
     pub(crate) async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
         // Other layers of steps are here: they were just made, or their record was believed because they are.
         for image in &self.images {
-            let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
-            let missing = image.layers.iter().filter(|layer| is_missing(&layer.diff_id));
-            let missing: Vec<LayerSource> = missing.cloned().collect();
-            if !missing.is_empty() {
-                let part = Resolved {
-                    layers: missing,
-                    ..Resolved::clone(image)
-                };
-                let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
-                crate::registry::fetch_layers(&self.store, &part, tell)
-                    .await
-                    .map_err(Arc::new)?;
+            self.fetch(image, layers).await.map_err(OpError::Image)?;
+        }
+        let mut lost = None;
+        for cache in &self.caches {
+            // Another one may have the layer too.
+            if let Err(error) = self.fetch(cache, layers).await {
+                lost = Some(error);
             }
         }
+        match lost {
+            Some(error) if !layers.iter().all(|layer| self.store.layers().contains(layer)) => {
+                Err(OpError::Cache(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn fetch(&self, image: &Resolved, layers: &[DiffId]) -> Result<(), Arc<ImageError>> {
+        let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
+        let missing = image.layers.iter().filter(|layer| is_missing(&layer.diff_id));
+        let missing: Vec<LayerSource> = missing.cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let part = Resolved {
+            layers: missing,
+            ..image.clone()
+        };
+        let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
+        crate::registry::fetch_layers(&self.store, &part, tell).await?;
         Ok(())
     }
 
