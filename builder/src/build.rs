@@ -472,6 +472,7 @@ impl Stops<'_> {
             contexts,
             images: images.to_vec(),
             caches: imports.sources().collect(),
+            seeds: imports.seeds(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::new(Networks::new(wants)),
             views: Views::default(),

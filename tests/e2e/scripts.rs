@@ -26,6 +26,7 @@ scripts! {
     cache_content,
     cache_damaged,
     cache_local,
+    cache_mounts,
     cache_signed,
     cache_stages,
     calls,

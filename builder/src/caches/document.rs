@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use cache::mounts::About;
 use cache::tree::Selection;
 use cache::{Component, DiffId, Digest, Key, Record, TreeHash};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub(crate) struct CacheDocument {
     pub(crate) layers: Vec<LayerEntry>,
     /// What steps became.
     pub(crate) records: Vec<RecordEntry>,
+    /// The content of cache mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<MountEntry>,
     /// What is known of trees, so that keys can be computed without a layer.
     pub(crate) tree_hashes: Vec<HashEntry>,
 }
@@ -80,6 +84,15 @@ pub(crate) struct RecordEntry {
     took_ms: u64,
 }
 
+/// The content of a cache mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MountEntry {
+    /// Which.
+    pub(crate) about: About,
+    /// The place of the layer that has it.
+    pub(crate) layer: u32,
+}
+
 /// The hash of a part of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HashEntry {
@@ -93,7 +106,12 @@ pub(crate) struct HashEntry {
 
 impl CacheDocument {
     /// Puts a cache together. `layers` holds every layer of `records`.
-    pub(crate) fn new(layers: Vec<LayerEntry>, records: &[Record], tree_hashes: Vec<HashEntry>) -> Self {
+    pub(crate) fn new(
+        layers: Vec<LayerEntry>,
+        records: &[Record],
+        tree_hashes: Vec<HashEntry>,
+        mounts: Vec<(About, DiffId)>,
+    ) -> Self {
         let places: HashMap<DiffId, u32> = layers.iter().map(|layer| layer.diff_id).zip(0..).collect();
         let records = records.iter().map(|record| RecordEntry {
             key: record.key,
@@ -105,6 +123,13 @@ impl CacheDocument {
         });
         Self {
             records: records.collect(),
+            mounts: mounts
+                .into_iter()
+                .map(|(about, layer)| MountEntry {
+                    about,
+                    layer: places[&layer],
+                })
+                .collect(),
             layers,
             tree_hashes,
         }
@@ -114,6 +139,14 @@ impl CacheDocument {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let document: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let n_layers = document.layers.len();
+        if let Some(mount) = document
+            .mounts
+            .iter()
+            .find(|mount| mount.layer as usize >= n_layers)
+        {
+            let id = mount.about.id.escape_debug();
+            return Err(format!("the cache mount `{id}` has a layer that isn't listed"));
+        }
         for record in &document.records {
             if record.layers.iter().any(|place| *place as usize >= n_layers) {
                 return Err(format!(
@@ -253,7 +286,7 @@ mod tests {
             hash: blake3::hash(b"tree").into(),
         };
         let records = vec![record];
-        let document = CacheDocument::new(layers, &records, vec![hash]);
+        let document = CacheDocument::new(layers, &records, vec![hash], Vec::new());
         (records, document)
     }
 
@@ -289,6 +322,12 @@ mod tests {
             let error = CacheDocument::parse(changed.as_bytes()).unwrap_err();
             assert!(error.contains(words), "{error}");
         };
+        let mounts = r#""mounts":[{"about":{"id":"x","namespace":"","owner":null,"source":null},"layer":9}],"tree_hashes""#;
+        check(
+            "\"tree_hashes\"",
+            mounts,
+            "the cache mount `x` has a layer that isn't listed",
+        );
         check("[0,1]", "[0,2]", "names a layer that isn't listed");
         check("[0,1]", "[0,-1]", "invalid value");
         check("[0,1]", "[0,4294967296]", "invalid value");

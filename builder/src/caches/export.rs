@@ -4,12 +4,14 @@
 //!
 //! Layers of base images are not part of a cache: they are where the image is.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use cache::mounts::About;
 use cache::{DiffId, Digest, Key, Record, Store};
 use serde_json::{Value, json};
+use solver::op::{Mount, Op};
 use solver::{Event, Events, Graph, Index as _, InputView, Subject};
 
 use super::document::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
@@ -17,7 +19,7 @@ use super::sign::Signer;
 use super::spec::{CacheMode, CachePlace, CacheTo};
 use super::{CacheError, Imports};
 use crate::export::{self, ExportError, Layout};
-use crate::ops::Worker;
+use crate::ops::{self, Worker};
 use crate::records::Records;
 use crate::runtime::blocking;
 
@@ -46,7 +48,7 @@ pub(crate) async fn export(to: CacheTo, made: Made, events: Events) -> Result<()
         why: None,
     });
     let begun = Instant::now();
-    let result = write(&to, &made).await;
+    let result = write(&to, &made, &events).await;
     let took = begun.elapsed();
     match result {
         Err(error) if to.ignore_error => {
@@ -68,8 +70,11 @@ pub(crate) async fn export(to: CacheTo, made: Made, events: Events) -> Result<()
     }
 }
 
-async fn write(to: &CacheTo, made: &Made) -> Result<(), CacheError> {
-    let contents = Contents::of(made, to.mode)?;
+async fn write(to: &CacheTo, made: &Made, events: &Events) -> Result<(), CacheError> {
+    let mut contents = Contents::of(made, to.mode)?;
+    if to.mounts {
+        contents.add_mounts(made, events).await?;
+    }
     let CachePlace::Local { dest, tag, reset } = to.place.clone();
     let layout = Arc::new(open(&dest)?);
     let has = |blob: &BlobEntry| layout.contains(&blob.digest, blob.size);
@@ -133,6 +138,8 @@ struct Contents {
     hashes: Vec<HashEntry>,
     /// All that the records name, each once.
     layers: Vec<DiffId>,
+    /// The content of cache mounts.
+    mounts: Vec<(About, DiffId)>,
     /// Those of base images among them.
     bases: HashSet<DiffId>,
 }
@@ -149,6 +156,7 @@ impl Contents {
             records: Vec::new(),
             hashes: Vec::new(),
             layers: Vec::new(),
+            mounts: Vec::new(),
             bases: records.bases().clone(),
         };
         let (mut seen_layers, mut seen_keys, mut seen_hashes) =
@@ -182,6 +190,41 @@ impl Contents {
             contents.records.push(record);
         }
         Ok(contents)
+    }
+
+    /// Adds the content of the cache mounts that the build's steps have: as it is here, or else as a cache had it.
+    async fn add_mounts(&mut self, made: &Made, events: &Events) -> Result<(), CacheError> {
+        let mut seen = BTreeSet::new();
+        let execs = made.graph.ids().filter_map(|id| match &made.graph.vertex(id).op {
+            Op::Exec(exec) => Some(&exec.mounts),
+            _ => None,
+        });
+        for mount in execs.flatten() {
+            let Mount::Cache(cache) = mount else { continue };
+            let about = ops::about(cache);
+            if !seen.insert(about.identity()) {
+                continue;
+            }
+            let (store, wanted) = (Arc::clone(&made.worker.store), about.clone());
+            let packed = match blocking(move || ops::pack_mount(&store, &wanted)).await? {
+                Some(layer) => Some(layer),
+                None => made.worker.seeds.get(&about.identity()).copied(),
+            };
+            match packed {
+                Some(layer) => {
+                    if !self.layers.contains(&layer) {
+                        self.layers.push(layer);
+                    }
+                    self.mounts.push((about, layer));
+                }
+                None if made.worker.store.mounts().contains(&about) => events.warn(format!(
+                    "the cache mount `{}` is in use and not part of the cache that is exported",
+                    about.id
+                )),
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Returns the layers that are neither here nor at the place, which has blobs of them if `has` says so.
@@ -226,6 +269,11 @@ impl Contents {
                 blob,
             });
         }
-        Ok(CacheDocument::new(entries, &self.records, self.hashes))
+        Ok(CacheDocument::new(
+            entries,
+            &self.records,
+            self.hashes,
+            self.mounts,
+        ))
     }
 }

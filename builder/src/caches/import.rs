@@ -3,11 +3,12 @@
 //! Every document is checked by its digest, every layer when it is fetched: blob, size, and the tar's own hash. What a
 //! record claims can't be checked without running its step: whoever may write a cache may decide what its builds become.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use cache::mounts::Identity;
 use cache::tree::Selection;
 use cache::{DiffId, Key, Record, TreeHash};
 use futures_util::future::join_all;
@@ -39,6 +40,8 @@ struct Imported {
     steps: HashMap<String, usize>,
     hashes: HashMap<(Key, Selection), TreeHash>,
     layers: HashMap<DiffId, usize>,
+    /// The content of its cache mounts is wanted.
+    has_mounts: bool,
     /// Where its layers come from, as if it were an image of all of them.
     source: Arc<Resolved>,
 }
@@ -56,6 +59,10 @@ pub(crate) async fn import(caches: &[CacheFrom], events: &Events) -> Imports {
         let read = read(from).await;
         let took = begun.elapsed();
         events.send(Event::Finished { subject, took });
+        let read = read.map(|read| Imported {
+            has_mounts: from.mounts,
+            ..read
+        });
         read.map_err(|error| events.warn(format!("failed to import a cache: {error}")))
             .ok()
     });
@@ -166,6 +173,7 @@ impl Imported {
             steps,
             hashes: hashes.collect(),
             layers: layers.map(|(place, layer)| (layer.diff_id, place)).collect(),
+            has_mounts: false,
             source: Arc::new(Resolved {
                 reference: title.to_owned(),
                 manifest: None,
@@ -232,6 +240,18 @@ impl Imports {
     /// Returns the blob of a layer.
     pub(super) fn blob(&self, layer: &DiffId) -> Option<&BlobEntry> {
         self.all.iter().find_map(|one| one.layer(layer)?.blob.as_ref())
+    }
+
+    /// Returns the layers that new cache mounts begin with; of several, those of the first cache.
+    pub(crate) fn seeds(&self) -> BTreeMap<Identity, DiffId> {
+        let mut seeds = BTreeMap::new();
+        for one in self.all.iter().filter(|one| one.has_mounts) {
+            for mount in &one.document.mounts {
+                let layer = one.document.layers[mount.layer as usize].diff_id;
+                seeds.entry(mount.about.identity()).or_insert(layer);
+            }
+        }
+        seeds
     }
 
     /// Returns where layers can be fetched from.

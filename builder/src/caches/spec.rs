@@ -75,6 +75,8 @@ pub(crate) enum Wanted {
 pub(crate) struct CacheFrom {
     /// Where it is.
     pub(crate) source: CacheSource,
+    /// The content of its cache mounts is wanted.
+    pub(crate) mounts: bool,
     /// The file of the public key that it must be signed with.
     pub(crate) verify: Option<PathBuf>,
 }
@@ -119,6 +121,8 @@ pub(crate) struct CacheTo {
     pub(crate) oci_types: bool,
     /// A cache that can't be written is a warning.
     pub(crate) ignore_error: bool,
+    /// The content of the build's cache mounts is part of it.
+    pub(crate) mounts: bool,
     /// The file of the private key that signs it.
     pub(crate) sign: Option<PathBuf>,
 }
@@ -155,8 +159,13 @@ impl CacheFrom {
             kind => return Err(unknown(kind)),
         };
         let verify = attributes.take("verify").map(PathBuf::from);
+        let mounts = attributes.flag("mounts", false)?;
         finished(attributes)?;
-        Ok(Self { source, verify })
+        Ok(Self {
+            source,
+            mounts,
+            verify,
+        })
     }
 
     /// Returns what to call it.
@@ -191,6 +200,7 @@ impl CacheTo {
         let compression = attributes.compression(zstd())?;
         let oci_types = attributes.flag("oci-mediatypes", true)?;
         let ignore_error = attributes.flag("ignore-error", false)?;
+        let mounts = attributes.flag("mounts", false)?;
         let sign = attributes.take("sign").map(PathBuf::from);
         // BuildKit's other form is an index of blobs, which registries don't like.
         if !attributes.flag("image-manifest", true)? {
@@ -205,6 +215,7 @@ impl CacheTo {
             compression,
             oci_types,
             ignore_error,
+            mounts,
             sign,
         })
     }

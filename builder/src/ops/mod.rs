@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::layer::TreePath;
+use cache::mounts::Identity;
 use cache::tree::{Selection, View};
 use cache::{DiffId, Store, TreeHash};
 use solver::op::{FileOp, Op, Source};
@@ -41,6 +42,7 @@ pub(crate) use bounds::Bounds;
 pub(crate) use devices::known as known_devices;
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
+pub(crate) use mounts::{about, pack_mount};
 pub(crate) use network_files::{name_network, resolves_on_loopback};
 pub(crate) use owner::credentials;
 pub(crate) use views::Views;
@@ -124,6 +126,8 @@ pub(crate) struct Worker {
     pub(crate) images: Vec<Arc<Resolved>>,
     /// Where those of other results may come from.
     pub(crate) caches: Vec<Arc<Resolved>>,
+    /// What cache mounts that aren't here yet begin with.
+    pub(crate) seeds: BTreeMap<Identity, DiffId>,
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) networks: Arc<Networks>,
     pub(crate) views: Views,

@@ -9,11 +9,14 @@
 //! | `bind` | trees of other inputs, and throw-away changes to them |
 //! | `caches` | directories that outlive the build |
 //! | `ssh` | agents |
+//!
+//! `travel` moves the content of cache mounts from one machine to another.
 
 mod bind;
 mod caches;
 mod ssh;
 mod subtree;
+mod travel;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +25,8 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use cache::layer::TreePath;
+use cache::layer::{LayerFile, TreePath};
+use cache::mounts::Identity;
 use cache::tree::View;
 use solver::op::{Exec, FileOwner, Mount};
 use solver::{Events, Job, Snapshot, Subject};
@@ -33,6 +37,8 @@ use crate::sandbox::{Access, MountPoint, Ownership, Tree};
 use crate::secrets::Secrets;
 
 pub(super) use bind::Parts;
+pub(crate) use caches::about;
+pub(crate) use travel::pack_mount;
 
 /// Where `ssh` looks for its agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
@@ -42,6 +48,8 @@ pub(super) struct Wanted {
     mounts: Vec<Mount>,
     inputs: BTreeMap<usize, Input>,
     secrets: Arc<Secrets>,
+    /// What caches begin with that aren't here yet.
+    seeds: BTreeMap<Identity, Arc<LayerFile>>,
     /// Caches that begin as a copy of something begin anew.
     fresh: bool,
 }
@@ -101,6 +109,7 @@ impl Wanted {
         }
         Ok(Self {
             mounts: op.mounts.clone(),
+            seeds: travel::seeds(worker, op).await,
             inputs,
             secrets: Arc::clone(&worker.secrets),
             fresh: job.vertex().label.ignore_cache,

@@ -198,6 +198,7 @@ impl World {
                 .collect(),
             images: Vec::new(),
             caches: Vec::new(),
+            seeds: BTreeMap::new(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::default(),
             views: Views::default(),
