@@ -27,6 +27,7 @@ scripts! {
     cache_damaged,
     cache_local,
     cache_mounts,
+    cache_registry,
     cache_signed,
     cache_stages,
     calls,
