@@ -1,22 +1,24 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
 mod caching;
-mod history;
+mod finish;
+mod outputs;
 mod stop;
 
 pub(crate) use stop::Failed;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
 use cache::tree::{Memo, Selection};
-use cache::{DiffId, Digest, Store};
+use cache::{DiffId, Store};
+use finish::finish_config;
 use frontend::{
     Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
     ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
 };
-use history::finish_config;
+use serde_json::Value;
 use solver::op::{Op, Source};
 use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
 use stop::Stop;
@@ -28,7 +30,9 @@ use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
+use crate::journal::{self, About, Ending, Journal};
 use crate::lockfile::{self, Lock, LockMode};
+use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress};
@@ -39,8 +43,8 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
-/// Builds, stores and exports an image; returns its ID, the digest of its config.
-pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Digest, Failed> {
+/// Builds, stores and exports an image; says what came of it.
+pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
     at_stops(options, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
@@ -60,7 +64,7 @@ async fn at_stops<T>(
     options: &BuildOptions,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
-    let outputs = parse_outputs(options)?;
+    let outputs = outputs::parse(options)?;
     caches::check_keys(&options.cache_from, &options.cache_to)
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
@@ -85,35 +89,40 @@ async fn at_stops<T>(
         progress: &progress,
         locked,
         warnings: Mutex::default(),
+        journal: OnceLock::new(),
     };
     let result = work(&stops, &dockerfile).await;
     let Stops {
         source,
         inputs,
         warnings,
+        journal,
         ..
     } = stops;
-    let tails = progress.finish();
+    let told = progress.finish();
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     match options.progress {
-        Mode::RawJson => report::rendered(&progress::json_warnings(&warnings, &source)),
+        Mode::RawJson => report::rendered(&progress::json_warnings_line(&warnings, &source)),
         _ => failure::show_warnings(&warnings, &source),
     }
-    result.map_err(|mut stop| Failed {
+    let is_cancelled = matches!(&result, Err(stop) if stop.is_cancelled());
+    let result = result.map_err(|mut stop| Failed {
         container: stop.take_container(),
-        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &tails),
-    })
-}
-
-/// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
-fn parse_outputs(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
-    let mut outputs = Vec::new();
-    for text in &options.outputs {
-        let (output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
-        export::check(&output, options.platforms.len()).map_err(|error| failure::of_export(&error))?;
-        outputs.push((output, times));
+        failure: stop.into_failure(&source, &inputs, &dockerfile::directories(options), &told),
+    });
+    if options.explain {
+        report::rendered(&journal::explain(&told.steps));
     }
-    Ok(outputs)
+    if let Some(journal) = journal.into_inner() {
+        let ending = match &result {
+            Ok(_) => Ending::Done,
+            Err(_) if is_cancelled => Ending::Cancelled,
+            Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
+        };
+        let ended = journal.end(ending, told.steps);
+        ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+    }
+    result
 }
 
 /// Reads the lock file of a build that is bound to it.
@@ -140,6 +149,8 @@ struct Stops<'a> {
     locked: Option<Lock>,
     /// What could be better; shown when progress has ended, so that it stays in sight.
     warnings: Mutex<Diagnostics>,
+    /// What happens is written down here, once something does.
+    journal: OnceLock<Arc<Journal>>,
 }
 
 impl Stops<'_> {
@@ -148,7 +159,13 @@ impl Stops<'_> {
         all.append(warnings);
     }
 
-    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Digest, Stop> {
+    /// Returns what was found so far that could be better, for programs.
+    fn json_warnings(&self) -> Value {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        progress::json_warnings(&warnings, &self.source)
+    }
+
+    async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Facts, Stop> {
         let (work, imports) = self.lower_and_import(dockerfile).await?;
         let Work {
             graph,
@@ -171,16 +188,16 @@ impl Stops<'_> {
             .await?;
         let caches = self.start_exports(&made);
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(made.targets.clone()).collect();
-        let id = self.output(&results, &made)?;
+        let facts = self.output(&results, &made)?;
         caches.finish().await?;
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
         }
-        Ok(id)
+        Ok(facts)
     }
 
-    /// Puts the image into the store and writes the outputs; returns its ID.
-    fn output(&self, results: &[(Build, Arc<[DiffId]>)], made: &Made) -> Result<Digest, Failure> {
+    /// Puts the image into the store and writes the outputs.
+    fn output(&self, results: &[(Build, Arc<[DiffId]>)], made: &Made) -> Result<Facts, Failure> {
         let image = self.image(results, Times::default(), made)?;
         let mut id = match self.is_complete(&image) {
             true => image
@@ -189,6 +206,7 @@ impl Stops<'_> {
             // Nobody asked for it here.
             false => image.id(),
         };
+        let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
@@ -205,8 +223,14 @@ impl Stops<'_> {
             if let Output::Image { .. } = output {
                 id = exported.id;
             }
+            top = top.or(exported.manifest);
         }
-        Ok(id)
+        Ok(Facts {
+            id,
+            top,
+            names: outputs::names(self.options, &self.outputs),
+            warnings: self.json_warnings(),
+        })
     }
 
     /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
@@ -261,17 +285,12 @@ impl Stops<'_> {
             let config = finish_config(config, build.n_base_history, &layers, epoch, made_unix).to_json();
             platforms.push(PlatformImage { config, layers });
         }
-        let wants_index = self.wants_index();
+        let wants_index = self.options.wants_index();
         Ok(ExportImage::of_platforms(
             platforms,
             &self.options.tags,
             wants_index,
         ))
-    }
-
-    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
-    fn wants_index(&self) -> bool {
-        self.options.flag_arg("BUILDKIT_MULTI_PLATFORM")
     }
 
     /// Turns the AST into a graph, once for each platform, resolving the images that it asks for: once, or again where
@@ -411,6 +430,19 @@ impl Stops<'_> {
         })
     }
 
+    /// Begins to write down what happens. What can't be written down happens all the same.
+    fn begin_journal(&self) {
+        let about = About {
+            dockerfile: self.inputs.dockerfile_name.clone(),
+            target: self.options.target.clone().unwrap_or_default(),
+            tags: self.options.tags.clone(),
+        };
+        match Journal::begin(self.store.root(), about) {
+            Ok(journal) => drop(self.journal.set(Arc::new(journal))),
+            Err(error) => self.progress.events().warn(unkept(&error)),
+        }
+    }
+
     /// Plans, and tells the plan.
     async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
         let (work, imports) = self.lower_and_import(dockerfile).await?;
@@ -481,6 +513,7 @@ impl Stops<'_> {
             keeps_failed: self.options.shell_on_error,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
+            journal: self.journal.get().cloned(),
         };
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
@@ -517,6 +550,10 @@ struct Work {
     asked: Vec<ImageRequest>,
     /// All answers.
     known: Answers,
+}
+
+fn unkept(error: &std::io::Error) -> String {
+    format!("this build can't be written down for `ashlar logs`: {error}")
 }
 
 /// What came of a request.

@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Show what the steps of a build wrote
+    Logs(LogsArgs),
+    /// Say why the steps of a build ran, or didn't
+    Explain(ExplainArgs),
     /// Run a command in a throw-away container of an image, in the foreground
     Run(Box<RunArgs>),
     /// Manage images
@@ -54,6 +58,28 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Show the version
     Version,
+}
+
+/// Arguments of `ashlar logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// List the builds that are known
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// One step: its number in progress, or a part of its name
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Name of the build, or its beginning [default: the last build]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
+}
+
+/// Arguments of `ashlar explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Name of the build, or its beginning, as in `ashlar logs --list` [default: the last build]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
 }
 
 /// `ashlar image …`: docker's other spelling of the same commands.
@@ -152,6 +178,9 @@ pub(crate) struct BuildArgs {
     /// Print nothing but the image ID
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) quiet: Option<bool>,
+    /// Mark the image's manifests or index: KEY=VALUE, index:KEY=VALUE, manifest[linux/arm64]:KEY=VALUE (repeatable)
+    #[arg(long, value_name = "[LEVEL:]KEY=VALUE")]
+    pub(crate) annotation: Vec<String>,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -176,7 +205,7 @@ pub(crate) struct BuildArgs {
     /// Let RUN see a secret: id=ID[,src=FILE|,env=VAR] (repeatable)
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
-    /// Let RUN use an ssh agent: default, or ID=SOCKET (repeatable)
+    /// Let RUN use an ssh agent or private keys: default, ID=SOCKET or ID=KEY[,KEY] (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
     /// What to do when a RUN fails: stop, or open a shell in its container, as it is then
@@ -191,6 +220,9 @@ pub(crate) struct BuildArgs {
     /// Say what could be better in the Dockerfile, instead of building: --call=check
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) check: Option<bool>,
+    /// Say at the end why each step ran, or didn't; `ashlar explain` says it later
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Say which steps would run, and why, and run none of them
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -253,8 +285,6 @@ pub(crate) struct LimitArgs {
 /// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
 #[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
-    #[arg(long, hide = true)]
-    pub(crate) annotation: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) attest: Vec<String>,
     #[arg(long, hide = true)]

@@ -17,7 +17,7 @@ use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
 use crate::ops::OpError;
-use crate::progress::Tails;
+use crate::progress::Told;
 use crate::registry::{ImageError, LockedError};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
@@ -126,7 +126,7 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
 /// An output can't be written.
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
-        ExportError::Terminal => Failure::of(Kind::Usage, error),
+        ExportError::Terminal | ExportError::NoIndex => Failure::of(Kind::Usage, error),
         ExportError::SeveralPlatforms { .. } => {
             Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
         }
@@ -153,7 +153,7 @@ pub(crate) fn of_solve(
     error: &SolveError<OpError>,
     graph: &Graph,
     source: &SourceText,
-    tails: &Tails,
+    told: &Told,
 ) -> Failure {
     match error {
         SolveError::Step {
@@ -169,7 +169,7 @@ pub(crate) fn of_solve(
                 Some(excerpt) => failure.with_excerpt(excerpt),
                 None => failure,
             };
-            failure.with_tail(tails.tail(&Subject::Vertex(*vertex)).to_vec())
+            failure.with_tail(told.tail(&Subject::Vertex(*vertex)).to_vec())
         }
         SolveError::Cancelled => Failure::cancelled(libc::SIGINT),
         SolveError::Index(_) => with_disk_help(Failure::of(Kind::Machine, error), error),

@@ -15,7 +15,9 @@ mod dockerfile;
 mod export;
 mod failure;
 mod image;
+mod journal;
 mod lockfile;
+mod metadata;
 mod ops;
 mod options;
 mod progress;
@@ -26,6 +28,7 @@ mod report;
 mod runtime;
 mod sandbox;
 mod secrets;
+mod ssh;
 mod wildcards;
 
 use std::process::ExitCode;
@@ -106,6 +109,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
+        Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {
             // While there is one thread only. Inside, what an earlier run left can be removed as well.
             commands::rights::for_container()?;

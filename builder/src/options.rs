@@ -20,12 +20,13 @@ pub(crate) use limits::{ContainerLimits, limits};
 use crate::caches::{CacheFrom, CacheTo};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
-use crate::export::Output;
+use crate::export::{Annotations, Output};
 use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
 use crate::registry::Reference;
 use crate::report::{Failure, Kind};
-use crate::secrets::{SecretOption, SshOption};
+use crate::secrets::SecretOption;
+use crate::ssh::SshOption;
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -184,6 +185,10 @@ pub(crate) struct BuildOptions {
     pub(crate) iidfile: Option<PathBuf>,
     /// File that gets facts about the result, as JSON.
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Has these facts tell what could be better in the Dockerfile (BUILDX_METADATA_WARNINGS).
+    pub(crate) metadata_warnings: bool,
+    /// What the image's manifests and index are marked with.
+    pub(crate) annotations: Annotations,
     /// What the image is for, in order, each once; at least one.
     pub(crate) platforms: Vec<Platform>,
     /// Network of RUN where the instruction doesn't say.
@@ -198,6 +203,8 @@ pub(crate) struct BuildOptions {
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
     pub(crate) pull: bool,
+    /// Tells at the end why each step ran.
+    pub(crate) explain: bool,
     /// Tells the plan, and follows none of it.
     pub(crate) dry_run: bool,
     /// What is asked instead of a build.
@@ -219,6 +226,11 @@ impl BuildOptions {
         given.is_some_and(|(_, value)| matches!(value.as_str(), "1" | "true"))
     }
 
+    /// Says whether even one platform makes an index. Spec: dockerfile.md §8, BUILDKIT_MULTI_PLATFORM.
+    pub(crate) fn wants_index(&self) -> bool {
+        self.flag_arg("BUILDKIT_MULTI_PLATFORM")
+    }
+
     /// Says whether an output is written to stdout, so that nothing else may be. One that doesn't parse isn't: the
     /// build refuses it.
     pub(crate) fn writes_to_stdout(&self) -> bool {
@@ -235,13 +247,8 @@ impl BuildOptions {
     }
 }
 
-/// Settles a build. The second value is notes for the user.
-pub(crate) fn build(
-    args: &BuildArgs,
-    root: Option<&Path>,
-    environment: &Environment,
-) -> Result<(BuildOptions, Vec<String>), Failure> {
-    refuse(&args.refused)?;
+/// Where context and Dockerfile come from.
+fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
     let context = context(&args.path)?;
     let dockerfile = match args.file.as_deref() {
         None | Some("") => DockerfileSource::InContext,
@@ -250,11 +257,22 @@ pub(crate) fn build(
         Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
         Some(path) => DockerfileSource::File(PathBuf::from(path)),
     };
-    if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
-        return Err(Failure::usage(
+    match (context, dockerfile) {
+        (ContextSource::Stdin, DockerfileSource::Stdin) => Err(Failure::usage(
             "invalid argument: can't use stdin for both build context and dockerfile",
-        ));
+        )),
+        both => Ok(both),
     }
+}
+
+/// Settles a build. The second value is notes for the user.
+pub(crate) fn build(
+    args: &BuildArgs,
+    root: Option<&Path>,
+    environment: &Environment,
+) -> Result<(BuildOptions, Vec<String>), Failure> {
+    refuse(&args.refused)?;
+    let (context, dockerfile) = sources(args)?;
     let allowed = allowed(&args.allow)?;
     let network = network(args, &allowed)?;
     let options = BuildOptions {
@@ -278,8 +296,13 @@ pub(crate) fn build(
         cache_to: parsed(&args.cache_to, CacheTo::parse)?,
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
+        explain: args.explain,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        metadata_warnings: environment
+            .var("BUILDX_METADATA_WARNINGS")
+            .is_some_and(|value| matches!(value, "1" | "true")),
+        annotations: annotations(&args.annotation)?,
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
@@ -329,7 +352,6 @@ fn not_yet(what: &str) -> Failure {
 fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
     let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("false"));
     let given = [
-        ("--annotation", !args.annotation.is_empty()),
         ("--attest", !args.attest.is_empty()),
         ("--builder", args.builder.is_some()),
         ("--debug", args.debug == Some(true)),
@@ -435,6 +457,15 @@ fn labels(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
             }
             (name, value) => set(&mut settled, name, value),
         }
+    }
+    Ok(settled)
+}
+
+fn annotations(given: &[String]) -> Result<Annotations, Failure> {
+    let mut settled = Annotations::default();
+    for text in given {
+        let added = settled.add_flag(text);
+        added.map_err(|error| Failure::of(Kind::Usage, &error))?;
     }
     Ok(settled)
 }

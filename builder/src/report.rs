@@ -162,6 +162,11 @@ impl Failure {
         self
     }
 
+    /// Returns what happened, without the rest.
+    pub(crate) fn message(&self) -> &str {
+        &self.parts.message
+    }
+
     /// Returns what kind of failure it is.
     pub(crate) fn kind(&self) -> Kind {
         self.kind

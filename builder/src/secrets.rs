@@ -1,16 +1,15 @@
-//! What a build may show to its steps and must not keep: secret values, and the sockets of ssh agents.
+//! What a build may show to its steps and must not keep: secret values, and who signs for them (`crate::ssh`).
 //!
 //! Values are read once, at the start, so that a missing file fails the build before anything runs. They are in memory
-//! only: never in a key, a log, an error or a `Debug` output, and overwritten when they go. Private keys are not read:
-//! an agent is there to hold them.
+//! only: never in a key, a log, an error or a `Debug` output, and overwritten when they go.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::options::Environment;
+use crate::ssh::{Agent, SshError, SshOption};
 
 /// Largest secret, as with BuildKit.
 pub(crate) const MAX_SECRET_BYTES: usize = 500 * 1024;
@@ -39,23 +38,12 @@ pub(crate) struct SecretOption {
     pub(crate) source: SecretSource,
 }
 
-/// `--ssh`: a name and where its agent listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SshOption {
-    /// Id.
-    pub(crate) id: String,
-    /// The socket; `None`: what `SSH_AUTH_SOCK` says.
-    pub(crate) socket: Option<PathBuf>,
-}
-
 /// Says why a secret or an agent can't be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     /// An option that says nothing.
-    #[error("invalid --{option} `{text}`: {why}")]
+    #[error("invalid --secret `{text}`: {why}")]
     Option {
-        /// `secret` or `ssh`.
-        option: &'static str,
         /// As written.
         text: String,
         /// What is wrong with it.
@@ -85,40 +73,15 @@ pub(crate) enum SecretError {
         /// Which secret.
         id: String,
     },
-    /// No agent.
-    #[error("ssh {id}: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")]
-    NoAgent {
-        /// Which agent.
-        id: String,
-    },
-    /// The agent's socket can't be used.
-    #[error("ssh {id}: cannot use {}: {source}", path.display())]
-    Socket {
-        /// Which agent.
-        id: String,
-        /// Its socket.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A private key instead of an agent.
-    #[error(
-        "ssh {id}: {} is not a socket: private keys are not read here, load them into an ssh-agent",
-        path.display()
-    )]
-    NotSocket {
-        /// Which agent.
-        id: String,
-        /// What was given.
-        path: PathBuf,
-    },
+    /// No agent, or no key.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
 }
 
 impl SecretOption {
     /// Reads `id=ID[,src=FILE|,env=VAR][,type=file|env]`. Spec: cli-and-outputs.md §11.
     pub(crate) fn parse(text: &str) -> Result<Self, SecretError> {
         let wrong = |why: String| SecretError::Option {
-            option: "secret",
             text: text.to_owned(),
             why,
         };
@@ -156,46 +119,24 @@ impl SecretOption {
     }
 }
 
-impl SshOption {
-    /// Reads `ID[=SOCKET]`.
-    pub(crate) fn parse(text: &str) -> Result<Self, SecretError> {
-        let (id, socket) = match text.split_once('=') {
-            Some((id, socket)) => (id, Some(socket)),
-            None => (text, None),
-        };
-        let wrong = |why: &str| SecretError::Option {
-            option: "ssh",
-            text: text.to_owned(),
-            why: why.to_owned(),
-        };
-        if id.is_empty() {
-            return Err(wrong("it has no id"));
-        }
-        // `raw=true` asks for what is done to sockets but a filter on what may be asked of the agent.
-        let socket = socket.map(|socket| socket.strip_suffix(",raw=false").unwrap_or(socket));
-        match socket {
-            Some("") => Err(wrong("the socket is missing")),
-            Some(socket) if socket.ends_with(",raw=true") => Err(wrong(
-                "raw=true isn't supported: agents are asked for keys and signatures only",
-            )),
-            Some(socket) if socket.contains(',') => Err(wrong(
-                "several keys aren't supported: load them into an ssh-agent",
-            )),
-            socket => Ok(Self {
-                id: id.to_owned(),
-                socket: socket.map(PathBuf::from),
-            }),
-        }
-    }
-}
-
 /// One value. Overwritten when it goes.
 pub(crate) struct Secret(Vec<u8>);
 
 impl Secret {
+    /// Returns a value that is overwritten when it goes. What a vector leaves behind where it grows isn't: it begins with
+    /// the capacity that it ends with.
+    pub(crate) fn new(value: Vec<u8>) -> Self {
+        Self(value)
+    }
+
     /// Returns the value.
     pub(crate) fn value(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Returns the value, to be made.
+    pub(crate) fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
     }
 }
 
@@ -217,11 +158,11 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     values: BTreeMap<String, Secret>,
-    agents: BTreeMap<String, PathBuf>,
+    agents: BTreeMap<String, Agent>,
 }
 
 impl Secrets {
-    /// Reads the values and looks for the sockets.
+    /// Reads the values and keys, and looks for the sockets.
     pub(crate) fn load(
         secrets: &[SecretOption],
         ssh: &[SshOption],
@@ -240,7 +181,7 @@ impl Secrets {
         for option in ssh {
             loaded
                 .agents
-                .insert(option.id.clone(), agent(option, environment)?);
+                .insert(option.id.clone(), Agent::load(option, environment)?);
         }
         Ok(loaded)
     }
@@ -250,9 +191,9 @@ impl Secrets {
         self.values.get(id)
     }
 
-    /// Returns where an agent listens.
-    pub(crate) fn agent(&self, id: &str) -> Option<&Path> {
-        self.agents.get(id).map(PathBuf::as_path)
+    /// Returns who signs.
+    pub(crate) fn agent(&self, id: &str) -> Option<&Agent> {
+        self.agents.get(id)
     }
 
     /// Returns a text without these values.
@@ -313,27 +254,6 @@ fn file(id: &str, path: &Path) -> Result<Secret, SecretError> {
     let limit = MAX_SECRET_BYTES as u64 + 1;
     file.take(limit).read_to_end(&mut value.0).map_err(failed)?;
     Ok(value)
-}
-
-fn agent(option: &SshOption, environment: &Environment) -> Result<PathBuf, SecretError> {
-    let id = || option.id.clone();
-    let path = match &option.socket {
-        Some(path) => path.clone(),
-        None => environment
-            .var("SSH_AUTH_SOCK")
-            .map(PathBuf::from)
-            .ok_or_else(|| SecretError::NoAgent { id: id() })?,
-    };
-    // The user typed this path; it is followed as any program would.
-    match std::fs::metadata(&path) {
-        Ok(meta) if meta.file_type().is_socket() => Ok(path),
-        Ok(_) => Err(SecretError::NotSocket { id: id(), path }),
-        Err(source) => Err(SecretError::Socket {
-            id: id(),
-            path,
-            source,
-        }),
-    }
 }
 
 /// Hides secret values in one stream of output, also where they lie across two reads.

@@ -2,8 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "directories that only these tests know")]
 
-use std::os::unix::net::UnixListener;
-
 use super::*;
 
 fn environment(vars: &[(&str, &str)]) -> Environment {
@@ -90,37 +88,6 @@ fn values_come_from_files_and_variables_and_are_never_shown() {
         SecretSource::Variable("NONE".to_owned()),
         Err("secret VAR: the environment variable NONE is not set"),
     );
-}
-
-#[test]
-fn agents_are_sockets() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("socket");
-    let _listener = UnixListener::bind(&socket).unwrap();
-    let key = dir.path().join("key");
-    std::fs::write(&key, "-----BEGIN OPENSSH PRIVATE KEY-----").unwrap();
-    let none = environment(&[]);
-    let agent = environment(&[("SSH_AUTH_SOCK", socket.to_str().unwrap())]);
-    let check = |text: &str, environment: &Environment, expected: &str| {
-        let loaded = SshOption::parse(text).and_then(|option| Secrets::load(&[], &[option], environment));
-        match loaded {
-            Ok(secrets) => assert_eq!(secrets.agent(expected), Some(socket.as_path()), "{text}"),
-            Err(error) => assert!(error.to_string().contains(expected), "{error}"),
-        }
-    };
-    check("default", &agent, "default");
-    check(&format!("a={}", socket.display()), &none, "a");
-    check("default", &none, "make sure SSH_AUTH_SOCK is set");
-    check(
-        &format!("a={}", key.display()),
-        &none,
-        "private keys are not read here",
-    );
-    check("a=/nowhere", &none, "ssh a: cannot use /nowhere: No such file");
-    check("=x", &none, "it has no id");
-    check("a=", &none, "the socket is missing");
-    check("a=x,y", &none, "several keys aren't supported");
-    check("a=x,raw=true", &none, "raw=true isn't supported");
 }
 
 /// case U6 in what steps say.

@@ -220,7 +220,7 @@ impl Index {
             })
             .optional()
             .map_err(self.wrap())?;
-        let Some((key, step, layers, components, created_unix, took_ms)) = row else {
+        let Some((key, step, layers, components, created_unix_ms, took_ms)) = row else {
             return Ok(None);
         };
         let malformed = || self.malformed("record");
@@ -229,7 +229,7 @@ impl Index {
             layers: split_diff_ids(&layers).ok_or_else(malformed)?,
             components: serde_json::from_str(&components).map_err(|_| malformed())?,
             step,
-            created_unix,
+            created_unix_ms,
             took_ms: u64::try_from(took_ms).unwrap_or(0),
         }))
     }
@@ -257,7 +257,7 @@ impl Index {
                     record.step,
                     layers,
                     components,
-                    record.created_unix,
+                    record.created_unix_ms,
                     i64::try_from(record.took_ms).unwrap_or(i64::MAX),
                 ])
             })

@@ -3,7 +3,7 @@
 use super::*;
 use crate::record::Component;
 
-fn record(seed: u8, step: &str, created_unix: i64) -> Record {
+fn record(seed: u8, step: &str, created_unix_ms: i64) -> Record {
     Record {
         key: Key::from_bytes([seed; 32]),
         layers: vec![DiffId::of(&[seed]), DiffId::of(b"base")],
@@ -12,7 +12,7 @@ fn record(seed: u8, step: &str, created_unix: i64) -> Record {
             value: format!("echo {seed}"),
         }],
         step: step.to_owned(),
-        created_unix,
+        created_unix_ms,
         took_ms: 12,
     }
 }

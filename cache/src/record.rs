@@ -26,8 +26,8 @@ pub struct Record {
     pub components: Vec<Component>,
     /// Where in its build the step stands, the same from build to build, to find the record to compare with.
     pub step: String,
-    /// When it was made, in seconds since the epoch.
-    pub created_unix: i64,
+    /// When it was made, in milliseconds since the epoch: of the records of a step the newest counts.
+    pub created_unix_ms: i64,
     /// How long making it took.
     pub took_ms: u64,
 }

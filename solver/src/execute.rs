@@ -69,4 +69,8 @@ pub trait Executor: Send + Sync + 'static {
         of: &Snapshot,
         selection: &Selection,
     ) -> impl Future<Output = Result<TreeHash, Self::Error>> + Send;
+
+    /// Names the files that differ between two results of one step, and how, for people. Empty where that isn't known:
+    /// the older one may be gone.
+    fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> impl Future<Output = Vec<String>> + Send;
 }

@@ -1,22 +1,26 @@
 //! Why a step could not be answered from the cache, in one short line.
 //!
-//! Compares the parts of a key with those of the step's newest record. Names the part that changed, not the files within a
-//! tree: hashes of trees don't hold them.
+//! Compares the parts of a key with those of the step's newest record. Names the part that changed; which files changed
+//! within a tree is found out from the results, once there is a new one: hashes of trees don't hold them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use cache::{Component, Record};
 
-use crate::error::IndexError;
 use crate::graph::Label;
-use crate::index::Index;
 
 /// How many changes are named.
 const NAMED: usize = 2;
 
 /// Values longer than this aren't printed.
 const VALUE_CHARS: usize = 32;
+
+/// Files changed: of the context, or elsewhere.
+const FILES: [&str; 2] = [
+    "files of the context changed",
+    "files copied from another stage or image changed",
+];
 
 /// The reason why a step runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,25 +38,41 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// Says why a step runs whose key was made of `components`. `fresh`: even if a result is recorded.
-    pub(crate) fn of(
-        label: &Label,
-        fresh: bool,
-        components: &[Component],
-        index: &dyn Index,
-    ) -> Result<Self, IndexError> {
+    /// Says why a step runs whose key was made of `components`, and last time of those of `latest`. `fresh`: even if a
+    /// result is recorded.
+    pub(crate) fn of(label: &Label, fresh: bool, components: &[Component], latest: Option<&Record>) -> Self {
         if label.ignore_cache {
-            return Ok(Self::Ignored);
+            return Self::Ignored;
         }
         if fresh {
-            return Ok(Self::Refreshed);
+            return Self::Refreshed;
         }
-        // Without a place in its build there is nothing to compare with.
-        let latest = match label.step.as_str() {
-            "" => None,
-            step => index.latest(step)?,
-        };
-        Ok(Self::explain(components, latest.as_ref()))
+        Self::explain(components, latest)
+    }
+
+    /// Says whether files that the step reads are among what changed.
+    pub fn is_about_files(&self) -> bool {
+        matches!(self, Self::Changed(changes) if changes.iter().any(|change| FILES.contains(&change.as_str())))
+    }
+
+    /// Names the files, once they are known, in the place of their being among what changed.
+    #[must_use]
+    pub fn with_files(self, files: Vec<String>) -> Self {
+        match self {
+            Self::Changed(mut changes) if !files.is_empty() => {
+                changes.retain(|change| !FILES.contains(&change.as_str()));
+                Self::Changed(files.into_iter().chain(changes).collect())
+            }
+            other => other,
+        }
+    }
+
+    /// Returns everything that is known of the reason, a line for each part of it.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Changed(changes) if !changes.is_empty() => changes.clone(),
+            other => vec![other.to_string()],
+        }
     }
 
     /// Compares the parts of a new key with the step's newest record.
@@ -113,8 +133,8 @@ fn describe(name: &str, old: Option<&str>, new: Option<&str>) -> Option<String> 
     if let Some(input) = name.strip_prefix("input ") {
         let (place, sort) = input.split_once(' ').unwrap_or((input, ""));
         return match sort.split(' ').next() {
-            Some("local") => Some("files of the context changed".to_owned()),
-            Some("files") => Some("files copied from another stage or image changed".to_owned()),
+            Some("local") => Some(FILES[0].to_owned()),
+            Some("files") => Some(FILES[1].to_owned()),
             Some("image") => Some("base image changed".to_owned()),
             _ if place == "0" => Some("a step before it changed".to_owned()),
             _ => Some(format!("input {place} changed")),
@@ -171,7 +191,7 @@ mod tests {
             layers: vec![],
             components: parts(old),
             step: "s".into(),
-            created_unix: 0,
+            created_unix_ms: 0,
             took_ms: 0,
         };
         assert_eq!(Miss::explain(&parts(new), Some(&record)).to_string(), expected);

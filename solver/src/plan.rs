@@ -11,7 +11,7 @@ use cache::tree::Selection;
 use cache::{Key, Record, TreeHash};
 
 use crate::error::IndexError;
-use crate::graph::{Graph, Input, InputView, VertexId};
+use crate::graph::{Graph, Input, InputView, Label, VertexId};
 use crate::index::Index;
 use crate::key::{Seen, key, keyed};
 use crate::miss::Miss;
@@ -77,12 +77,9 @@ impl Plan {
             }
             let seen = seen(graph, id, &self.keys, &self.fresh, index, locals)?;
             if let Some(keyed) = seen.and_then(|seen| keyed(graph, id, &seen)) {
-                let miss = Miss::of(
-                    &graph.vertex(id).label,
-                    self.is_fresh(id),
-                    &keyed.components,
-                    index,
-                )?;
+                let label = &graph.vertex(id).label;
+                let latest = latest(label, index)?;
+                let miss = Miss::of(label, self.is_fresh(id), &keyed.components, latest.as_ref());
                 reasons.insert(id, miss);
             }
         }
@@ -111,6 +108,14 @@ impl Plan {
             };
         }
         out
+    }
+}
+
+/// Returns the newest record of a step; without a place in its build there is nothing to compare with.
+pub(crate) fn latest(label: &Label, index: &dyn Index) -> Result<Option<Record>, IndexError> {
+    match label.step.as_str() {
+        "" => Ok(None),
+        step => index.latest(step),
     }
 }
 

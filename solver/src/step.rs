@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::key::{Keyed, Seen, keyed};
 use crate::miss::Miss;
 use crate::op::{Op, Source};
-use crate::plan::{LocalHashes, selection};
+use crate::plan::{LocalHashes, latest, selection};
 use crate::run::Options;
 
 /// What tasks share; all of it immutable or made for sharing.
@@ -102,6 +102,23 @@ pub(crate) fn trivial(graph: &Graph, id: VertexId, inputs: &[JobInput]) -> Optio
     }
 }
 
+/// Why a step runs, and the record that this was found out from.
+struct Why {
+    miss: Miss,
+    latest: Option<Record>,
+}
+
+impl Why {
+    /// Returns the older result of a step that only writes files, if those may be what changed.
+    fn files_of(&self, op: &Op) -> Option<&[DiffId]> {
+        let is_about_files = matches!(op, Op::File(_)) && self.miss.is_about_files();
+        self.latest
+            .as_ref()
+            .filter(|_| is_about_files)
+            .map(|record| &record.layers[..])
+    }
+}
+
 /// What to do about one vertex.
 pub(crate) struct Step<E: Executor> {
     pub(crate) shared: Arc<Shared<E>>,
@@ -158,8 +175,11 @@ impl<E: Executor> Step<E> {
             return Ok(hit);
         }
         let label = &self.shared.graph.vertex(self.id).label;
-        let why = Miss::of(label, self.fresh, &keyed.components, &*self.shared.index).map_err(failed)?;
-        let (end, took) = self.execute(keyed.key, inputs, Some(why)).await?;
+        let latest = latest(label, &*self.shared.index).map_err(failed)?;
+        let why = Miss::of(label, self.fresh, &keyed.components, latest.as_ref());
+        let (end, took) = self
+            .execute(keyed.key, inputs, Some(Why { miss: why, latest }))
+            .await?;
         if let End::Done {
             snapshot: Snapshot::Layers(layers),
             ..
@@ -245,16 +265,23 @@ impl<E: Executor> Step<E> {
         &self,
         key: Key,
         inputs: Vec<JobInput>,
-        why: Option<Miss>,
+        why: Option<Why>,
     ) -> Result<(End<E::Error>, Duration), Stopped<E>> {
         let shared = &self.shared;
         let subject = Subject::Vertex(self.id);
         if shared.stop.is_cancelled() {
             return Err(End::Cancelled);
         }
+        // Which files changed is known only when they are there; until then little is said.
+        let older = why
+            .as_ref()
+            .and_then(|why| why.files_of(&shared.graph.vertex(self.id).op));
         shared.events.send(Event::Started {
             subject: subject.clone(),
-            why,
+            why: match older {
+                Some(_) => None,
+                None => why.as_ref().map(|why| why.miss.clone()),
+            },
         });
         let begun = Instant::now();
         let job = Job {
@@ -268,6 +295,13 @@ impl<E: Executor> Step<E> {
         match shared.executor.execute(job).await {
             Ok(snapshot) => {
                 let took = begun.elapsed();
+                if let (Some(why), Some(older), Snapshot::Layers(newer)) = (&why, older, &snapshot) {
+                    let files = shared.executor.changed_files(older, newer).await;
+                    shared.events.send(Event::Explained {
+                        subject: subject.clone(),
+                        why: why.miss.clone().with_files(files),
+                    });
+                }
                 shared.events.send(Event::Finished { subject, took });
                 Ok((
                     End::Done {
@@ -295,7 +329,7 @@ impl<E: Executor> Step<E> {
             layers: layers.to_vec(),
             components: keyed.components,
             step: self.shared.graph.vertex(self.id).label.step.clone(),
-            created_unix: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            created_unix_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         })
     }

@@ -20,6 +20,7 @@ scripts! {
     add_archives,
     add_git,
     add_http,
+    annotations,
     arg_and_env,
     bases,
     build_arg_file,
@@ -69,6 +70,7 @@ scripts! {
     kill_leaves_nothing,
     limits,
     lock_file,
+    logs,
     mounts_bind,
     mounts_cache,
     mounts_secret,
@@ -92,6 +94,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    why,
 }
 
 macro_rules! scripts_unpacked {
@@ -129,6 +132,7 @@ scripts_unpacked! {
     rewrite_timestamp,
     run_files,
     users_and_workdir,
+    why,
 }
 
 #[test]

@@ -137,12 +137,6 @@ fn listed() -> Vec<String> {
         .collect()
 }
 
-/// Ids whose tests are still to be written; the file is gone when there are none.
-fn excused() -> BTreeSet<String> {
-    let text = std::fs::read_to_string(workspace().join("testdata/cases-missing.txt")).unwrap_or_default();
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
 /// Groups ids by section, for reading.
 fn grouped<'a>(ids: impl Iterator<Item = &'a String>) -> String {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -181,11 +175,7 @@ fn every_case_has_a_test() {
         .map(|(id, places)| format!("{id} at {}", places.join(", ")))
         .collect();
     assert!(unknown.is_empty(), "no such cases:\n  {}", unknown.join("\n  "));
-    let excused = excused();
-    let missing = known
-        .iter()
-        .filter(|id| !found.contains_key(*id) && !excused.contains(*id));
-    let missing = grouped(missing);
+    let missing = grouped(known.iter().filter(|id| !found.contains_key(*id)));
     assert!(missing.is_empty(), "cases without a test:\n{missing}");
 }
 

@@ -55,6 +55,7 @@ impl Stops<'_> {
         targets: &[VertexId],
         cancel: &Cancel,
     ) -> Result<Made, Stop> {
+        self.begin_journal();
         let bench = self
             .bench(dockerfile, Arc::clone(&graph), images, imports)
             .await?;

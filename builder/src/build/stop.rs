@@ -10,7 +10,7 @@ use solver::{Graph, SolveError};
 use crate::context::Inputs;
 use crate::failure;
 use crate::ops::{FailedContainer, OpError};
-use crate::progress::Tails;
+use crate::progress::Told;
 use crate::report::Failure;
 
 /// Why there is no image.
@@ -61,6 +61,17 @@ impl Stop {
         }
     }
 
+    /// Says whether somebody asked for it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Step {
+                error: SolveError::Cancelled,
+                ..
+            }
+        )
+    }
+
     /// Takes out the container of a failed step, if it was kept.
     pub(super) fn take_container(&mut self) -> Option<Box<FailedContainer>> {
         match self {
@@ -81,13 +92,13 @@ impl Stop {
         source: &SourceText,
         inputs: &Inputs,
         directories: &BTreeMap<String, PathBuf>,
-        tails: &Tails,
+        told: &Told,
     ) -> Failure {
         match self {
             Self::Failure(failure) => failure,
             Self::Fetch(error) => failure::of_fetch(&error),
             Self::Step { error, graph } => {
-                let failure = failure::of_solve(&error, &graph, source, tails);
+                let failure = failure::of_solve(&error, &graph, source, told);
                 let missing = failure::missing_source(&error, &graph);
                 match missing.and_then(|(context, path)| inputs.why_ignored(context, directories, path)) {
                     Some(why) => failure.with_help(why),

@@ -80,7 +80,7 @@ pub(crate) struct RecordEntry {
     layers: Vec<u32>,
     components: Vec<Component>,
     step: String,
-    created: i64,
+    created_ms: i64,
     took_ms: u64,
 }
 
@@ -118,7 +118,7 @@ impl CacheDocument {
             layers: record.layers.iter().map(|layer| places[layer]).collect(),
             components: record.components.clone(),
             step: record.step.clone(),
-            created: record.created_unix,
+            created_ms: record.created_unix_ms,
             took_ms: record.took_ms,
         });
         Self {
@@ -170,7 +170,7 @@ impl CacheDocument {
             layers: layers.collect(),
             components: entry.components.clone(),
             step: entry.step.clone(),
-            created_unix: entry.created,
+            created_unix_ms: entry.created_ms,
             took_ms: entry.took_ms,
         }
     }
@@ -182,7 +182,7 @@ impl CacheDocument {
         for (place, record) in self.records.iter().enumerate() {
             by_key.insert(record.key, place);
             let newest = by_step.entry(record.step.clone()).or_insert(place);
-            if self.records[*newest].created < record.created {
+            if self.records[*newest].created_ms < record.created_ms {
                 *newest = place;
             }
         }
@@ -261,7 +261,7 @@ mod tests {
                 value: "exec".into(),
             }],
             step: "build/1".into(),
-            created_unix: 7,
+            created_unix_ms: 7,
             took_ms: 8,
         };
         let layers = vec![

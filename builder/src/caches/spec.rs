@@ -239,6 +239,7 @@ fn attributes(text: &str) -> Result<Attributes, CacheSpecError> {
         return Ok(Attributes {
             kind: "registry".to_owned(),
             pairs: vec![("ref".to_owned(), reference.clone())],
+            ..Attributes::default()
         });
     }
     let attributes = Attributes::of_fields(&fields).ok_or_else(syntax)?;

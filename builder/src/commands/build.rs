@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use cache::Digest;
-use serde_json::json;
 use solver::Cancel;
 
 use super::call;
@@ -18,6 +16,7 @@ use super::signals;
 use super::terminal::Terminal;
 use crate::argfile;
 use crate::build::{self, Failed};
+use crate::metadata::Facts;
 use crate::ops::{FailedContainer, OpError};
 use crate::options::{self, BuildOptions, Environment};
 use crate::report::{self, Failure, Kind};
@@ -53,8 +52,8 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .then(|| Terminal::of_stdin(true))
         .transpose()?;
     let work = async |cancel: &Cancel| build::build(&options, cancel).await;
-    let id = runtime::run(until_signal(terminal, work))?;
-    tell(&options, &id)?;
+    let facts = runtime::run(until_signal(terminal, work))?;
+    tell(&options, &facts)?;
     Ok(0)
 }
 
@@ -128,20 +127,17 @@ fn remove_stale(path: &Path) -> Result<(), Failure> {
 }
 
 /// Writes the files that were asked for, then the ID on stdout, unless an output is there.
-fn tell(options: &BuildOptions, id: &Digest) -> Result<(), Failure> {
+fn tell(options: &BuildOptions, facts: &Facts) -> Result<(), Failure> {
     if let Some(path) = &options.iidfile {
-        write(path, id.to_string().as_bytes())?;
+        write(path, facts.id.to_string().as_bytes())?;
     }
     if let Some(path) = &options.metadata_file {
-        let facts = json!({
-            "containerimage.config.digest": id,
-            "image.name": options.tags.join(","),
-        });
+        let facts = facts.to_json(options);
         write(path, format!("{facts:#}\n").as_bytes())?;
     }
     match options.writes_to_stdout() {
         true => Ok(()),
-        false => report::data(&format!("{id}\n")),
+        false => report::data(&format!("{}\n", facts.id)),
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod human;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod load;
+pub(crate) mod logs;
 pub(crate) mod prune;
 pub(crate) mod rights;
 pub(crate) mod rmi;

@@ -3,8 +3,9 @@
 
 use cache::{DiffId, Digest, Store};
 use frontend::Platform;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::annotations::{Annotations, Level};
 use super::blob::{self, Blob};
 use super::spec::ImageOptions;
 use super::{ExportError, ExportImage};
@@ -13,6 +14,7 @@ use crate::registry::{Descriptor, Reference};
 
 /// What an OCI layout says about its version. Spec: OCI image-spec, image-layout.md#oci-layout-file.
 pub(super) const LAYOUT_MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
@@ -27,6 +29,7 @@ pub(super) struct Packed {
     pub(super) names: Vec<Reference>,
     /// SOURCE_DATE_EPOCH: what the layout says about when the image was made.
     pub(super) created: Option<i64>,
+    annotations: Annotations,
 }
 
 /// An image for one platform with all its blobs known.
@@ -57,14 +60,21 @@ pub(super) fn pack(
     options: &ImageOptions,
     created: Option<i64>,
 ) -> Result<Packed, ExportError> {
+    let annotations = &options.annotations;
+    let options = &ImageOptions {
+        oci_types: options.oci_types || !annotations.is_empty(),
+        ..options.clone()
+    };
     let mut manifests = vec![pack_one(store, &image.config, &image.layers, options)?];
     for further in image.further.iter().flatten() {
         manifests.push(pack_one(store, &further.config, &further.layers, options)?);
     }
     let index = image.further.is_some().then(|| {
         let media_type = if options.oci_types { OCI_INDEX } else { DOCKER_LIST };
-        let entries: Vec<Value> = manifests.iter().map(entry).collect();
-        let bytes = bytes(&json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}));
+        let entries: Vec<Value> = manifests.iter().map(|one| entry(one, annotations)).collect();
+        let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
+        annotate(&mut index, annotations.at(Level::Index, None));
+        let bytes = bytes(&index);
         let descriptor = Descriptor {
             media_type: media_type.to_owned(),
             digest: Digest::of(&bytes),
@@ -77,6 +87,7 @@ pub(super) fn pack(
         manifests,
         index,
         created,
+        annotations: annotations.clone(),
         names: names
             .collect::<Result<_, _>>()
             .map_err(crate::registry::ImageError::from)?,
@@ -112,12 +123,17 @@ fn pack_one(
             json!({"mediaType": media_type, "digest": layer.digest.to_string(), "size": layer.size_bytes})
         })
         .collect();
-    let manifest = json!({
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": manifest_type,
         "config": {"mediaType": config_type, "digest": config_digest.to_string(), "size": config.len()},
         "layers": entries,
     });
+    let platform = platform_of(config);
+    annotate(
+        &mut manifest,
+        options.annotations.at(Level::Manifest, platform.as_ref()),
+    );
     let manifest_bytes = bytes(&manifest);
     Ok(PackedManifest {
         manifest: Descriptor {
@@ -133,12 +149,24 @@ fn pack_one(
 }
 
 /// Returns the entry of a manifest in an index.
-fn entry(packed: &PackedManifest) -> Value {
+fn entry(packed: &PackedManifest, annotations: &Annotations) -> Value {
     let mut entry = descriptor(&packed.manifest);
     if let Some(platform) = platform(&packed.config) {
         entry["platform"] = platform;
     }
+    let platform = platform_of(&packed.config);
+    annotate(
+        &mut entry,
+        annotations.at(Level::ManifestDescriptor, platform.as_ref()),
+    );
     entry
+}
+
+/// Marks a manifest, an index or a descriptor; no annotations leave no trace.
+fn annotate(document: &mut Value, annotations: Map<String, Value>) {
+    if !annotations.is_empty() {
+        document["annotations"] = Value::Object(annotations);
+    }
 }
 
 fn descriptor(of: &Descriptor) -> Value {
@@ -148,20 +176,26 @@ fn descriptor(of: &Descriptor) -> Value {
 /// Returns the entries of `index.json` for an image: one for each name.
 pub(super) fn entries(image: &Packed) -> Vec<Value> {
     let mut base = match &image.index {
-        Some((index, _)) => descriptor(index),
-        None => entry(&image.manifests[0]),
+        Some((index, _)) => {
+            let mut base = descriptor(index);
+            annotate(&mut base, image.annotations.at(Level::IndexDescriptor, None));
+            base
+        }
+        None => entry(&image.manifests[0], &image.annotations),
     };
     if let Some(created) = image.created {
-        base["annotations"] = json!({"org.opencontainers.image.created": clock::rfc3339(created)});
+        base["annotations"]["org.opencontainers.image.created"] = json!(clock::rfc3339(created));
     }
     if image.names.is_empty() {
         return vec![base];
     }
     let named = |name: &Reference| {
         let mut entry = base.clone();
-        let mut annotations = json!({"io.containerd.image.name": name.to_string()});
+        let mut annotations = json!({CONTAINERD_NAME: name.to_string()});
         if let Some(Value::Object(own)) = base.get("annotations") {
+            // The layout's own word for the name stands.
             own.iter()
+                .filter(|(key, _)| *key != CONTAINERD_NAME)
                 .for_each(|(key, value)| annotations[key] = value.clone());
         }
         if let Some(tag) = name.tag() {

@@ -3,6 +3,7 @@
 //! Everything is named by its digest before the first byte is written, so that an archive is one sequential copy. What
 //! is written depends on the image and the options only: fixed order, fixed times. Pushing is not here yet.
 
+mod annotations;
 mod blob;
 mod docker;
 mod document;
@@ -27,6 +28,7 @@ use crate::image::{self, StoredImage};
 use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
+pub(crate) use annotations::Annotations;
 pub(crate) use blob::{Blob, of_layer};
 pub(crate) use oci::Layout;
 pub(crate) use spec::{
@@ -58,6 +60,9 @@ pub(crate) enum ExportError {
         /// What was asked for.
         what: &'static str,
     },
+    /// There is no index that could have them.
+    #[error("index annotations are not supported for an image of a single platform")]
+    NoIndex,
     /// An archive on a terminal helps nobody.
     #[error("refusing to write an archive to a terminal: give dest=FILE or redirect standard output")]
     Terminal,
@@ -285,15 +290,28 @@ pub(crate) fn export(
     Ok(Exported { id, manifest })
 }
 
-/// Fails as [`export`] would where the output's place can't be written or its form doesn't hold so many platforms, before
+/// What an image will look like, known before it is built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// For how many platforms.
+    pub(crate) n_platforms: usize,
+    /// Whether it has an index.
+    pub(crate) has_index: bool,
+}
+
+/// Fails as [`export`] would where the output's place can't be written or its form doesn't hold such an image, before
 /// a build spends time on it. Leaves nothing behind.
-pub(crate) fn check(output: &Output, n_platforms: usize) -> Result<(), ExportError> {
+pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
+    let annotations = output.image_options().map(|image| &image.annotations);
+    if !shape.has_index && annotations.is_some_and(Annotations::wants_index) {
+        return Err(ExportError::NoIndex);
+    }
     let what = match output {
         Output::DockerArchive { .. } => Some(DOCKER_ARCHIVE),
         Output::Tar { split: false, .. } | Output::Local { split: false, .. } => Some(NOT_SPLIT),
         _ => None,
     };
-    if let Some(what) = what.filter(|_| n_platforms > 1) {
+    if let Some(what) = what.filter(|_| shape.n_platforms > 1) {
         return Err(ExportError::SeveralPlatforms { what });
     }
     match output {
@@ -315,6 +333,7 @@ pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) ->
             force: false,
         },
         oci_types: true,
+        annotations: Annotations::default(),
     };
     docker::archive(store, dest, images, &options, None).map(|_| ())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use cache::compress::Codec;
 
+use super::annotations::{AnnotationError, Annotations};
 use crate::registry::{Reference, ReferenceError};
 
 /// Local builds want speed; libdeflate's level 1 is as small as zlib's level 4.
@@ -48,6 +49,9 @@ pub(crate) enum SpecError {
     /// A layer's files can't be unpacked as one and written as another.
     #[error("rewrite-timestamp conflicts with unpack")]
     RewriteUnpacked,
+    /// A bad annotation.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
     /// A bad image name.
     #[error(transparent)]
     Name(#[from] ReferenceError),
@@ -80,8 +84,10 @@ pub(crate) struct ImageOptions {
     pub(crate) names: Vec<String>,
     /// What the layers become.
     pub(crate) compression: Compression,
-    /// OCI media types, rather than Docker's.
+    /// OCI media types, rather than Docker's, which know no annotations and no attestations: with these it is OCI.
     pub(crate) oci_types: bool,
+    /// What manifests and index are marked with.
+    pub(crate) annotations: Annotations,
 }
 
 /// Which time an output's own `source-date-epoch` says.
@@ -181,6 +187,34 @@ impl Output {
         )
     }
 
+    /// Returns how it writes an image, where it does.
+    pub(crate) fn image_options(&self) -> Option<&ImageOptions> {
+        match self {
+            Self::OciArchive { image, .. }
+            | Self::OciDirectory { image, .. }
+            | Self::DockerArchive { image, .. } => Some(image),
+            Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => None,
+        }
+    }
+
+    /// Returns the names that it adds to the build's.
+    pub(crate) fn names(&self) -> &[String] {
+        match self {
+            Self::Image { names } => names,
+            other => other.image_options().map_or(&[], |image| &image.names),
+        }
+    }
+
+    /// Adds annotations of the whole build, where there is an image to be marked: its own win.
+    pub(crate) fn annotate(&mut self, annotations: &Annotations) {
+        match self {
+            Self::OciArchive { image, .. }
+            | Self::OciDirectory { image, .. }
+            | Self::DockerArchive { image, .. } => image.annotations.prepend(annotations),
+            Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => {}
+        }
+    }
+
     /// Parses one `-o` value.
     pub(crate) fn parse(text: &str) -> Result<(Self, Times), SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
@@ -201,10 +235,28 @@ impl Output {
             };
             return Ok((output, Times::default()));
         }
-        let mut attributes = Attributes::of_fields(&fields).ok_or_else(syntax)?;
+        let mut annotations = Annotations::default();
+        let mut others = Vec::with_capacity(fields.len());
+        for field in fields {
+            // What an annotation is called is the user's business, capitals included.
+            match field.split_once('=').map(|(key, value)| (key.trim(), value)) {
+                Some((key, value)) if key.starts_with("annotation") => {
+                    annotations.add_attribute(key, value)?
+                }
+                _ => others.push(field),
+            }
+        }
+        let mut attributes = Attributes::of_fields(&others).ok_or_else(syntax)?;
+        attributes.annotations = annotations;
         let times = attributes.times()?;
         let output = attributes.output()?;
         match attributes.pairs.into_iter().next() {
+            None if !attributes.annotations.is_empty() && !matches!(output, Self::Image { .. }) => {
+                Err(SpecError::Key {
+                    kind: attributes.kind,
+                    key: "annotation".to_owned(),
+                })
+            }
             None => Ok((output, times)),
             Some((key, _)) if is_known_elsewhere(&key) => {
                 Err(SpecError::Unsupported(format!("attribute `{key}`")))
@@ -236,7 +288,7 @@ fn is_known_elsewhere(key: &str) -> bool {
         "store",
         "unpack",
     ];
-    KNOWN.contains(&key) || key.starts_with("annotation")
+    KNOWN.contains(&key)
 }
 
 /// The attributes not yet looked at.
@@ -246,6 +298,8 @@ pub(crate) struct Attributes {
     pub(crate) kind: String,
     /// The others.
     pub(crate) pairs: Vec<(String, String)>,
+    /// `annotation….KEY`.
+    pub(crate) annotations: Annotations,
 }
 
 impl Attributes {
@@ -379,6 +433,7 @@ impl Attributes {
             names: self.names()?,
             compression: self.compression(default)?,
             oci_types: self.flag("oci-mediatypes", true)?,
+            annotations: std::mem::take(&mut self.annotations),
         })
     }
 

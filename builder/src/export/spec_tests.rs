@@ -13,6 +13,7 @@ fn outputs_are_understood() {
             force: false,
         },
         oci_types: true,
+        annotations: Annotations::default(),
     };
     let local = || Output::Local {
         dest: "out".into(),
@@ -102,7 +103,14 @@ fn what_is_not_understood_is_an_error() {
         ),
         ("type=image,push=true", "`push` isn't supported yet"),
         ("type=local,dest=x,mode=delete", "`mode` isn't supported yet"),
-        ("type=oci,annotation.a=b", "isn't supported yet"),
+        (
+            "type=oci,annotation-layer.a=b",
+            "unknown annotation level `layer`",
+        ),
+        (
+            "type=local,dest=x,annotation.a=b",
+            "has no attribute `annotation`",
+        ),
         ("type=image,name=A", "must be lowercase"),
     ] {
         let error = Output::parse(text).unwrap_err().to_string();
@@ -131,4 +139,23 @@ fn times_are_an_outputs_own() {
         let error = times(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn annotations_keep_their_capitals_and_an_outputs_own_win() {
+    use super::super::annotations::Level;
+    let (mut output, _) = Output::parse("type=oci,annotation.Org.A=own,TAR=true").unwrap();
+    let mut of_build = Annotations::default();
+    of_build.add_flag("Org.A=build").unwrap();
+    of_build.add_flag("b=build").unwrap();
+    output.annotate(&of_build);
+    let found = output
+        .image_options()
+        .unwrap()
+        .annotations
+        .at(Level::Manifest, None);
+    assert_eq!(
+        serde_json::to_string(&found).unwrap(),
+        r#"{"Org.A":"own","b":"build"}"#
+    );
 }

@@ -5,11 +5,16 @@ use std::path::Path;
 use super::*;
 use crate::registry::fixture::{has_tool, image, run, store};
 
+const ONE: Shape = Shape {
+    n_platforms: 1,
+    has_index: false,
+};
+
 fn write(store: &Store, image: &ExportImage, spec: &str, dest: &Path) -> Exported {
     let output = Output::parse(&format!("{spec},dest={}", dest.display()))
         .unwrap()
         .0;
-    check(&output, 1).unwrap();
+    check(&output, ONE).unwrap();
     export(store, &output, image, None).unwrap()
 }
 
@@ -150,7 +155,10 @@ fn a_failed_output_leaves_no_file() {
     ))
     .unwrap()
     .0;
-    assert!(matches!(check(&missing, 1), Err(ExportError::Destination { .. })));
+    assert!(matches!(
+        check(&missing, ONE),
+        Err(ExportError::Destination { .. })
+    ));
     let full = Output::parse("type=docker,dest=/dev/full").unwrap().0;
     let error = export(&store, &full, &image(&store, &[]), None).unwrap_err();
     assert!(matches!(error, ExportError::Write { .. }), "{error}");

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
@@ -15,6 +15,7 @@ use super::lowers::Lowers;
 use super::mounts::{Holding, Step, Wanted};
 use super::{Bounds, OpError, Worker, devices, owner, stacked, unpacked};
 use crate::cdi::Devices;
+use crate::journal::Output;
 use crate::options::host_platform;
 use crate::runtime::blocking;
 use crate::sandbox::{
@@ -44,6 +45,10 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
         events: job.events.clone(),
         devices: Arc::clone(&worker.devices),
         bounds: Arc::clone(&worker.bounds),
+        kept: worker
+            .journal
+            .as_ref()
+            .map(|journal| Mutex::new(journal.output(job.id.index()))),
         keeps_failed: worker.keeps_failed,
         kill,
     };
@@ -72,6 +77,8 @@ pub(super) struct Run {
     events: Events,
     devices: Arc<Devices>,
     bounds: Arc<Bounds>,
+    /// Where the output of the process is kept.
+    kept: Option<Mutex<Output>>,
     /// The container of a failed process is wanted.
     keeps_failed: bool,
     kill: OwnedFd,
@@ -81,14 +88,9 @@ impl Run {
     fn into_layer(self) -> Result<DiffId, OpError> {
         let settings = self.settings()?;
         let holding = self.mounts.hold(&self.step())?;
-        let mut upper = self.first_upper()?;
-        let mut exit = self.run(&settings, &upper, &holding)?;
-        if exit.code != 0 && upper.is_full()? {
-            self.events
-                .warn("a RUN used up the memory meant for its changes; it is run again on disk");
-            upper = self.upper_on_disk()?;
-            exit = self.run(&settings, &upper, &holding)?;
-        }
+        let ran = self.until_it_fits(&settings, &holding);
+        self.close_log();
+        let (exit, upper) = ran?;
         if exit.code == 0 {
             return pack_changes(self.lowers.store(), &self.view, &upper);
         }
@@ -106,6 +108,29 @@ impl Run {
                 })
             }),
         })
+    }
+
+    /// Runs the process, once more on disk if its changes don't fit into memory.
+    fn until_it_fits(&self, settings: &Settings, holding: &Holding) -> Result<(Exit, Upper), OpError> {
+        let mut upper = self.first_upper()?;
+        let mut exit = self.run(settings, &upper, holding)?;
+        if exit.code != 0 && upper.is_full()? {
+            self.events
+                .warn("a RUN used up the memory meant for its changes; it is run again on disk");
+            upper = self.upper_on_disk()?;
+            exit = self.run(settings, &upper, holding)?;
+        }
+        Ok((exit, upper))
+    }
+
+    /// Ends what is kept of the output. A log that can't be written is no reason to fail.
+    fn close_log(&self) {
+        if let Some(kept) = &self.kept
+            && let Err(error) = lock(kept).finish()
+        {
+            let warning = format!("the output of a step could not be kept: {error}");
+            self.events.warn(warning);
+        }
     }
 
     fn step(&self) -> Step<'_> {
@@ -228,18 +253,50 @@ impl Run {
         let mut from = std::fs::File::from(from);
         let mut buffer = vec![0; 64 << 10];
         let mut mask = self.mounts.secrets().mask();
+        let mut unseen = Unseen::default();
         while let Ok(n_read @ 1..) = from.read(&mut buffer) {
             let bytes = &buffer[..n_read];
             match mask.is_empty() {
-                true => self.events.log(self.subject.clone(), stream, bytes),
-                false => self.events.log(self.subject.clone(), stream, &mask.pass(bytes)),
+                true => self.log(stream, bytes, &mut unseen),
+                false => self.log(stream, &mask.pass(bytes), &mut unseen),
             }
         }
-        let rest = mask.finish();
-        if !rest.is_empty() {
-            self.events.log(self.subject.clone(), stream, &rest);
+        self.log(stream, &mask.finish(), &mut unseen);
+        self.events.log_last(&self.subject, stream, &unseen.0);
+    }
+
+    /// Keeps output, and shows it as far as that can be done.
+    fn log(&self, stream: Stream, bytes: &[u8], unseen: &mut Unseen) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(kept) = &self.kept {
+            lock(kept).write(bytes);
+        }
+        match self.events.log(&self.subject, stream, bytes) {
+            true => unseen.0.clear(),
+            false => unseen.add(bytes),
         }
     }
+}
+
+/// The last bytes of one stream that couldn't be shown: how a step ended is worth more than a flood.
+#[derive(Default)]
+struct Unseen(Vec<u8>);
+
+impl Unseen {
+    const BYTES: usize = 16 << 10;
+
+    fn add(&mut self, bytes: &[u8]) {
+        let new = &bytes[bytes.len().saturating_sub(Self::BYTES)..];
+        let n_old = self.0.len().min(Self::BYTES - new.len());
+        self.0.drain(..self.0.len() - n_old);
+        self.0.extend_from_slice(new);
+    }
+}
+
+fn lock(kept: &Mutex<Output>) -> MutexGuard<'_, Output> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The container of a step whose process failed, with everything as that left it.

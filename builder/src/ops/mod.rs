@@ -3,6 +3,7 @@
 //! The solver asks through its `Executor`; everything that blocks runs on a blocking thread.
 
 mod bounds;
+mod changed;
 mod copy;
 mod devices;
 mod draft;
@@ -30,6 +31,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
+use crate::journal::Journal;
 use crate::registry::{ImageError, LayerSource, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
@@ -139,6 +141,8 @@ pub(crate) struct Worker {
     pub(crate) devices: Arc<Devices>,
     /// What containers may use.
     pub(crate) bounds: Arc<Bounds>,
+    /// Where their output is kept.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 impl Worker {
@@ -272,5 +276,13 @@ impl Executor for Worker {
     async fn tree_hash(&self, of: &Snapshot, selection: &Selection) -> Result<TreeHash, OpError> {
         let (tree, selection) = (self.view(of).await?, selection.clone());
         blocking(move || Ok(tree.tree_hash(&selection)?)).await
+    }
+
+    async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
+        let (Some(older), Some(newer)) = (older.last().copied(), newer.last().copied()) else {
+            return Vec::new();
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || changed::files(&store, &older, &newer).unwrap_or_default()).await
     }
 }

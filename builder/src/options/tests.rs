@@ -195,7 +195,6 @@ fn named_contexts_have_kinds() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     for flag in [
-        "--annotation a=b",
         "--attest type=sbom",
         "--builder x",
         "--debug",
@@ -230,6 +229,7 @@ fn nonsense_is_refused() {
         "-t a@sha256:0000000000000000000000000000000000000000000000000000000000000000 .",
         "can't have a digest",
     );
+    check_refused("--annotation a .", "invalid annotation `a`");
     check_refused("--build-arg =x .", "the name is empty");
     check_refused("--label =x .", "the name is empty");
     check_refused("--progress fancy .", "invalid progress mode `fancy`");

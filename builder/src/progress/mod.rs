@@ -9,7 +9,6 @@ mod sanitize;
 mod steps;
 mod tty;
 
-use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -17,11 +16,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use solver::{Event, Events, Graph, Subject};
+use solver::{Event, Events, Graph};
 
-pub(crate) use rawjson::warnings as json_warnings;
-pub(crate) use sanitize::one_line;
-
+pub(crate) use rawjson::{warnings as json_warnings, warnings_line as json_warnings_line};
+pub(crate) use sanitize::{Sanitizer, one_line};
+pub(crate) use steps::Told;
 use steps::{Steps, Update};
 use tty::{Look, Size};
 
@@ -118,7 +117,7 @@ impl Display for Silent {
 pub(crate) struct Progress {
     events: Events,
     names: Arc<OnceLock<Vec<String>>>,
-    thread: Option<JoinHandle<HashMap<Subject, Vec<String>>>>,
+    thread: Option<JoinHandle<Told>>,
 }
 
 impl Progress {
@@ -151,16 +150,16 @@ impl Progress {
     }
 
     /// Waits until all that was sent is shown, and ends the display.
-    pub(crate) fn finish(mut self) -> Tails {
-        Tails(self.end())
+    pub(crate) fn finish(mut self) -> Told {
+        self.end()
     }
 
-    fn end(&mut self) -> HashMap<Subject, Vec<String>> {
+    fn end(&mut self) -> Told {
         self.events.send(Event::End);
         match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(tails)) => tails,
+            Some(Ok(told)) => told,
             // It panicked, and said so; the build's result is worth more than its display.
-            Some(Err(_)) | None => HashMap::new(),
+            Some(Err(_)) | None => Told::default(),
         }
     }
 }
@@ -170,17 +169,6 @@ impl Drop for Progress {
         if self.thread.is_some() {
             self.end();
         }
-    }
-}
-
-/// The last lines of every step's output, safe to print.
-#[derive(Debug)]
-pub(crate) struct Tails(HashMap<Subject, Vec<String>>);
-
-impl Tails {
-    /// Returns the last lines of a step, oldest first.
-    pub(crate) fn tail(&self, subject: &Subject) -> &[String] {
-        self.0.get(subject).map_or(&[], |lines| lines)
     }
 }
 
@@ -221,12 +209,8 @@ fn terminal_size() -> Size {
     }
 }
 
-/// Shows events until the end; returns the steps' last lines.
-fn show_all(
-    receiver: &Receiver<Event>,
-    display: &mut dyn Display,
-    mut steps: Steps,
-) -> HashMap<Subject, Vec<String>> {
+/// Shows events until the end; returns what became of the steps.
+fn show_all(receiver: &Receiver<Event>, display: &mut dyn Display, mut steps: Steps) -> Told {
     let begun = Instant::now();
     let mut ticked = Duration::ZERO;
     loop {
@@ -248,7 +232,7 @@ fn show_all(
         }
     }
     display.finish(&steps, begun.elapsed());
-    steps.into_tails()
+    steps.into_told()
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl<W: Write> Plain<W> {
 impl<W: Write> Display for Plain<W> {
     fn show(&mut self, update: &Update, steps: &Steps, now: Duration) {
         match update {
-            Update::Started(place) => {
+            Update::Started(place) | Update::Explained(place) => {
                 let why = steps.get(*place).why.as_ref();
                 let text = why
                     .map(|why| format!("#{} why: {why}\n", place + 1))

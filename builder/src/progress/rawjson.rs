@@ -58,7 +58,7 @@ impl<W: Write> RawJson<W> {
 
     fn status(&self, update: &Update, steps: &Steps, now: Duration) -> Value {
         match update {
-            Update::Started(place) | Update::Ended(place) => {
+            Update::Started(place) | Update::Explained(place) | Update::Ended(place) => {
                 json!({ "vertexes": [self.vertex(*place, steps, now)] })
             }
             Update::Lines(place, lines) => {
@@ -113,14 +113,19 @@ impl<W: Write> Display for RawJson<W> {
     fn finish(&mut self, _: &Steps, _: Duration) {}
 }
 
-/// Returns what could be better in a Dockerfile as BuildKit's warnings, one line for all; empty when there are none.
-pub(crate) fn warnings(diagnostics: &Diagnostics, source: &SourceText) -> String {
-    let warnings: Vec<Value> = diagnostics
+/// Returns what could be better in a Dockerfile as BuildKit's warnings: an array.
+pub(crate) fn warnings(diagnostics: &Diagnostics, source: &SourceText) -> Value {
+    diagnostics
         .iter()
         .filter(|diagnostic| diagnostic.severity == Severity::Warning)
         .map(|diagnostic| warning(diagnostic, source))
-        .collect();
-    match warnings.is_empty() {
+        .collect()
+}
+
+/// Returns them as one line; empty when there are none.
+pub(crate) fn warnings_line(diagnostics: &Diagnostics, source: &SourceText) -> String {
+    let warnings = warnings(diagnostics, source);
+    match warnings.as_array().is_none_or(Vec::is_empty) {
         true => String::new(),
         false => format!("{}\n", json!({ "warnings": warnings })),
     }
@@ -156,7 +161,7 @@ mod tests {
     fn warnings_are_one_line_with_rule_place_and_page() {
         let source = SourceText::new("Dockerfile", b"FROM scratch\nMAINTAINER me\n");
         let (_, found) = frontend::parse("Dockerfile", source.text().as_bytes());
-        let line = warnings(&found, &source);
+        let line = warnings_line(&found, &source);
         let value: Value = serde_json::from_str(&line).unwrap();
         let warning = &value["warnings"][0];
         let short =
@@ -169,6 +174,6 @@ mod tests {
                 .unwrap()
                 .ends_with("/maintainer-deprecated/")
         );
-        assert_eq!(warnings(&Diagnostics::default(), &source), "");
+        assert_eq!(warnings_line(&Diagnostics::default(), &source), "");
     }
 }

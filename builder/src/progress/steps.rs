@@ -9,6 +9,7 @@ use std::time::Duration;
 use solver::{Event, Miss, Subject};
 
 use super::sanitize::{Sanitizer, one_line};
+use crate::journal::{How, StepFacts};
 
 /// Lines kept of each step for the error report.
 const TAIL_LINES: usize = 20;
@@ -46,6 +47,8 @@ pub(crate) struct Step {
     pub(crate) ended: Duration,
     /// Worth a line only when it is news.
     pub(crate) why: Option<String>,
+    /// All of the reason.
+    reason: Vec<String>,
     pub(crate) parts: Vec<Part>,
     pub(crate) tail: VecDeque<String>,
     sanitizer: Sanitizer,
@@ -55,6 +58,27 @@ impl Step {
     /// Returns the line that the step has begun but not ended.
     pub(crate) fn current_line(&self) -> &str {
         self.sanitizer.current()
+    }
+
+    fn explain(&mut self, why: Miss) {
+        self.reason = why.lines().iter().map(|line| one_line(line)).collect();
+        self.why = news(why);
+    }
+
+    fn into_facts(self, vertex: Option<usize>) -> StepFacts {
+        let (how, took) = match self.state {
+            State::Done(took) => (How::Ran, took),
+            State::Cached => (How::Cached, Duration::ZERO),
+            State::Failed(_) => (How::Failed, self.ended.saturating_sub(self.started)),
+            State::Cancelled | State::Running => (How::Cancelled, self.ended.saturating_sub(self.started)),
+        };
+        StepFacts {
+            name: self.name,
+            vertex,
+            how,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            why: self.reason,
+        }
     }
 
     fn keep(&mut self, line: &str) {
@@ -75,10 +99,27 @@ impl Step {
     }
 }
 
+/// What is known when all is over.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Every step, in the order in which they were first heard of.
+    pub(crate) steps: Vec<StepFacts>,
+    tails: HashMap<Subject, Vec<String>>,
+}
+
+impl Told {
+    /// Returns the last lines of a step's output, oldest first, safe to print.
+    pub(crate) fn tail(&self, subject: &Subject) -> &[String] {
+        self.tails.get(subject).map_or(&[], |lines| lines)
+    }
+}
+
 /// What there is to show. Steps are named by their place in [`Steps::all`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Update {
     Started(usize),
+    /// Why it runs is known now.
+    Explained(usize),
     Lines(usize, Vec<String>),
     /// Its parts moved: the place of the part.
     Part(usize, usize),
@@ -132,13 +173,25 @@ impl Steps {
         (n_ended, (n_named + n_internal).max(n_ended))
     }
 
-    /// Returns the last lines of every step that wrote any.
-    pub(crate) fn into_tails(self) -> HashMap<Subject, Vec<String>> {
+    /// Returns what is worth knowing afterwards: the last lines of every step, and what became of it.
+    pub(crate) fn into_told(self) -> Told {
         let Self { mut all, places, .. } = self;
-        places
+        let mut vertices = vec![None; all.len()];
+        let mut tails = HashMap::new();
+        for (subject, place) in places {
+            if let Subject::Vertex(id) = &subject {
+                vertices[place] = Some(id.index());
+            }
+            tails.insert(subject, std::mem::take(&mut all[place].tail).into());
+        }
+        let steps = all
             .into_iter()
-            .map(|(subject, place)| (subject, std::mem::take(&mut all[place].tail).into()))
-            .collect()
+            .zip(vertices)
+            .map(|(step, vertex)| step.into_facts(vertex));
+        Told {
+            steps: steps.collect(),
+            tails,
+        }
     }
 
     /// Takes in an event; returns what to show of it, in order.
@@ -149,8 +202,16 @@ impl Steps {
                     return Vec::new();
                 };
                 let step = &mut self.all[place];
-                (step.started, step.state, step.why) = (now, State::Running, why.and_then(news));
+                (step.started, step.state) = (now, State::Running);
+                why.into_iter().for_each(|why| step.explain(why));
                 return vec![Update::Started(place)];
+            }
+            Event::Explained { subject, why } => {
+                let Some(place) = self.place(subject, now) else {
+                    return Vec::new();
+                };
+                self.all[place].explain(why);
+                return vec![Update::Explained(place)];
             }
             Event::Cached { subject } => (subject, State::Cached),
             Event::Finished { subject, took } => (subject, State::Done(took)),
@@ -201,7 +262,10 @@ impl Steps {
         let step = &mut self.all[place];
         let mut lines = Vec::new();
         if chunk.skipped_bytes() > 0 {
-            lines.push(format!("[{} bytes of output not shown]", chunk.skipped_bytes()));
+            lines.push(format!(
+                "[{} bytes of output not shown; `ashlar logs` has them]",
+                chunk.skipped_bytes()
+            ));
         }
         step.sanitizer.push(chunk.bytes(), &mut |line| lines.push(line));
         for line in &lines {
@@ -252,6 +316,7 @@ impl Steps {
             started: now,
             ended: now,
             why: None,
+            reason: Vec::new(),
             parts: Vec::new(),
             tail: VecDeque::new(),
             sanitizer: Sanitizer::new(self.keep_colours),

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use solver::event::Stream;
 use solver::op::{Op, Source};
-use solver::{Label, Miss, VertexId};
+use solver::{Label, Miss, Subject, VertexId};
 
 use super::plain::Plain;
 use super::rawjson::RawJson;
@@ -66,7 +66,7 @@ impl Script {
     }
 
     pub(super) fn log(&mut self, ms: u64, display: &mut dyn Display, place: usize, bytes: &[u8]) {
-        self.events.log(self.subject(place), Stream::Stdout, bytes);
+        self.events.log(&self.subject(place), Stream::Stdout, bytes);
         let event = self.receiver.try_recv().expect("because it was just sent");
         self.at(ms, display, event);
     }
@@ -271,7 +271,7 @@ fn tails_are_the_last_lines_and_bounded() {
     s.log(1, &mut Silent, 0, &[b'x'; 100_000]);
     s.done(2, &mut Silent, 0, 2);
     let subject = s.subject(0);
-    let tails = Tails(s.steps.into_tails());
+    let tails = s.steps.into_told();
     let tail = tails.tail(&subject);
     assert_eq!(tail.len(), 20);
     assert!(tail.iter().all(|line| line.len() <= 520));
@@ -288,7 +288,7 @@ fn finishing_shows_all_and_returns_the_tails_even_while_senders_live() {
     };
     let progress = Progress::start(settings);
     let (kept_alive, subject) = (progress.events(), Subject::internal("x"));
-    kept_alive.log(subject.clone(), Stream::Stderr, b"one\ntwo\n");
+    kept_alive.log(&subject, Stream::Stderr, b"one\ntwo\n");
     let tails = progress.finish();
     assert_eq!(tails.tail(&subject), ["one", "two"]);
 }

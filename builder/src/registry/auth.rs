@@ -1,12 +1,41 @@
-//! Anonymous access to registries: reads a `WWW-Authenticate` challenge and says where to get a token.
+//! What a registry wants before it answers: reads a `WWW-Authenticate` challenge, says where a token is to be had, and
+//! to whom credentials may be sent. Asks nobody itself.
 //!
 //! The scope is always ours, never what the server suggests, and a token is only fetched from where it may be.
-//! Logins are not supported yet. Spec: distribution, "Token Authentication Specification".
+//! Spec: distribution, "Token Authentication Specification".
 
 use reqwest::Url;
 
+/// What a request does in a repository, and so what a token for it must allow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    /// Reads.
+    Pull,
+    /// Reads and writes.
+    Push,
+    /// Reads and writes, with blobs taken over from another repository of the same registry.
+    Mount {
+        /// That repository, without its host.
+        from: String,
+    },
+}
+
+impl Scope {
+    /// Returns the `scope` parameters of a token request.
+    fn words(&self, repository: &str) -> Vec<String> {
+        match self {
+            Self::Pull => vec![format!("repository:{repository}:pull")],
+            Self::Push => vec![format!("repository:{repository}:pull,push")],
+            Self::Mount { from } => vec![
+                format!("repository:{repository}:pull,push"),
+                format!("repository:{from}:pull"),
+            ],
+        }
+    }
+}
+
 /// What a registry wants before it answers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// A token from `realm`.
     Bearer {
@@ -82,32 +111,84 @@ fn unquote(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// Returns the URL to ask for an anonymous token to read `repository`, or why that must not be asked.
-///
-/// A registry that is reached over TLS can't send us to an unprotected realm, and one on this machine that is
-/// not can only name another on this machine: a realm is the one address that a registry makes us connect to.
-pub(crate) fn token_url(
-    registry: &Url,
-    realm: &str,
-    service: Option<&str>,
-    repository: &str,
-) -> Result<Url, String> {
-    let mut url = Url::parse(realm).map_err(|error| format!("token realm `{realm}`: {error}"))?;
-    let plain_is_fine = registry.scheme() == "http" && url.host_str().is_some_and(is_loopback);
-    match url.scheme() {
-        "https" => {}
-        "http" if plain_is_fine => {}
-        _ => return Err(format!("token realm `{realm}` is not https")),
+/// Where a token is asked for, and what for.
+#[derive(Debug)]
+pub(crate) struct TokenRequest {
+    /// The realm, with what it came with.
+    pub(crate) realm: Url,
+    /// Name and value of what is asked.
+    pub(crate) parameters: Vec<(&'static str, String)>,
+}
+
+impl TokenRequest {
+    /// Reads a bearer challenge of `registry`, or says why its realm must not be asked.
+    ///
+    /// A registry that is reached over TLS can't send us to an unprotected realm, and one that is not can only name
+    /// another on the same host or on this machine: a realm is the one address that a registry makes us connect to.
+    pub(crate) fn new(
+        registry: &Url,
+        (realm, service): (&str, Option<&str>),
+        repository: &str,
+        scope: &Scope,
+    ) -> Result<Self, String> {
+        let url = Url::parse(realm).map_err(|error| format!("token realm `{realm}`: {error}"))?;
+        let plain_is_fine = registry.scheme() == "http"
+            && (url.host_str().is_some_and(is_loopback) || url.host_str() == registry.host_str());
+        match url.scheme() {
+            "https" => {}
+            "http" if plain_is_fine => {}
+            _ => return Err(format!("token realm `{realm}` is not https")),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("a token realm with a user name in it".to_owned());
+        }
+        let service = service.map(|service| ("service", service.to_owned()));
+        let scopes = scope.words(repository).into_iter().map(|word| ("scope", word));
+        Ok(Self {
+            realm: url,
+            parameters: service.into_iter().chain(scopes).collect(),
+        })
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("a token realm with a user name in it".to_owned());
+
+    /// Returns the address of a `GET` for the token, for `account` where there is one.
+    pub(crate) fn url(&self, account: Option<&str>) -> Url {
+        let mut url = self.realm.clone();
+        if let Some(account) = account {
+            url.query_pairs_mut().append_pair("account", account);
+        }
+        url.query_pairs_mut().extend_pairs(&self.parameters);
+        url
     }
-    if let Some(service) = service {
-        url.query_pairs_mut().append_pair("service", service);
+}
+
+/// Says whether credentials for `registry` may be sent to `realm`: to the same host, or to one of the same site. A
+/// site is the last two labels of a name, or three where the second last is as short as that of `co.uk`.
+pub(crate) fn shares_site(registry: &Url, realm: &Url) -> bool {
+    let (Some(one), Some(other)) = (registry.host_str(), realm.host_str()) else {
+        return false;
+    };
+    if one == other {
+        return true;
     }
-    url.query_pairs_mut()
-        .append_pair("scope", &format!("repository:{repository}:pull"));
-    Ok(url)
+    let is_address = |host: &str| host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    if is_loopback(one) && is_loopback(other) {
+        return true;
+    }
+    !is_address(one)
+        && !is_address(other)
+        && site(one).is_some_and(|site_of_one| site(other) == Some(site_of_one))
+}
+
+fn site(host: &str) -> Option<&str> {
+    let mut dots = host.rmatch_indices('.').map(|(at, _)| at);
+    let (last, second) = (dots.next()?, dots.next());
+    let start_of_two = second.map_or(0, |dot| dot + 1);
+    let is_short = host.len() - last == 3 && last - start_of_two <= 3;
+    let dot = if is_short { dots.next() } else { second };
+    if is_short && second.is_none() {
+        return None;
+    }
+    Some(&host[dot.map_or(0, |dot| dot + 1)..])
 }
 
 /// Says whether a host, without its port, is this machine.
@@ -152,16 +233,28 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_asked_for_reading_one_repository_from_safe_realms() {
+    fn tokens_are_asked_for_what_is_done_from_safe_realms() {
+        // hardening T75, hardening T76
         let https = Url::parse("https://r.example").unwrap();
         let http = Url::parse("http://127.0.0.1:5000").unwrap();
+        let url = |realm: &str, service, scope: &Scope| {
+            let request = TokenRequest::new(&https, (realm, service), "o/app", scope).unwrap();
+            request.url(None).to_string()
+        };
         assert_eq!(
-            token_url(&https, "https://a/t?x=1", Some("s"), "o/app")
-                .unwrap()
-                .as_str(),
+            url("https://a/t?x=1", Some("s"), &Scope::Pull),
             "https://a/t?x=1&service=s&scope=repository%3Ao%2Fapp%3Apull"
         );
-        token_url(&http, "http://localhost:1/t", None, "a").unwrap();
+        assert_eq!(
+            url("https://a/t", None, &Scope::Push),
+            "https://a/t?scope=repository%3Ao%2Fapp%3Apull%2Cpush"
+        );
+        let from = "base".to_owned();
+        assert_eq!(
+            url("https://a/t", None, &Scope::Mount { from }),
+            "https://a/t?scope=repository%3Ao%2Fapp%3Apull%2Cpush&scope=repository%3Abase%3Apull"
+        );
+        TokenRequest::new(&http, ("http://localhost:1/t", None), "a", &Scope::Pull).unwrap();
         for (registry, realm) in [
             (&https, "http://169.254.169.254/"),
             (&http, "http://169.254.169.254/"),
@@ -170,7 +263,32 @@ mod tests {
             (&https, "https://user:pass@a/"),
             (&https, "nonsense"),
         ] {
-            assert!(token_url(registry, realm, None, "a").is_err(), "{realm}");
+            let refused = TokenRequest::new(registry, (realm, None), "a", &Scope::Pull);
+            assert!(refused.is_err(), "{realm}");
+        }
+    }
+
+    #[test]
+    fn credentials_stay_within_the_site() {
+        // hardening T75
+        for (registry, realm, expected) in [
+            ("registry-1.docker.io", "auth.docker.io", true),
+            ("registry.gitlab.com", "gitlab.com", true),
+            ("r.example.co.uk", "auth.example.co.uk", true),
+            ("ghcr.io", "ghcr.io", true),
+            ("127.0.0.1:5000", "localhost:5001", true),
+            ("r.example.co.uk", "evil.co.uk", false),
+            ("r.example.org", "example.org.evil.net", false),
+            ("r.example.org", "169.254.169.254", false),
+            ("10.0.0.1", "11.0.0.1", false),
+            ("localhost", "example.org", false),
+        ] {
+            let url = |host: &str| Url::parse(&format!("https://{host}/")).unwrap();
+            assert_eq!(
+                shares_site(&url(registry), &url(realm)),
+                expected,
+                "{registry} {realm}"
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use cache::index::IndexError;
 use cache::layers::LayersError;
 use cache::store::StoreError;
 
+use super::config::ConfigError;
 use super::reference::ReferenceError;
 
 /// Says why an image can't be had.
@@ -24,12 +25,19 @@ pub(crate) enum ImageError {
     },
     /// The registry does not let us, which is also what it says about repositories that don't exist.
     #[error(
-        "pull access denied for {reference}: the repository does not exist or needs a login, which isn't supported yet"
+        "{action} access denied for {reference}: the repository does not exist or needs a login (try `ashlar login {host}`)"
     )]
     Denied {
+        /// `pull` or `push`.
+        action: &'static str,
         /// What was asked for.
         reference: String,
+        /// Whose credentials would help.
+        host: String,
     },
+    /// Somebody's configuration of registries or credentials.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// No connection, or it broke too often.
     #[error("cannot reach the registry of {reference} at {host}: {reason}")]
     Unreachable {

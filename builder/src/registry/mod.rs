@@ -1,10 +1,16 @@
 //! Images from elsewhere: from a name to a config and the layers it promises, and from there to layer files.
 //!
 //! `resolve` only reads manifests and configs; `fetch_layers` moves the bytes, and only those that are missing.
-//! Pushing and logging in are not here yet.
+//! Whom we trust, and as whom we speak, is in `config` and `credentials`; one request is `endpoint`'s.
 
+#[allow(dead_code, reason = "pushes use the rest")]
 mod auth;
 mod client;
+mod config;
+#[allow(dead_code, reason = "`ashlar login` uses the rest")]
+mod credentials;
+#[allow(dead_code, reason = "pushes use the rest")]
+mod endpoint;
 mod error;
 #[cfg(test)]
 #[path = "tests/fixture.rs"]
@@ -13,6 +19,8 @@ mod intake;
 mod manifest;
 mod pull;
 mod reference;
+mod tokens;
+mod transport;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +32,7 @@ use frontend::Platform;
 use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
-pub(crate) use client::{Ask, Retry, Session, header, http, http_date, is_passing, retry_after};
+pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retry_after};
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
 pub(crate) use manifest::{
@@ -33,6 +41,7 @@ pub(crate) use manifest::{
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
+pub(crate) use transport::{Tls, client};
 
 /// Where the layers of a resolved image can be had.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use frontend::{GitRequest, ResolvedGit, check_reference, without_credentials};
 use solver::op::Git;
 
 use crate::secrets::Secrets;
+use crate::ssh::{AGENT_VARIABLE, Agent, Forwarding};
 
 /// More references than any server has.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -205,6 +207,8 @@ struct Repository {
     /// For people.
     shown: String,
     env: Vec<(String, String)>,
+    /// Serves git as long as it works here.
+    _agent: Option<Forwarding>,
 }
 
 impl Repository {
@@ -215,10 +219,19 @@ impl Repository {
             Ok(path)
         };
         let shown = without_credentials(remote);
+        let (dir, home) = (make()?, make()?);
+        let mut env = credentials(remote, secrets);
+        let mut forwarding = None;
+        if let Some(agent) = secrets.agent("default") {
+            let (socket, serving) = listen(agent, &home)?;
+            env.push((AGENT_VARIABLE.to_owned(), socket.display().to_string()));
+            forwarding = serving;
+        }
         let repository = Self {
-            dir: make()?,
-            home: make()?,
-            env: environment(remote, secrets),
+            dir,
+            home,
+            env,
+            _agent: forwarding,
             // The user of ssh is no secret, and needed.
             remote: match remote.starts_with("http") {
                 true => shown.clone(),
@@ -407,13 +420,21 @@ impl Drop for Repository {
     }
 }
 
-/// Returns what tells git who is asking: headers for the one server, and the agent. In the environment, where no other
-/// user of the machine can read it.
-fn environment(remote: &str, secrets: &Secrets) -> Vec<(String, String)> {
-    let mut env = Vec::new();
-    if let Some(agent) = secrets.agent("default") {
-        env.push(("SSH_AUTH_SOCK".to_owned(), agent.display().to_string()));
+/// Returns where the agent listens: where it always does, or, for keys of this process, in a directory that nobody else
+/// can enter, for as long as they are served there.
+fn listen(agent: &Agent, home: &Path) -> io::Result<(PathBuf, Option<Forwarding>)> {
+    if let Agent::Socket(path) = agent {
+        return Ok((path.clone(), None));
     }
+    let socket = home.join("agent");
+    let forwarding = Forwarding::start(UnixListener::bind(&socket)?, agent)?;
+    Ok((socket, Some(forwarding)))
+}
+
+/// Returns what tells git who is asking: headers for the one server. In the environment, where no other user of the
+/// machine can read it.
+fn credentials(remote: &str, secrets: &Secrets) -> Vec<(String, String)> {
+    let mut env = Vec::new();
     let Some((scheme, rest)) = remote
         .split_once("://")
         .filter(|(scheme, _)| scheme.starts_with("http"))

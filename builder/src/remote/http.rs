@@ -18,7 +18,7 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode, Url};
 use solver::op::Http;
 
-use crate::registry::{ImageError, Retry, header, http, http_date, is_passing, retry_after};
+use crate::registry::{ImageError, Retry, Tls, client, header, http_date, is_passing, retry_after};
 use crate::secrets::Secrets;
 
 const MAX_REDIRECTS: usize = 10;
@@ -252,7 +252,7 @@ impl<'a> Get<'a> {
             why,
         };
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = http(url.scheme())?.get(url.clone());
+            let mut request = client(&url, &Tls::default())?.get(url.clone());
             if let Some(value) = self
                 .authorization
                 .as_ref()

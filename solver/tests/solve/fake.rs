@@ -177,6 +177,10 @@ impl Executor for World {
         }
         Ok(blake3::hash(format!("{:?}", selected(&self.tree(of), selection)).as_bytes()).into())
     }
+
+    async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
+        vec![format!("{} layers, then {}", older.len(), newer.len())]
+    }
 }
 
 /// An index in memory.

@@ -100,8 +100,7 @@ fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts:
                     let who = if who.is_empty() { "somebody" } else { &who };
                     let id = &want.about.id;
                     let text = format!("waiting for the cache mount `{id}`, last taken by {who}\n");
-                    step.events
-                        .log(step.subject.clone(), Stream::Stderr, text.as_bytes());
+                    step.events.log(step.subject, Stream::Stderr, text.as_bytes());
                 }
                 if is_cancelled(step.kill, pause)? {
                     return Err(OpError::Cancelled);

@@ -8,13 +8,11 @@
 //! |---|---|
 //! | `bind` | trees of other inputs, and throw-away changes to them |
 //! | `caches` | directories that outlive the build |
-//! | `ssh` | agents |
 //!
 //! `travel` moves the content of cache mounts from one machine to another.
 
 mod bind;
 mod caches;
-mod ssh;
 mod subtree;
 mod travel;
 
@@ -35,13 +33,11 @@ use super::lowers::Lowers;
 use super::{OpError, Worker};
 use crate::sandbox::{Access, MountPoint, Ownership, Tree};
 use crate::secrets::Secrets;
+use crate::ssh::{AGENT_VARIABLE, Forwarding};
 
 pub(super) use bind::Parts;
 pub(crate) use caches::about;
 pub(crate) use travel::pack_mount;
-
-/// Where `ssh` looks for its agent.
-const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 /// The mounts that a step asked for, with what they are of.
 pub(super) struct Wanted {
@@ -82,7 +78,7 @@ pub(super) struct Attached {
     pub(super) points: Vec<MountPoint>,
     /// Variables that the process gets besides its own.
     pub(super) env: Vec<(String, String)>,
-    _agents: Vec<ssh::Forwarding>,
+    _agents: Vec<Forwarding>,
 }
 
 impl Wanted {
@@ -212,7 +208,9 @@ impl Wanted {
                     return Ok(());
                 };
                 let (tree, listener) = Tree::socket(ownership(owner))?;
-                attached._agents.push(ssh::Forwarding::start(listener, agent)?);
+                let forwarding = Forwarding::start(listener, agent);
+                let forwarding = forwarding.map_err(|source| OpError::Scratch { source })?;
+                attached._agents.push(forwarding);
                 if !attached.env.iter().any(|(name, _)| name == AGENT_VARIABLE) {
                     attached.env.push((AGENT_VARIABLE.to_owned(), target.clone()));
                 }

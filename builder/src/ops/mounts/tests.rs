@@ -207,6 +207,7 @@ impl World {
             keeps_failed: false,
             devices: Arc::default(),
             bounds: Arc::default(),
+            journal: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The config of a result: its layers, and the times that its history tells.
+//! From the layers of a result to the config that lists them: what only a finished build can fill in.
 
 use cache::DiffId;
 use frontend::ImageConfig;

@@ -6,7 +6,6 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -14,35 +13,28 @@ use std::thread::JoinHandle;
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::ops::OpError;
+use super::Agent;
+use super::keyring::{FAILURE, REQUEST_IDENTITIES, SIGN_REQUEST};
 
 /// Largest message, as in OpenSSH.
 const MAX_MESSAGE_BYTES: u32 = 256 << 10;
 /// Connections of one step at once.
 const MAX_CONNECTIONS: usize = 64;
-/// `SSH_AGENTC_REQUEST_IDENTITIES`.
-const REQUEST_IDENTITIES: u8 = 11;
-/// `SSH_AGENTC_SIGN_REQUEST`.
-const SIGN_REQUEST: u8 = 13;
-/// `SSH_AGENT_FAILURE`, as a whole message.
-const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 
 /// A socket that is served. Dropping this stops the thread; connections end with the processes that made them.
-pub(super) struct Forwarding {
+pub(crate) struct Forwarding {
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Forwarding {
-    /// Serves the listener with what the agent at `agent` answers.
-    pub(super) fn start(listener: UnixListener, agent: &Path) -> Result<Self, OpError> {
-        let failed = |source: io::Error| OpError::Scratch { source };
-        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
-        let agent = agent.to_owned();
+    /// Serves the listener with what the agent answers.
+    pub(crate) fn start(listener: UnixListener, agent: &Agent) -> io::Result<Self> {
+        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
+        let agent = agent.clone();
         let thread = std::thread::Builder::new()
             .name("ssh agent".to_owned())
-            .spawn(move || accept(&listener, &stopped, &agent))
-            .map_err(failed)?;
+            .spawn(move || accept(&listener, &stopped, &agent))?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),
@@ -60,7 +52,7 @@ impl Drop for Forwarding {
     }
 }
 
-fn accept(listener: &UnixListener, stopped: &OwnedFd, agent: &Path) {
+fn accept(listener: &UnixListener, stopped: &OwnedFd, agent: &Agent) {
     let connections = Arc::new(AtomicUsize::new(0));
     loop {
         let mut fds = [
@@ -80,27 +72,44 @@ fn accept(listener: &UnixListener, stopped: &OwnedFd, agent: &Path) {
             continue;
         }
         connections.fetch_add(1, Ordering::Relaxed);
-        let (agent, connections): (PathBuf, _) = (agent.to_owned(), Arc::clone(&connections));
-        let relay = std::thread::Builder::new().spawn(move || {
+        let (agent, connections) = (agent.clone(), Arc::clone(&connections));
+        let serving = std::thread::Builder::new().spawn(move || {
             // Either side may go at any time; the client hears of it by the end of the connection.
-            let _ = UnixStream::connect(agent).and_then(|agent| relay(client, agent));
+            let _ = serve(client, &agent);
             connections.fetch_sub(1, Ordering::Relaxed);
         });
-        if relay.is_err() {
+        if serving.is_err() {
             return;
         }
     }
 }
 
+/// Answers one client until either side is gone.
+fn serve(client: UnixStream, agent: &Agent) -> io::Result<()> {
+    match agent {
+        Agent::Socket(path) => {
+            let mut agent = UnixStream::connect(path)?;
+            relay(client, |question| ask(&mut agent, question))
+        }
+        Agent::Keys(keyring) => relay(client, |question| Ok(keyring.answer(question))),
+    }
+}
+
+/// Asks another agent.
+fn ask(agent: &mut (impl Read + Write), question: &[u8]) -> io::Result<Vec<u8>> {
+    agent.write_all(question)?;
+    message(agent)
+}
+
 /// Passes questions on and answers back until either side is gone.
-fn relay(mut client: impl Read + Write, mut agent: impl Read + Write) -> io::Result<()> {
+fn relay(
+    mut client: impl Read + Write,
+    mut answer: impl FnMut(&[u8]) -> io::Result<Vec<u8>>,
+) -> io::Result<()> {
     loop {
         let question = message(&mut client)?;
         match question.get(4) {
-            Some(&(REQUEST_IDENTITIES | SIGN_REQUEST)) => {
-                agent.write_all(&question)?;
-                client.write_all(&message(&mut agent)?)?;
-            }
+            Some(&(REQUEST_IDENTITIES | SIGN_REQUEST)) => client.write_all(&answer(&question)?)?,
             _ => client.write_all(&FAILURE)?,
         }
     }
@@ -154,11 +163,11 @@ mod tests {
                 heard: question,
                 said: &mut to_client,
             };
-            let agent = Talk {
+            let mut agent = Talk {
                 heard: &[0, 0, 0, 2, 12, 0],
                 said: &mut to_agent,
             };
-            relay(client, agent).unwrap_err();
+            relay(client, |question| ask(&mut agent, question)).unwrap_err();
             assert_eq!((&to_agent[..], &to_client[..]), (passed, answer), "{question:?}");
         };
         let (list, sign) = ([0, 0, 0, 1, 11], [0, 0, 0, 3, 13, 1, 2]);

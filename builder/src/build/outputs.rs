@@ -1,0 +1,39 @@
+//! The outputs of a build, settled and checked before time is spent on it.
+
+use crate::export::{self, Output, Shape, Times};
+use crate::failure;
+use crate::options::BuildOptions;
+use crate::report::{self, Failure, Kind};
+
+/// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
+pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
+    let shape = Shape {
+        n_platforms: options.platforms.len(),
+        has_index: options.platforms.len() > 1 || options.wants_index(),
+    };
+    let mut outputs = Vec::new();
+    for text in &options.outputs {
+        let (mut output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
+        output.annotate(&options.annotations);
+        export::check(&output, shape).map_err(|error| failure::of_export(&error))?;
+        outputs.push((output, times));
+    }
+    let is_lost = outputs.iter().all(|(output, _)| output.image_options().is_none());
+    if !options.annotations.is_empty() && is_lost {
+        report::warn(
+            "annotations are part of archives and layouts only, not of the store: add an output such as -o type=oci,dest=FILE",
+        );
+    }
+    Ok(outputs)
+}
+
+/// Returns all names that the image gets, each once.
+pub(super) fn names(options: &BuildOptions, outputs: &[(Output, Times)]) -> Vec<String> {
+    let mut names = options.tags.clone();
+    for name in outputs.iter().flat_map(|(output, _)| output.names()) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
