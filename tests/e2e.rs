@@ -17,6 +17,8 @@ mod machine;
 mod oracle;
 #[path = "e2e/readers.rs"]
 mod readers;
+#[path = "e2e/registry/mod.rs"]
+mod registry;
 #[path = "e2e/rootfs.rs"]
 mod rootfs;
 #[path = "e2e/rootless.rs"]

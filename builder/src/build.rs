@@ -1,36 +1,43 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
 mod caching;
+mod diary;
 mod finish;
+mod needs;
 mod outputs;
+mod statements;
 mod stop;
 
 pub(crate) use stop::Failed;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
-use cache::tree::{Memo, Selection};
+use cache::tree::Memo;
 use cache::{DiffId, Store};
 use finish::finish_config;
 use frontend::{
-    Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
-    ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Diagnostics, Dockerfile, ImageKind, ImageRequest, Lowered, Needed, Request, ResolvedGit,
+    ResolvedHttp, SourceText,
 };
+use needs::{resolved_image, wanted};
 use serde_json::Value;
-use solver::op::{Op, Source};
-use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
+use solver::op::Op;
+use solver::{Cancel, Graph, Snapshot, VertexId};
+use statements::Notes;
 use stop::Stop;
 
+use crate::attest::{Origin, Provenance};
 use crate::caches::{self, Imports, Made};
+use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
 use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
-use crate::journal::{self, About, Ending, Journal};
+use crate::journal::{self, Ending, Journal};
 use crate::lockfile::{self, Lock, LockMode};
 use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
@@ -64,6 +71,7 @@ async fn at_stops<T>(
     options: &BuildOptions,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
+    let started_unix = clock::now_unix();
     let outputs = outputs::parse(options)?;
     caches::check_keys(&options.cache_from, &options.cache_to)
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
@@ -71,7 +79,8 @@ async fn at_stops<T>(
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
     let store = Arc::new(image::open_store(&options.store_root)?);
-    let fetched = remote::inputs::fetch(options, &store, &secrets).await?;
+    let mut fetched = remote::inputs::fetch(options, &store, &secrets).await?;
+    let origin = fetched.origin.take();
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)
         .map_err(|error| failure::of_context(&error))?;
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
@@ -85,6 +94,9 @@ async fn at_stops<T>(
         secrets,
         store,
         inputs,
+        origin,
+        id: build_id(),
+        started_unix,
         source,
         progress: &progress,
         locked,
@@ -143,6 +155,11 @@ struct Stops<'a> {
     secrets: Arc<Secrets>,
     store: Arc<Store>,
     inputs: Inputs,
+    /// Where the main context came from, if from afar.
+    origin: Option<Origin>,
+    /// The build's own name.
+    id: String,
+    started_unix: i64,
     source: SourceText,
     progress: &'a Progress,
     /// What names must stand for.
@@ -183,12 +200,14 @@ impl Stops<'_> {
             self.warn(build.warnings.clone());
         }
         let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
+        let notes = self.note(&graph, &builds, &images);
         let made = self
             .make(dockerfile, Arc::new(graph), &images, imports, &targets, cancel)
             .await?;
+        let notes = notes.finished();
         let caches = self.start_exports(&made);
         let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(made.targets.clone()).collect();
-        let facts = self.output(&results, &made)?;
+        let facts = self.output(&results, &made, &notes)?;
         caches.finish().await?;
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
@@ -197,8 +216,13 @@ impl Stops<'_> {
     }
 
     /// Puts the image into the store and writes the outputs.
-    fn output(&self, results: &[(Build, Arc<[DiffId]>)], made: &Made) -> Result<Facts, Failure> {
-        let image = self.image(results, Times::default(), made)?;
+    fn output(
+        &self,
+        results: &[(Build, Arc<[DiffId]>)],
+        made: &Made,
+        notes: &Notes,
+    ) -> Result<Facts, Failure> {
+        let mut image = self.image(results, Times::default(), made)?;
         let mut id = match self.is_complete(&image) {
             true => image
                 .commit(&self.store)
@@ -208,13 +232,18 @@ impl Stops<'_> {
         };
         let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
+        let provenance = self.options.attestations.provenance.as_ref();
+        image.attestations = notes.attestations(provenance, epoch);
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
             let own;
             let image = match *times == Times::default() {
                 true => &image,
                 false => {
-                    own = self.image(results, *times, made)?;
+                    own = ExportImage {
+                        attestations: notes.attestations(provenance, epoch),
+                        ..self.image(results, *times, made)?
+                    };
                     &own
                 }
             };
@@ -225,11 +254,14 @@ impl Stops<'_> {
             }
             top = top.or(exported.manifest);
         }
+        let told = self.options.metadata_provenance.map(Provenance::of_mode);
         Ok(Facts {
             id,
             top,
             names: outputs::names(self.options, &self.outputs),
             warnings: self.json_warnings(),
+            build: self.id.clone(),
+            provenance: notes.metadata(told.as_ref(), &self.options.platforms),
         })
     }
 
@@ -430,19 +462,6 @@ impl Stops<'_> {
         })
     }
 
-    /// Begins to write down what happens. What can't be written down happens all the same.
-    fn begin_journal(&self) {
-        let about = About {
-            dockerfile: self.inputs.dockerfile_name.clone(),
-            target: self.options.target.clone().unwrap_or_default(),
-            tags: self.options.tags.clone(),
-        };
-        match Journal::begin(self.store.root(), about) {
-            Ok(journal) => drop(self.journal.set(Arc::new(journal))),
-            Err(error) => self.progress.events().warn(unkept(&error)),
-        }
-    }
-
     /// Plans, and tells the plan.
     async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
         let (work, imports) = self.lower_and_import(dockerfile).await?;
@@ -556,32 +575,17 @@ fn unkept(error: &std::io::Error) -> String {
     format!("this build can't be written down for `ashlar logs`: {error}")
 }
 
+/// Returns a name for a build that no other has.
+fn build_id() -> String {
+    let mut random = [0; 16];
+    // Without randomness the name is only less of one.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    cache::digest::hex(&random)
+}
+
 /// What came of a request.
 enum Answer {
     Image(Box<Resolved>),
     Http(ResolvedHttp),
     Git(ResolvedGit),
-}
-
-/// Returns what lowering has to know of an image.
-fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
-    Ok(ResolvedImage {
-        config: ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?,
-        layers: resolved.layers.iter().map(|layer| layer.diff_id).collect(),
-        reference: resolved.reference.clone(),
-    })
-}
-
-/// Returns what the graph selects of each local tree.
-fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
-    let mut wanted: BTreeMap<String, Vec<Selection>> = BTreeMap::new();
-    for input in graph.ids().flat_map(|id| &graph.vertex(id).inputs) {
-        if let Op::Source(Source::Local { name }) = &graph.vertex(input.vertex).op {
-            wanted.entry(name.clone()).or_default().push(match &input.view {
-                InputView::Whole => Selection::everything(),
-                InputView::Paths(selection) => selection.clone(),
-            });
-        }
-    }
-    wanted
 }

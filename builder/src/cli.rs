@@ -49,6 +49,12 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Say why the steps of a build ran, or didn't
     Explain(ExplainArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget the login to a registry
+    Logout(LogoutArgs),
     /// Run a command in a throw-away container of an image, in the foreground
     Run(Box<RunArgs>),
     /// Manage images
@@ -103,6 +109,8 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
 }
 
 impl ImageCommand {
@@ -117,6 +125,7 @@ impl ImageCommand {
             Self::Rm(args) => Command::Rmi(args),
             Self::Save(args) => Command::Save(args),
             Self::Load(args) => Command::Load(args),
+            Self::Pull(args) => Command::Pull(args),
         }
     }
 }
@@ -181,6 +190,15 @@ pub(crate) struct BuildArgs {
     /// Mark the image's manifests or index: KEY=VALUE, index:KEY=VALUE, manifest[linux/arm64]:KEY=VALUE (repeatable)
     #[arg(long, value_name = "[LEVEL:]KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
+    /// Attach what is said of the image: type=provenance[,mode=min|max], type=sbom[,generator=IMAGE] (repeatable)
+    #[arg(long, value_name = "type=TYPE")]
+    pub(crate) attest: Vec<String>,
+    /// Attach how the image was built: true, false, or mode=min|max,builder-id=URL,version=v1|v0.2 …
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "SPEC")]
+    pub(crate) provenance: Option<String>,
+    /// Attach what is in the image: true, false, or generator=IMAGE
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "SPEC")]
+    pub(crate) sbom: Option<String>,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -286,15 +304,9 @@ pub(crate) struct LimitArgs {
 #[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
-    pub(crate) attest: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) push: Option<bool>,
     #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -441,6 +453,45 @@ pub(crate) struct LoadArgs {
     /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// `ashlar pull`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct PullArgs {
+    /// Which image: NAME[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    pub(crate) image: String,
+    /// For which platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Print the complete name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `ashlar login`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LoginArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// Name of the user
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Password or token; others can see it here
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub(crate) password: Option<String>,
+    /// Read the password from stdin
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+/// `ashlar logout`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LogoutArgs {
+    /// Registry [default: docker.io]
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
 }
 
 /// `ashlar doctor`.

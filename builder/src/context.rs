@@ -17,6 +17,7 @@ use cache::tree::{ContextTree, Memo, Selection, View};
 use frontend::IgnoreFile;
 use rustix::fs::FileType;
 
+use crate::attest::Origin;
 use crate::options::{ContextSource, DockerfileSource};
 
 /// A Dockerfile of more bytes is a mistake; the same cap holds for ignore files.
@@ -83,6 +84,8 @@ pub(crate) struct Fetched {
     pub(crate) tree: Option<View>,
     /// When either was changed, in seconds since the epoch.
     pub(crate) time: Option<i64>,
+    /// Where the main context came from: nothing that reading it depends on.
+    pub(crate) origin: Option<Origin>,
     /// The Dockerfile, and where it is from.
     pub(crate) dockerfile: Option<(String, File)>,
 }
@@ -99,6 +102,7 @@ pub(crate) fn read(
         tree,
         time,
         dockerfile: remote,
+        origin: _,
     } = fetched;
     let remote = match remote {
         Some((name, file)) => {

@@ -81,6 +81,14 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
     }
 }
 
+/// The layers of a result can't be fetched.
+pub(crate) fn of_fetch(error: &OpError) -> Failure {
+    match error {
+        OpError::Image(image) => of_image(image),
+        _ => of_machine_or_build(error),
+    }
+}
+
 /// A file can't be fetched. What was named wrongly is the build's failure, what the network or the disk refuses is the
 /// machine's.
 pub(crate) fn of_http(error: &HttpError) -> Failure {
@@ -127,6 +135,9 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
         ExportError::Terminal | ExportError::NoIndex => Failure::of(Kind::Usage, error),
+        ExportError::Attested { .. } => Failure::of(Kind::Usage, error).with_help(
+            "type=oci, local and tar can; --provenance=inline-only=true adds it only where it fits",
+        ),
         ExportError::SeveralPlatforms { .. } => {
             Failure::of(Kind::Usage, error).with_help("type=oci holds an image for several platforms")
         }
@@ -138,14 +149,6 @@ pub(crate) fn of_export(error: &ExportError) -> Failure {
 pub(crate) fn of_cache(error: &CacheError) -> Failure {
     with_disk_help(Failure::of(Kind::Machine, error), error)
         .with_help("`ignore-error=true` in --cache-to makes this a warning")
-}
-
-/// A layer of the result can't be fetched.
-pub(crate) fn of_fetch(error: &OpError) -> Failure {
-    match error {
-        OpError::Image(image) => of_image(image.as_ref()),
-        _ => of_machine_or_build(error),
-    }
 }
 
 /// A step failed, or the build was stopped.

@@ -4,6 +4,7 @@
 
 mod archive;
 mod argfile;
+mod attest;
 mod build;
 mod caches;
 mod cdi;
@@ -11,6 +12,7 @@ mod cli;
 mod clock;
 mod commands;
 mod context;
+mod csv;
 mod dockerfile;
 mod export;
 mod failure;
@@ -108,6 +110,9 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
+        Command::Login(args) => report::data(&commands::login::login(&args)?)?,
+        Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
         Command::Save(args) => commands::save::save(&args, &open()?)?,
         Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
         Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,

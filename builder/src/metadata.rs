@@ -15,6 +15,10 @@ pub(crate) struct Facts {
     pub(crate) top: Option<Descriptor>,
     /// All names it got, complete.
     pub(crate) names: Vec<String>,
+    /// The build's own name.
+    pub(crate) build: String,
+    /// How the image was made, by key.
+    pub(crate) provenance: Map<String, Value>,
     /// What could be better in the Dockerfile.
     pub(crate) warnings: Value,
 }
@@ -22,8 +26,9 @@ pub(crate) struct Facts {
 impl Facts {
     /// Returns the metadata file: one object, keys sorted.
     pub(crate) fn to_json(&self, options: &BuildOptions) -> Value {
-        let mut facts = Map::new();
+        let mut facts = self.provenance.clone();
         let mut put = |key: &str, value: Value| facts.insert(key.to_owned(), value);
+        put("buildx.build.ref", json!(format!("ashlar/ashlar/{}", self.build)));
         if options.metadata_warnings {
             put("buildx.build.warnings", self.warnings.clone());
         }

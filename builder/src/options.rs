@@ -3,6 +3,7 @@
 //! After this room nobody looks at argv or at environment variables for meaning. It reads no file and opens nothing;
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
+mod beside;
 mod call;
 mod limits;
 mod values;
@@ -17,6 +18,7 @@ use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
 
+use crate::attest::{Attestations, Detail};
 use crate::caches::{CacheFrom, CacheTo};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
@@ -187,6 +189,10 @@ pub(crate) struct BuildOptions {
     pub(crate) metadata_file: Option<PathBuf>,
     /// Has these facts tell what could be better in the Dockerfile (BUILDX_METADATA_WARNINGS).
     pub(crate) metadata_warnings: bool,
+    /// How much of how the image was built they tell (BUILDX_METADATA_PROVENANCE).
+    pub(crate) metadata_provenance: Option<Detail>,
+    /// What is said of the image beside it.
+    pub(crate) attestations: Attestations,
     /// What the image's manifests and index are marked with.
     pub(crate) annotations: Annotations,
     /// What the image is for, in order, each once; at least one.
@@ -299,10 +305,10 @@ pub(crate) fn build(
         explain: args.explain,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
-        metadata_warnings: environment
-            .var("BUILDX_METADATA_WARNINGS")
-            .is_some_and(|value| matches!(value, "1" | "true")),
-        annotations: annotations(&args.annotation)?,
+        metadata_warnings: matches!(environment.var("BUILDX_METADATA_WARNINGS"), Some("1" | "true")),
+        metadata_provenance: beside::metadata_provenance(environment)?,
+        attestations: beside::attestations(args)?,
+        annotations: beside::annotations(&args.annotation)?,
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
@@ -350,15 +356,11 @@ fn not_yet(what: &str) -> Failure {
 }
 
 fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
-    let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("false"));
     let given = [
-        ("--attest", !args.attest.is_empty()),
         ("--builder", args.builder.is_some()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
-        ("--provenance", !off(&args.provenance)),
         ("--push", args.push == Some(true)),
-        ("--sbom", !off(&args.sbom)),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
@@ -461,15 +463,6 @@ fn labels(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
     Ok(settled)
 }
 
-fn annotations(given: &[String]) -> Result<Annotations, Failure> {
-    let mut settled = Annotations::default();
-    for text in given {
-        let added = settled.add_flag(text);
-        added.map_err(|error| Failure::of(Kind::Usage, &error))?;
-    }
-    Ok(settled)
-}
-
 fn tags(given: &[String]) -> Result<Vec<String>, Failure> {
     let mut settled = Vec::new();
     for text in given {
@@ -551,6 +544,15 @@ fn network(args: &BuildArgs, allowed: &Allowed) -> Result<Network, Failure> {
 /// Returns the machine's own platform.
 pub(crate) fn host_platform() -> Platform {
     Platform::new("linux", std::env::consts::ARCH, None)
+}
+
+/// Settles the platform of a command that knows only one: what was typed, $DOCKER_DEFAULT_PLATFORM, else this machine's.
+pub(crate) fn one_platform(given: Option<&str>, environment: &Environment) -> Result<Platform, Failure> {
+    let given: Vec<String> = given.into_iter().map(ToOwned::to_owned).collect();
+    match platforms(&given, environment)?.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(Failure::usage("only one platform can be named here")),
+    }
 }
 
 fn platforms(given: &[String], environment: &Environment) -> Result<Vec<Platform>, Failure> {

@@ -33,7 +33,7 @@ pub use git::{GitSource, GitSourceError, check_reference};
 pub use ignore::IgnoreFile;
 pub use lines::Text;
 pub use lint::Rule;
-pub use lower::{git_commit, http_file, lower, without_credentials};
+pub use lower::{git_commit, http_file, is_proxy, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
     Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,

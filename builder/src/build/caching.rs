@@ -77,9 +77,9 @@ impl Stops<'_> {
     ) -> Result<Made, Stop> {
         let made = self.solve(bench, targets, cancel).await?;
         // Layers that aren't here are fetched unless nothing is made of them.
-        let outputs = &self.outputs;
         let only_caches = |(output, _): &(Output, _)| *output == Output::CacheOnly;
-        if outputs.is_empty() || !outputs.iter().all(only_caches) {
+        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
+        if has_place || !self.outputs.iter().all(only_caches) {
             let layers: HashSet<DiffId> = made
                 .targets
                 .iter()

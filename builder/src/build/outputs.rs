@@ -9,7 +9,8 @@ use crate::report::{self, Failure, Kind};
 pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Failure> {
     let shape = Shape {
         n_platforms: options.platforms.len(),
-        has_index: options.platforms.len() > 1 || options.wants_index(),
+        has_index: options.platforms.len() > 1 || options.wants_index() || !options.attestations.is_empty(),
+        is_attested: options.attestations.are_needed(),
     };
     let mut outputs = Vec::new();
     for text in &options.outputs {
@@ -22,6 +23,12 @@ pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Fail
     if !options.annotations.is_empty() && is_lost {
         report::warn(
             "annotations are part of archives and layouts only, not of the store: add an output such as -o type=oci,dest=FILE",
+        );
+    }
+    let is_lost = outputs.iter().all(|(output, _)| !output.carries_attestations());
+    if options.attestations.are_needed() && is_lost {
+        report::warn(
+            "the store keeps no attestations: add an output such as -o type=oci,dest=FILE to have them",
         );
     }
     Ok(outputs)

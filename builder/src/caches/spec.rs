@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use cache::digest::{Digest, ParseDigestError};
 
-use crate::export::{Attributes, Compression, SpecError, fields, zstd};
+use crate::csv;
+use crate::export::{Attributes, Compression, SpecError, zstd};
 use crate::registry::{Reference, ReferenceError};
 
 /// The tag of a cache in a directory that has no other.
@@ -230,7 +231,7 @@ impl CacheTo {
 
 fn attributes(text: &str) -> Result<Attributes, CacheSpecError> {
     let syntax = || CacheSpecError::Syntax(text.to_owned());
-    let fields = fields(text).ok_or_else(syntax)?;
+    let fields = csv::fields(text).ok_or_else(syntax)?;
     if let [reference] = &fields[..]
         && !reference.contains('=')
         && !reference.is_empty()

@@ -44,6 +44,9 @@ pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed) -> Result<(), E
     if let Some((index, bytes)) = &image.index {
         tarball.file(&name(&index.digest), bytes)?;
     }
+    for (digest, bytes) in image.attached.iter().flat_map(|attached| &attached.blobs) {
+        tarball.file(&name(digest), bytes)?;
+    }
     for one in &image.manifests {
         tarball.file(&name(&one.manifest.digest), &one.manifest_bytes)?;
         tarball.file(&name(&one.config_digest), &one.config)?;

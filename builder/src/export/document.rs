@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::annotations::{Annotations, Level};
 use super::blob::{self, Blob};
 use super::spec::ImageOptions;
+use super::statement::{self, Attached};
 use super::{ExportError, ExportImage};
 use crate::clock;
 use crate::registry::{Descriptor, Reference};
@@ -30,6 +31,8 @@ pub(super) struct Packed {
     /// SOURCE_DATE_EPOCH: what the layout says about when the image was made.
     pub(super) created: Option<i64>,
     annotations: Annotations,
+    /// What is said of the manifests.
+    pub(super) attached: Vec<Attached>,
 }
 
 /// An image for one platform with all its blobs known.
@@ -41,6 +44,8 @@ pub(super) struct PackedManifest {
     pub(super) config_digest: Digest,
     /// Base layer first.
     pub(super) layers: Vec<Blob>,
+    /// What the manifest says of them.
+    pub(super) layer_entries: Vec<Value>,
 }
 
 impl Packed {
@@ -61,17 +66,30 @@ pub(super) fn pack(
     created: Option<i64>,
 ) -> Result<Packed, ExportError> {
     let annotations = &options.annotations;
+    let is_attested = image.attestations.iter().any(|of_one| !of_one.is_empty());
     let options = &ImageOptions {
-        oci_types: options.oci_types || !annotations.is_empty(),
+        oci_types: options.oci_types || !annotations.is_empty() || is_attested,
         ..options.clone()
     };
     let mut manifests = vec![pack_one(store, &image.config, &image.layers, options)?];
     for further in image.further.iter().flatten() {
         manifests.push(pack_one(store, &further.config, &further.layers, options)?);
     }
-    let index = image.further.is_some().then(|| {
+    let names = image.names.iter().map(|name| Reference::parse(name));
+    let names = names
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(crate::registry::ImageError::from)?;
+    let attached: Vec<Attached> = manifests
+        .iter()
+        .zip(&image.attestations)
+        .filter(|(_, attestations)| !attestations.is_empty())
+        .map(|(one, attestations)| statement::attach(one, attestations, &names, options))
+        .collect();
+    let index = (image.further.is_some() || is_attested).then(|| {
         let media_type = if options.oci_types { OCI_INDEX } else { DOCKER_LIST };
-        let entries: Vec<Value> = manifests.iter().map(|one| entry(one, annotations)).collect();
+        let entries = manifests.iter().map(|one| entry(one, annotations));
+        let attached = attached.iter().map(|one| one.entry.clone());
+        let entries: Vec<Value> = entries.chain(attached).collect();
         let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
         annotate(&mut index, annotations.at(Level::Index, None));
         let bytes = bytes(&index);
@@ -82,15 +100,13 @@ pub(super) fn pack(
         };
         (descriptor, bytes)
     });
-    let names = image.names.iter().map(|name| Reference::parse(name));
     Ok(Packed {
         manifests,
         index,
         created,
+        attached,
         annotations: annotations.clone(),
-        names: names
-            .collect::<Result<_, _>>()
-            .map_err(crate::registry::ImageError::from)?,
+        names,
     })
 }
 
@@ -145,6 +161,7 @@ fn pack_one(
         config_digest,
         manifest_bytes,
         layers,
+        layer_entries: entries,
     })
 }
 
@@ -169,7 +186,8 @@ fn annotate(document: &mut Value, annotations: Map<String, Value>) {
     }
 }
 
-fn descriptor(of: &Descriptor) -> Value {
+/// Returns a descriptor as documents have it.
+pub(super) fn descriptor(of: &Descriptor) -> Value {
     json!({"mediaType": of.media_type, "digest": of.digest.to_string(), "size": of.size_bytes})
 }
 
@@ -208,7 +226,7 @@ pub(super) fn entries(image: &Packed) -> Vec<Value> {
 }
 
 /// Returns what a config says about its platform.
-pub(super) fn platform_of(config: &[u8]) -> Option<Platform> {
+pub(crate) fn platform_of(config: &[u8]) -> Option<Platform> {
     let config: Value = serde_json::from_slice(config).ok()?;
     let text = |key: &str| config.get(key)?.as_str().filter(|text| !text.is_empty());
     Some(Platform::new(text("os")?, text("architecture")?, text("variant")))

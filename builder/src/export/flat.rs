@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 
-use cache::layer::{Body, LayerWriter, Timestamp, TreePath};
+use cache::layer::{Body, LayerWriter, Meta, Timestamp, TreePath};
 use cache::layers::LayersError;
 use cache::tree::{NodeKind, View};
 use cache::{DiffId, Store};
 
-use super::ExportError;
 use super::spec::Destination;
 use super::target::Target;
+use super::{ExportError, Tree, statement};
+use crate::clock;
 
 /// Returns the merged view of layers, base first.
 pub(super) fn view(store: &Store, layers: &[DiffId]) -> Result<View, ExportError> {
@@ -20,11 +21,13 @@ pub(super) fn view(store: &Store, layers: &[DiffId]) -> Result<View, ExportError
     Ok(View::of_layers(opened.collect::<Result<Vec<_>, _>>()?)?)
 }
 
-/// Writes the tar. `trees` are directories of it with the layers for each; one without a name is the tar's root.
+/// Writes the tar. `trees` are directories of it; one without a name is the tar's root. What is said of each is in it, under
+/// names that begin with `prefix`.
 pub(super) fn archive(
     store: &Store,
     dest: &Destination,
-    trees: &[(String, &[DiffId])],
+    trees: &[Tree<'_>],
+    prefix: &str,
     epoch: Option<i64>,
 ) -> Result<(), ExportError> {
     let target = Target::create(dest)?;
@@ -37,13 +40,27 @@ pub(super) fn archive(
     // The file is gone when it is closed.
     std::fs::remove_file(path).map_err(scratch)?;
     let mut writer = LayerWriter::create(file).map_err(LayersError::from)?;
-    for (name, layers) in trees {
-        add(
-            &mut writer,
-            &TreePath::clean(name.as_bytes()),
-            &view(store, layers)?,
-            epoch,
-        )?;
+    for tree in trees {
+        let below = TreePath::clean(tree.name.as_bytes());
+        let view = view(store, tree.layers)?;
+        add(&mut writer, &below, &view, epoch)?;
+        for (name, bytes) in statement::files(&view, tree.attestations, prefix)? {
+            let meta = Meta {
+                mode: 0o644,
+                mtime: Timestamp {
+                    seconds: epoch.unwrap_or_else(clock::now_unix),
+                    nanos: 0,
+                },
+                ..Meta::default()
+            };
+            let body = Body::File {
+                size_bytes: bytes.len() as u64,
+                reader: &mut bytes.as_slice(),
+                content: None,
+            };
+            let added = writer.add(below.join(name.as_bytes()), meta, body);
+            added.map_err(LayersError::from)?;
+        }
     }
     let written = writer.finish().map_err(LayersError::from)?;
     copy(&written, &target)?;

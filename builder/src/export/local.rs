@@ -8,23 +8,27 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use cache::Store;
 use cache::layer::{Meta, Timestamp, TreePath};
 use cache::root::{self, Root};
 use cache::tree::{Node, NodeKind, View};
-use cache::{DiffId, Store};
 
-use super::{ExportError, flat, target};
+use super::target::Target;
+use super::{ExportError, Tree, flat, statement, target};
 use crate::sandbox::Namespace;
 
-/// Writes the tree into `dest`, which is made when missing.
+/// Writes the tree into `dest`, which is made when missing, and what is said of it beside, under names that begin with
+/// `prefix`.
 pub(super) fn directory(
     store: &Store,
     dest: &Path,
-    layers: &[DiffId],
+    tree: &Tree<'_>,
+    prefix: &str,
     epoch: Option<i64>,
 ) -> Result<(), ExportError> {
     let dir: OwnedFd = target::make_dir(dest)?;
-    let view = flat::view(store, layers)?;
+    let view = flat::view(store, tree.layers)?;
+    let statements = statement::files(&view, tree.attestations, prefix)?;
     let mut writer = Writer {
         root: Root::from(dir),
         view: &view,
@@ -43,6 +47,11 @@ pub(super) fn directory(
     // Deepest first: filling a directory changes its time, and its mode may forbid filling it.
     for (path, node) in dirs.iter().rev() {
         writer.dress(path, node.meta)?;
+    }
+    for (name, bytes) in statements {
+        let mut target = Target::create_in(&writer.root, &name, dest)?;
+        target.write(&bytes)?;
+        target.commit()?;
     }
     Ok(())
 }

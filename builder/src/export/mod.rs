@@ -12,6 +12,7 @@ mod local;
 mod oci;
 pub(crate) mod rewrite;
 mod spec;
+mod statement;
 mod tarball;
 mod target;
 
@@ -24,16 +25,16 @@ use cache::layers::LayersError;
 use cache::store::StoreError;
 use cache::{DiffId, Digest, Store};
 
+use crate::attest::Attestation;
 use crate::image::{self, StoredImage};
 use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
 pub(crate) use blob::{Blob, of_layer};
+pub(crate) use document::platform_of;
 pub(crate) use oci::Layout;
-pub(crate) use spec::{
-    Attributes, Compression, Destination, ImageOptions, Output, SpecError, Times, fields, zstd,
-};
+pub(crate) use spec::{Attributes, Compression, Destination, ImageOptions, Output, SpecError, Times, zstd};
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,18 @@ pub(crate) enum ExportError {
     /// There is no index that could have them.
     #[error("index annotations are not supported for an image of a single platform")]
     NoIndex,
+    /// The form has no place for them.
+    #[error("{what} can't carry attestations")]
+    Attested {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A file of the result would be overwritten.
+    #[error("an attestation can't be written as {name}: the result has a file of that name")]
+    AttestationName {
+        /// The name, with its prefix.
+        name: String,
+    },
     /// An archive on a terminal helps nobody.
     #[error("refusing to write an archive to a terminal: give dest=FILE or redirect standard output")]
     Terminal,
@@ -129,6 +142,8 @@ pub(crate) struct ExportImage {
     pub(crate) further: Option<Vec<PlatformImage>>,
     /// Canonical names.
     pub(crate) names: Vec<String>,
+    /// What is said of it, for each platform, in order; empty where nothing is.
+    pub(crate) attestations: Vec<Vec<Attestation>>,
 }
 
 /// An image as it is for one platform.
@@ -146,6 +161,7 @@ impl ExportImage {
         Ok(Self {
             layers: image.layers()?,
             names: image.names().map(str::to_owned).collect(),
+            attestations: Vec::new(),
             further: None,
             config: image.config_bytes,
         })
@@ -162,6 +178,7 @@ impl ExportImage {
             layers,
             further: (wants_index || !images.is_empty()).then_some(images),
             names: names.to_vec(),
+            attestations: Vec::new(),
         }
     }
 
@@ -206,27 +223,42 @@ impl ExportImage {
 
     /// Returns the directories that outputs of plain files are split into, and the layers for each; one without a name
     /// when there is no index. Spec: cli-and-outputs.md §5.
-    fn trees(&self, split: bool) -> Result<Vec<(String, &[DiffId])>, ExportError> {
-        let Some(further) = self
-            .further
-            .as_ref()
-            .filter(|further| split || !further.is_empty())
-        else {
-            return Ok(vec![(String::new(), &self.layers)]);
-        };
-        if !split {
+    fn trees(&self, split: bool) -> Result<Vec<Tree<'_>>, ExportError> {
+        let further = self.further.as_ref();
+        let further = further.filter(|further| split || !further.is_empty());
+        if further.is_some() && !split {
             return Err(ExportError::SeveralPlatforms { what: NOT_SPLIT });
         }
         let name = |config: &[u8]| {
             let platform = document::platform_of(config).map(|platform| platform.to_string());
             platform.unwrap_or_default().replace('/', "_")
         };
-        let own = (name(&self.config), &self.layers[..]);
-        let others = further
-            .iter()
-            .map(|image| (name(&image.config), &image.layers[..]));
-        Ok(std::iter::once(own).chain(others).collect())
+        let own = Tree {
+            name: further.map_or_else(String::new, |_| name(&self.config)),
+            layers: &self.layers,
+            attestations: &[],
+        };
+        let others = further.into_iter().flatten().map(|image| Tree {
+            name: name(&image.config),
+            layers: &image.layers,
+            attestations: &[],
+        });
+        let mut trees: Vec<Tree<'_>> = std::iter::once(own).chain(others).collect();
+        for (tree, attestations) in trees.iter_mut().zip(&self.attestations) {
+            tree.attestations = attestations;
+        }
+        Ok(trees)
     }
+}
+
+/// The files of an image for one platform.
+struct Tree<'a> {
+    /// The directory that they get; empty for none.
+    name: String,
+    /// Base layer first.
+    layers: &'a [DiffId],
+    /// What is said of them.
+    attestations: &'a [Attestation],
 }
 
 /// What an output became.
@@ -272,17 +304,18 @@ pub(crate) fn export(
             if image.further.as_ref().is_some_and(|further| !further.is_empty()) {
                 return Err(ExportError::SeveralPlatforms { what: DOCKER_ARCHIVE });
             }
-            let image = with_names(&options.names);
+            let mut image = with_names(&options.names);
+            image.attestations.clear();
             docker::archive(store, dest, std::slice::from_ref(&image), options, epoch)?.pop()
         }
-        Output::Tar { dest, split } => {
-            flat::archive(store, dest, &image.trees(*split)?, epoch)?;
+        Output::Tar { dest, split, prefix } => {
+            flat::archive(store, dest, &image.trees(*split)?, prefix, epoch)?;
             None
         }
-        Output::Local { dest, split } => {
+        Output::Local { dest, split, prefix } => {
             target::make_dir(dest)?;
-            for (name, layers) in image.trees(*split)? {
-                local::directory(store, &dest.join(name), layers, epoch)?;
+            for tree in image.trees(*split)? {
+                local::directory(store, &dest.join(&tree.name), &tree, prefix, epoch)?;
             }
             None
         }
@@ -297,6 +330,8 @@ pub(crate) struct Shape {
     pub(crate) n_platforms: usize,
     /// Whether it has an index.
     pub(crate) has_index: bool,
+    /// Whether it has attestations that it must not lose.
+    pub(crate) is_attested: bool,
 }
 
 /// Fails as [`export`] would where the output's place can't be written or its form doesn't hold such an image, before
@@ -313,6 +348,9 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
     };
     if let Some(what) = what.filter(|_| shape.n_platforms > 1) {
         return Err(ExportError::SeveralPlatforms { what });
+    }
+    if shape.is_attested && matches!(output, Output::DockerArchive { .. }) {
+        return Err(ExportError::Attested { what: DOCKER_ARCHIVE });
     }
     match output {
         Output::OciArchive { dest, .. } | Output::DockerArchive { dest, .. } | Output::Tar { dest, .. } => {
@@ -333,6 +371,7 @@ pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) ->
             force: false,
         },
         oci_types: true,
+        oci_artifact: true,
         annotations: Annotations::default(),
     };
     docker::archive(store, dest, images, &options, None).map(|_| ())

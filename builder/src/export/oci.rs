@@ -64,7 +64,9 @@ pub(super) fn directory(
         ]
     });
     let over = packed.index.iter().map(|(index, bytes)| (&index.digest, bytes));
-    for (digest, bytes) in documents.chain(over) {
+    let attached = packed.attached.iter().flat_map(|attached| &attached.blobs);
+    let attached = attached.map(|(digest, bytes)| (digest, bytes));
+    for (digest, bytes) in documents.chain(attached).chain(over) {
         layout.put_bytes(digest, bytes)?;
     }
     layout.set_entries(merged(&layout, &packed)?)?;

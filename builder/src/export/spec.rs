@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use cache::compress::Codec;
 
 use super::annotations::{AnnotationError, Annotations};
+use crate::csv;
 use crate::registry::{Reference, ReferenceError};
 
 /// Local builds want speed; libdeflate's level 1 is as small as zlib's level 4.
@@ -86,6 +87,8 @@ pub(crate) struct ImageOptions {
     pub(crate) compression: Compression,
     /// OCI media types, rather than Docker's, which know no annotations and no attestations: with these it is OCI.
     pub(crate) oci_types: bool,
+    /// Attestations are OCI artifacts that name their subject, and not only images that can't be run.
+    pub(crate) oci_artifact: bool,
     /// What manifests and index are marked with.
     pub(crate) annotations: Annotations,
 }
@@ -159,6 +162,8 @@ pub(crate) enum Output {
         dest: Destination,
         /// Gives each platform of an index a directory of its own.
         split: bool,
+        /// What the names of attestations begin with.
+        prefix: String,
     },
     /// The files of the result in a directory.
     Local {
@@ -166,6 +171,8 @@ pub(crate) enum Output {
         dest: PathBuf,
         /// Gives each platform of an index a directory of its own.
         split: bool,
+        /// What the names of attestations begin with.
+        prefix: String,
     },
 }
 
@@ -197,6 +204,14 @@ impl Output {
         }
     }
 
+    /// Says whether it has a place for attestations.
+    pub(crate) fn carries_attestations(&self) -> bool {
+        matches!(
+            self,
+            Self::OciArchive { .. } | Self::OciDirectory { .. } | Self::Tar { .. } | Self::Local { .. }
+        )
+    }
+
     /// Returns the names that it adds to the build's.
     pub(crate) fn names(&self) -> &[String] {
         match self {
@@ -218,7 +233,7 @@ impl Output {
     /// Parses one `-o` value.
     pub(crate) fn parse(text: &str) -> Result<(Self, Times), SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
-        let fields = fields(text).ok_or_else(syntax)?;
+        let fields = csv::fields(text).ok_or_else(syntax)?;
         if let [only] = &fields[..]
             && !only.contains('=')
         {
@@ -226,11 +241,13 @@ impl Output {
                 "" => return Err(syntax()),
                 "-" => Self::Tar {
                     split: true,
+                    prefix: String::new(),
                     dest: Destination::Stdout,
                 },
                 dir => Self::Local {
                     dest: dir.into(),
                     split: true,
+                    prefix: String::new(),
                 },
             };
             return Ok((output, Times::default()));
@@ -271,16 +288,14 @@ impl Output {
 
 /// Attributes that BuildKit has and we refuse by name.
 fn is_known_elsewhere(key: &str) -> bool {
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 13] = [
         "attestation-inline",
-        "attestation-prefix",
         "compatibility-version",
         "context",
         "dangling-name-prefix",
         "danging-name-empty-only",
         "mode",
         "name-canonical",
-        "oci-artifact",
         "prefer-nondist-layers",
         "push",
         "push-by-digest",
@@ -375,16 +390,18 @@ impl Attributes {
             "registry" => Err(SpecError::Unsupported("type `registry`".to_owned())),
             "moby" => Err(SpecError::Unsupported("type `moby`".to_owned())),
             "local" => {
-                let split = self.flag("platform-split", true)?;
+                let (split, prefix) = (self.flag("platform-split", true)?, self.prefix()?);
                 let dest = self.take("dest").filter(|dest| !dest.is_empty());
                 let dest = dest.ok_or_else(|| SpecError::NoDestination(self.kind.clone()))?;
                 Ok(Output::Local {
                     dest: dest.into(),
                     split,
+                    prefix,
                 })
             }
             "tar" => Ok(Output::Tar {
                 split: self.flag("platform-split", true)?,
+                prefix: self.prefix()?,
                 dest: self.destination(),
             }),
             "oci" if !self.flag("tar", true)? => {
@@ -418,6 +435,19 @@ impl Attributes {
         }
     }
 
+    /// Takes what the names of attestations begin with.
+    fn prefix(&mut self) -> Result<String, SpecError> {
+        let prefix = self.take("attestation-prefix").unwrap_or_default();
+        match prefix.contains(['/', '\0']) {
+            false => Ok(prefix),
+            true => Err(SpecError::Value {
+                key: "attestation-prefix".to_owned(),
+                value: prefix,
+                expected: "the beginning of a file's name",
+            }),
+        }
+    }
+
     fn names(&mut self) -> Result<Vec<String>, SpecError> {
         let names = self.take("name").unwrap_or_default();
         names
@@ -433,6 +463,7 @@ impl Attributes {
             names: self.names()?,
             compression: self.compression(default)?,
             oci_types: self.flag("oci-mediatypes", true)?,
+            oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
         })
     }
@@ -497,51 +528,6 @@ fn gzip() -> Codec {
 pub(crate) fn zstd() -> Codec {
     Codec::Zstd {
         level: DEFAULT_ZSTD_LEVEL,
-    }
-}
-
-/// Splits CSV with Go's rules for one record: a field in double quotes may hold commas, two quotes are one.
-pub(crate) fn fields(text: &str) -> Option<Vec<String>> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let Some(quoted) = rest.strip_prefix('"') else {
-            let (field, after) = match rest.split_once(',') {
-                Some((field, after)) => (field, Some(after)),
-                None => (rest, None),
-            };
-            if field.contains('"') {
-                return None;
-            }
-            fields.push(field.to_owned());
-            match after {
-                Some(after) => rest = after,
-                None => return Some(fields),
-            }
-            continue;
-        };
-        let mut field = String::new();
-        let mut left = quoted;
-        loop {
-            let (part, after) = left.split_once('"')?;
-            field.push_str(part);
-            match after.strip_prefix('"') {
-                Some(more) => {
-                    field.push('"');
-                    left = more;
-                }
-                None => {
-                    left = after;
-                    break;
-                }
-            }
-        }
-        fields.push(field);
-        match left.strip_prefix(',') {
-            Some(after) => rest = after,
-            None if left.is_empty() => return Some(fields),
-            None => return None,
-        }
     }
 }
 

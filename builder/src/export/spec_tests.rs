@@ -13,13 +13,19 @@ fn outputs_are_understood() {
             force: false,
         },
         oci_types: true,
+        oci_artifact: true,
         annotations: Annotations::default(),
     };
     let local = || Output::Local {
         dest: "out".into(),
         split: true,
+        prefix: String::new(),
     };
-    let tar = |dest, split| Output::Tar { dest, split };
+    let tar = |dest, split| Output::Tar {
+        dest,
+        split,
+        prefix: String::new(),
+    };
     for (text, expected) in [
         ("out", local()),
         ("-", tar(Destination::Stdout, true)),

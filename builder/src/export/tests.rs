@@ -8,6 +8,7 @@ use crate::registry::fixture::{has_tool, image, run, store};
 const ONE: Shape = Shape {
     n_platforms: 1,
     has_index: false,
+    is_attested: false,
 };
 
 fn write(store: &Store, image: &ExportImage, spec: &str, dest: &Path) -> Exported {

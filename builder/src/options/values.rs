@@ -1,5 +1,6 @@
 //! Grammars of single option values: named contexts, host lines, sizes. Pure; texts in, values or usage errors out.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -125,4 +126,24 @@ pub(super) fn size_bytes(text: &str) -> Result<u64, Failure> {
     let scale = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| invalid())?);
     let unit = 1u128 << shift;
     u64::try_from(u128::from(whole) * unit + part * unit / scale).map_err(|_| invalid())
+}
+
+impl fmt::Display for NamedSource {
+    /// As the command line has it, but for credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(dir) => write!(f, "{}", dir.display()),
+            Self::OciLayout { dir, reference } => {
+                write!(f, "oci-layout://{}", dir.display())?;
+                match reference.as_deref() {
+                    None => Ok(()),
+                    Some(digest) if digest.starts_with('@') => f.write_str(digest),
+                    Some(tag) => write!(f, ":{tag}"),
+                }
+            }
+            Self::Image(reference) => write!(f, "docker-image://{reference}"),
+            Self::Http(url) => f.write_str(&frontend::without_credentials(url)),
+            Self::Git(source) => source.fmt(f),
+        }
+    }
 }

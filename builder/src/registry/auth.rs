@@ -9,6 +9,8 @@ use reqwest::Url;
 /// What a request does in a repository, and so what a token for it must allow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
+    /// Only says who it is.
+    Login,
     /// Reads.
     Pull,
     /// Reads and writes.
@@ -24,6 +26,7 @@ impl Scope {
     /// Returns the `scope` parameters of a token request.
     fn words(&self, repository: &str) -> Vec<String> {
         match self {
+            Self::Login => Vec::new(),
             Self::Pull => vec![format!("repository:{repository}:pull")],
             Self::Push => vec![format!("repository:{repository}:pull,push")],
             Self::Mount { from } => vec![

@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::Digest;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 
@@ -93,7 +94,7 @@ impl Session {
         let route = settings.route(reference)?;
         Ok(Self {
             reference: reference.clone(),
-            origin: Endpoint::new(reference, route.origin, settings)?,
+            origin: Endpoint::new(reference.familiar(), route.origin, settings)?,
             retry,
         })
     }
@@ -144,6 +145,17 @@ impl Session {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             _ => Err(self.refusal(&call, response).await),
         }
+    }
+
+    /// Asks for the digest of something, without its bytes. `None` from a registry that doesn't say.
+    pub(crate) async fn head(&self, path: &str, accept: &'static str) -> Result<Option<Digest>, ImageError> {
+        let mut call = Call::new(Method::HEAD, Target::Path(path), Scope::Pull);
+        call.headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        let response = self.send(&call).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(&call, response).await);
+        }
+        Ok(header(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok()))
     }
 
     /// Reads a whole small document. The second value is its `Content-Type`.

@@ -14,7 +14,6 @@ use super::client::header;
 use super::config::{Host, Settings};
 use super::credentials::Credentials;
 use super::error::ImageError;
-use super::reference::Reference;
 use super::tokens;
 use super::transport;
 use crate::runtime::blocking;
@@ -68,8 +67,8 @@ struct Authorized {
 /// A host, seen from one repository.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// As people know it.
-    reference: Reference,
+    /// What errors are about: the image, as people know it.
+    subject: String,
     host: Host,
     /// `<scheme>://<host>/v2/<repository>/`.
     base: Url,
@@ -80,17 +79,17 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the way to `reference` through `host`. Connects to nothing yet.
-    pub(crate) fn new(
-        reference: &Reference,
-        host: Host,
-        settings: &Arc<Settings>,
-    ) -> Result<Self, ImageError> {
+    /// Returns the way to a repository of `host`, or to the host alone where it names none. Connects to nothing yet.
+    pub(crate) fn new(subject: String, host: Host, settings: &Arc<Settings>) -> Result<Self, ImageError> {
         let scheme = if host.is_plain { "http" } else { "https" };
-        let base = Url::parse(&format!("{scheme}://{}/v2/{}/", host.address, host.repository))
-            .map_err(|error| ImageError::Setup(error.to_string()))?;
+        let slash = if host.repository.is_empty() { "" } else { "/" };
+        let base = Url::parse(&format!(
+            "{scheme}://{}/v2/{}{slash}",
+            host.address, host.repository
+        ))
+        .map_err(|error| ImageError::Setup(error.to_string()))?;
         Ok(Self {
-            reference: reference.clone(),
+            subject,
             host,
             base,
             settings: Arc::clone(settings),
@@ -276,7 +275,7 @@ impl Endpoint {
             tokens::TokenError::Denied => self.denied(scope),
             tokens::TokenError::Answer(answer) => self.answer(answer),
             tokens::TokenError::Unreachable(reason) => ImageError::Unreachable {
-                reference: self.reference.familiar(),
+                reference: self.subject.clone(),
                 host: request.realm.authority().to_owned(),
                 reason,
             },
@@ -292,12 +291,18 @@ impl Endpoint {
 
     /// Words a refusal.
     pub(crate) fn denied(&self, scope: &Scope) -> ImageError {
+        let action = match scope {
+            Scope::Login => {
+                return ImageError::LoginRefused {
+                    host: self.subject.clone(),
+                };
+            }
+            Scope::Pull => "pull",
+            Scope::Push | Scope::Mount { .. } => "push",
+        };
         ImageError::Denied {
-            action: match scope {
-                Scope::Pull => "pull",
-                Scope::Push | Scope::Mount { .. } => "push",
-            },
-            reference: self.reference.familiar(),
+            action,
+            reference: self.subject.clone(),
             host: self.host.credentials_key.clone(),
         }
     }
@@ -305,7 +310,7 @@ impl Endpoint {
     /// Words an answer that no registry may give.
     pub(crate) fn answer(&self, answer: String) -> ImageError {
         ImageError::Answer {
-            reference: self.reference.familiar(),
+            reference: self.subject.clone(),
             answer,
         }
     }

@@ -9,6 +9,7 @@ use cache::layers::LayersError;
 use cache::store::StoreError;
 
 use super::config::ConfigError;
+use super::credentials::CredentialError;
 use super::reference::ReferenceError;
 
 /// Says why an image can't be had.
@@ -38,6 +39,15 @@ pub(crate) enum ImageError {
     /// Somebody's configuration of registries or credentials.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of logins.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// The registry does not take a login.
+    #[error("login to {host} was refused: wrong name or password")]
+    LoginRefused {
+        /// Which registry.
+        host: String,
+    },
     /// No connection, or it broke too often.
     #[error("cannot reach the registry of {reference} at {host}: {reason}")]
     Unreachable {

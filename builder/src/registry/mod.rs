@@ -7,7 +7,6 @@
 mod auth;
 mod client;
 mod config;
-#[allow(dead_code, reason = "`ashlar login` uses the rest")]
 mod credentials;
 #[allow(dead_code, reason = "pushes use the rest")]
 mod endpoint;
@@ -16,6 +15,7 @@ mod error;
 #[path = "tests/fixture.rs"]
 pub(crate) mod fixture;
 mod intake;
+mod login;
 mod manifest;
 mod pull;
 mod reference;
@@ -33,8 +33,10 @@ use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
 pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retry_after};
+pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
+pub(crate) use login::{log_in, log_out, registry_of};
 pub(crate) use manifest::{
     ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
     MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
@@ -247,7 +249,7 @@ async fn resolve_remote(
     platform: &Platform,
 ) -> Result<Resolved, ImageError> {
     let reference = session.reference().clone();
-    let (manifest_digest, bytes, manifest) = remote_manifest(&session, platform).await?;
+    let (manifest_digest, bytes, manifest) = remote_manifest(store, &session, platform).await?;
     let path = format!("blobs/{}", manifest.config.digest);
     let config = match store.blobs().read(&manifest.config.digest, MAX_CONFIG_BYTES) {
         Ok(config) => config,
@@ -281,13 +283,25 @@ async fn resolve_remote(
 }
 
 /// Follows indexes down to one manifest.
+///
+/// What the store has isn't sent again: of a tag that is known here the registry is only asked what it means now.
 async fn remote_manifest(
+    store: &Store,
     session: &Session,
     platform: &Platform,
 ) -> Result<(Digest, Vec<u8>, Manifest), ImageError> {
     let reference = session.reference();
     let mut target = reference.target();
     let mut expected = reference.digest().copied();
+    let stored = |digest: &Digest| store.blobs().read(digest, MAX_MANIFEST_BYTES).ok();
+    let is_known = store.index().image(&reference.to_string())?.is_some();
+    if expected.is_none() && is_known {
+        let now = session
+            .head(&format!("manifests/{target}"), manifest::ACCEPT_MANIFESTS)
+            .await?;
+        // What isn't here is asked for by the tag: the answer then is whatever the tag means by that time.
+        expected = now.filter(|digest| stored(digest).is_some());
+    }
     for _ in 0..=MAX_INDEX_DEPTH {
         let path = format!("manifests/{target}");
         let ask = Ask {
@@ -295,7 +309,10 @@ async fn remote_manifest(
             accept: manifest::ACCEPT_MANIFESTS,
             offset: 0,
         };
-        let (bytes, content_type) = session.document(ask, MAX_MANIFEST_BYTES).await?;
+        let (bytes, content_type) = match expected.as_ref().and_then(stored) {
+            Some(bytes) => (bytes, None),
+            None => session.document(ask, MAX_MANIFEST_BYTES).await?,
+        };
         if let Some(expected) = expected {
             check(reference, &expected, &bytes)?;
         }
@@ -308,6 +325,7 @@ async fn remote_manifest(
             Document::Manifest(manifest) => return Ok((Digest::of(&bytes), bytes, manifest)),
             Document::Index(entries) => entries,
         };
+        store.blobs().put(&bytes, store.incomplete())?;
         let next = select(&entries, platform).map_err(|available| ImageError::NoPlatform {
             reference: reference.familiar(),
             wanted: platform.to_string(),

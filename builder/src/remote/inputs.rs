@@ -11,6 +11,7 @@ use frontend::{GitRequest, GitSource, HttpRequest, ResolvedGit, ResolvedHttp};
 
 use super::git::GitError;
 use super::{git, http};
+use crate::attest::Origin;
 use crate::context::{self, Fetched, NamedTree};
 use crate::failure;
 use crate::options::{BuildOptions, ContextSource, DockerfileSource, NamedSource};
@@ -29,6 +30,10 @@ pub(crate) async fn fetch(
         let (file, found) = file(url, store, secrets).await?;
         fetched.main = Some(file);
         fetched.time = found.last_modified;
+        fetched.origin = Some(Origin::Http {
+            url: url.clone(),
+            digest: found.digest,
+        });
     }
     if let ContextSource::Git(source) = &options.context {
         let mut source = source.clone();
@@ -41,6 +46,10 @@ pub(crate) async fn fetch(
         let (tree, found) = checkout(&source, wants_time, store, secrets).await?;
         fetched.tree = Some(tree);
         fetched.time = found.time;
+        fetched.origin = Some(Origin::Git {
+            url: source.to_string(),
+            commit: found.commit,
+        });
     }
     if let DockerfileSource::Http(url) = &options.dockerfile {
         let (file, _) = file(url, store, secrets).await?;

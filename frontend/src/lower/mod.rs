@@ -53,6 +53,11 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Says whether a build argument is one of the predefined proxies, which have no part in what is built.
+pub fn is_proxy(name: &str) -> bool {
+    PROXIES.contains(&name)
+}
+
 /// Returns the arguments that are there without being declared.
 #[cfg(test)]
 pub(crate) fn arguments() -> impl Iterator<Item = &'static str> {

@@ -72,7 +72,7 @@ pub(crate) struct Route {
 }
 
 /// All of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     credentials: CredentialFiles,
 }
@@ -95,11 +95,28 @@ impl Settings {
         })
     }
 
+    /// Returns the same, with nothing but these credentials for every host.
+    pub(crate) fn trying(credentials: Credentials) -> Self {
+        Self {
+            credentials: CredentialFiles::trying(credentials),
+        }
+    }
+
+    /// Returns the files of credentials.
+    pub(crate) fn credential_files(&self) -> &CredentialFiles {
+        &self.credentials
+    }
+
     /// Says where the repository of `reference` is.
     pub(crate) fn route(&self, reference: &Reference) -> Result<Route, ConfigError> {
         Ok(Route {
-            origin: ordinary(reference.domain(), reference.path()),
+            origin: self.host(reference.domain(), reference.path()),
         })
+    }
+
+    /// Returns a registry's own host.
+    pub(crate) fn host(&self, domain: &str, repository: &str) -> Host {
+        ordinary(domain, repository)
     }
 
     /// Returns the credentials for a repository of a host. Blocks while a helper runs.

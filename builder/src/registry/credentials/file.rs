@@ -19,7 +19,7 @@ use crate::registry::config::read_capped;
 const MAX_BYTES: u64 = 4 << 20;
 
 /// Such a file, which need not exist.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AuthFile {
     path: PathBuf,
 }
@@ -29,8 +29,8 @@ pub(crate) struct AuthFile {
 pub(crate) enum Kept {
     /// In a helper's keychain.
     Helper(String),
-    /// In the file, where everybody who can read it can read the password.
-    File,
+    /// In this file, where everybody who can read it can read the password.
+    File(PathBuf),
 }
 
 impl AuthFile {
@@ -44,7 +44,7 @@ impl AuthFile {
     }
 
     /// Returns the credentials for a repository of a host: the helper's, else the file's own.
-    pub(super) fn find(&self, host: &str, repository: &str) -> Result<Option<Credentials>, CredentialError> {
+    pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Option<Credentials>, CredentialError> {
         let Some(document) = self.read()? else {
             return Ok(None);
         };
@@ -83,7 +83,7 @@ impl AuthFile {
             .ok_or_else(|| self.malformed("`auths` is not an object"))?;
         auths.insert(key_of(host).to_owned(), entry);
         self.write(&document)?;
-        Ok(helper.map_or(Kept::File, Kept::Helper))
+        Ok(helper.map_or_else(|| Kept::File(self.path.clone()), Kept::Helper))
     }
 
     /// Forgets the logins of a host; true when there was one.

@@ -9,7 +9,7 @@ mod helper;
 use std::fmt;
 use std::path::PathBuf;
 
-pub(crate) use file::AuthFile;
+pub(crate) use file::{AuthFile, Kept};
 
 use super::config::ConfigError;
 use crate::options::Environment;
@@ -93,8 +93,10 @@ impl Credentials {
 }
 
 /// The files that may hold credentials; the first that has some for a host wins.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CredentialFiles {
+    /// What is used whatever the files say: a login that is being tried.
+    tried: Option<Credentials>,
     files: Vec<AuthFile>,
 }
 
@@ -114,12 +116,24 @@ impl CredentialFiles {
         ];
         let files = named.into_iter().chain(ordinary.into_iter().flatten());
         Self {
+            tried: None,
             files: files.map(AuthFile::new).collect(),
+        }
+    }
+
+    /// Returns only these credentials, for every host.
+    pub(crate) fn trying(credentials: Credentials) -> Self {
+        Self {
+            tried: Some(credentials),
+            files: Vec::new(),
         }
     }
 
     /// Returns the credentials for a repository of a host. Blocks while a helper runs.
     pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Option<Credentials>, CredentialError> {
+        if let Some(tried) = &self.tried {
+            return Ok(Some(tried.clone()));
+        }
         for file in &self.files {
             if let Some(found) = file.find(host, repository)? {
                 return Ok(Some(found));

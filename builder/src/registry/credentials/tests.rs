@@ -98,7 +98,8 @@ fn broken_files_and_unsafe_helpers_are_refused_without_telling_secrets() {
 #[test]
 fn a_login_is_kept_for_its_owner_only_and_forgotten_again() {
     let (dir, file) = file(r#"{"psFormat":"x","auths":{"other":{"auth":"dTpw"}}}"#);
-    assert_eq!(file.keep("docker.io", "u", "p:q").unwrap(), Kept::File);
+    let kept = file.keep("docker.io", "u", "p:q").unwrap();
+    assert_eq!(kept, Kept::File(file.path().to_owned()));
     let mode = std::fs::metadata(file.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(file.find("docker.io", "library/a").unwrap() == password("u", "p:q"));

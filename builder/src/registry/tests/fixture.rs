@@ -65,6 +65,7 @@ pub(crate) fn image(store: &Store, names: &[&str]) -> ExportImage {
         layers: layers.to_vec(),
         further: None,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
+        attestations: Vec::new(),
     }
 }
 
