@@ -134,3 +134,101 @@ impl Index for Records {
         Ok(Box::new(self.store.lock(&key.hex()).map_err(wrap)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cache::Digest;
+
+    use super::*;
+    use crate::caches::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
+
+    fn key(text: &str) -> Key {
+        blake3::hash(text.as_bytes()).into()
+    }
+
+    fn hash(text: &str) -> TreeHash {
+        blake3::hash(text.as_bytes()).into()
+    }
+
+    fn record(layer: DiffId) -> Record {
+        Record {
+            key: key("step"),
+            layers: vec![layer],
+            components: Vec::new(),
+            step: "step".to_owned(),
+            created_unix_ms: 1,
+            took_ms: 1,
+        }
+    }
+
+    /// Writes a layer into the store.
+    fn layer(store: &Store) -> DiffId {
+        let written = store.layers().write(store.incomplete(), |writer| {
+            writer.finish().map_err(cache::layers::LayersError::from)
+        });
+        written.unwrap().diff_id()
+    }
+
+    /// A cache with one step, its layer, and the hash of what is in it.
+    fn imports(layer: DiffId) -> Arc<Imports> {
+        let entry = LayerEntry {
+            diff_id: layer,
+            blob: Some(BlobEntry {
+                media_type: String::new(),
+                digest: Digest::of(b"blob"),
+                size: 4,
+            }),
+            made: None,
+        };
+        let known = HashEntry {
+            key: key("step"),
+            selection: Selection::everything(),
+            hash: hash("of the cache"),
+        };
+        let document = CacheDocument::new(vec![entry], &[record(layer)], vec![known], Vec::new());
+        Arc::new(Imports::of(vec![document]))
+    }
+
+    /// A step that isn't reproducible has one result here and another in a cache.
+    #[test]
+    fn hashes_of_one_result_never_stand_for_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+        let (here, there) = (layer(&store), DiffId::of(b"there"));
+        let records = Records::new(Arc::clone(&store), HashSet::new(), imports(there));
+        let everything = Selection::everything();
+        let tree_hash = || records.tree_hash(&key("step"), &everything).unwrap();
+
+        records.put(&record(here)).unwrap();
+        assert_eq!(records.record(&key("step")).unwrap(), Some(record(here)));
+        assert_eq!(tree_hash(), None, "what the cache knows is of its own result");
+        records
+            .put_tree_hash(&key("step"), &everything, &hash("of the store"))
+            .unwrap();
+        assert_eq!(tree_hash(), Some(hash("of the store")));
+
+        // Without its layer the store's record is worth nothing, and neither is what is known of its tree.
+        std::fs::remove_file(store.layers().path(&here)).unwrap();
+        assert_eq!(tree_hash(), Some(hash("of the cache")));
+        assert_eq!(records.record(&key("step")).unwrap(), Some(record(there)));
+        assert_eq!(tree_hash(), Some(hash("of the cache")));
+        assert_eq!(store.index().tree_hash(&key("step"), &everything).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_counts_only_where_its_layers_can_be_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+        let there = DiffId::of(b"there");
+        let check = |bases: &[DiffId], imports: Arc<Imports>, is_found: bool| {
+            let records = Records::new(Arc::clone(&store), bases.iter().copied().collect(), imports);
+            assert_eq!(records.peek(&key("step")).unwrap().is_some(), is_found);
+        };
+        check(&[], Arc::default(), false);
+        check(&[], imports(there), true);
+        store.index().put_record(&record(there)).unwrap();
+        check(&[], Arc::default(), false);
+        check(&[there], Arc::default(), true);
+        check(&[], imports(there), true);
+    }
+}

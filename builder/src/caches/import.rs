@@ -191,6 +191,15 @@ impl Imported {
 }
 
 impl Imports {
+    /// Takes documents as they are, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(documents: Vec<CacheDocument>) -> Self {
+        let import = |document| Imported::new(document, "test", Origin::Local);
+        Self {
+            all: documents.into_iter().map(import).collect(),
+        }
+    }
+
     /// Returns what the caches recorded for a key, in their order.
     pub(crate) fn records(&self, key: &Key) -> impl Iterator<Item = Record> {
         self.all.iter().filter_map(|one| {

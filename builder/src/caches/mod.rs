@@ -14,6 +14,8 @@ mod spec;
 use crate::export::ExportError;
 use crate::registry::ImageError;
 
+#[cfg(test)]
+pub(crate) use document::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
 pub(crate) use export::{Made, export};
 pub(crate) use import::{Imports, import};
 pub(crate) use sign::KeyError;
