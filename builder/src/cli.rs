@@ -175,6 +175,12 @@ pub(crate) struct BuildArgs {
     /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
+    /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Leave this build's results in a cache: type=local,dest=DIR[,mode=max]
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
     /// How to show progress: auto, plain, tty, quiet, rawjson or none
     #[arg(long, value_name = "MODE")]
     pub(crate) progress: Option<String>,
@@ -305,10 +311,6 @@ pub(crate) struct LimitArgs {
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_to: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

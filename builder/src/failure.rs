@@ -12,6 +12,7 @@ use solver::graph::Input;
 use solver::op::{Op, Source};
 use solver::{Graph, SolveError, Subject, VertexId};
 
+use crate::caches::CacheError;
 use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
@@ -144,6 +145,12 @@ pub(crate) fn of_export(error: &ExportError) -> Failure {
         }
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
+}
+
+/// A cache can't be written.
+pub(crate) fn of_cache(error: &CacheError) -> Failure {
+    with_disk_help(Failure::of(Kind::Machine, error), error)
+        .with_help("`ignore-error=true` in --cache-to makes this a warning")
 }
 
 /// A step failed, or the build was stopped.

@@ -6,6 +6,7 @@ mod archive;
 mod argfile;
 mod attest;
 mod build;
+mod caches;
 mod cdi;
 mod cli;
 mod clock;

@@ -6,21 +6,25 @@
 mod beside;
 mod call;
 mod limits;
+mod sources;
 mod values;
 
 pub(crate) use call::{Call, Form, Question};
+pub(crate) use sources::{ContextSource, DockerfileSource, NamedSource};
+use sources::{git_source, is_http, is_remote, sources};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use frontend::{AllowedDevices, GitSource, Platform, Until};
+use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
 pub(crate) use values::seconds;
 
 use crate::attest::{Attestations, Detail};
+use crate::caches::{CacheFrom, CacheTo};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::{Annotations, Output};
@@ -105,52 +109,6 @@ pub(crate) struct Allowed {
     pub(crate) devices: AllowedDevices,
 }
 
-/// Where the build context comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ContextSource {
-    /// A directory.
-    Directory(PathBuf),
-    /// Stdin: a tar archive is the context; anything else is a Dockerfile, and the context is empty.
-    Stdin,
-    /// A file of a web server, treated like stdin.
-    Http(String),
-    /// A commit of a git server.
-    Git(GitSource),
-}
-
-/// Where the Dockerfile comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DockerfileSource {
-    /// `Dockerfile` of the context.
-    InContext,
-    /// A file, relative to the working directory.
-    File(PathBuf),
-    /// Stdin.
-    Stdin,
-    /// A file of a web server.
-    Http(String),
-}
-
-/// What a named context is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NamedSource {
-    /// A directory.
-    Directory(PathBuf),
-    /// An image in an OCI layout; the reference is a tag or digest within it.
-    OciLayout {
-        /// The layout.
-        dir: PathBuf,
-        /// A tag without its colon, or a digest with its `@`; `None`: the only image.
-        reference: Option<String>,
-    },
-    /// An image, by reference as written.
-    Image(String),
-    /// A file of a web server: a tar archive, or a tree with that file alone.
-    Http(String),
-    /// A commit of a git server.
-    Git(GitSource),
-}
-
 /// Everything that a build is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildOptions {
@@ -178,6 +136,10 @@ pub(crate) struct BuildOptions {
     pub(crate) tags: Vec<String>,
     /// Output specifications, as written; `export` parses them. Empty: the store only.
     pub(crate) outputs: Vec<String>,
+    /// Caches to take results from, in order.
+    pub(crate) cache_from: Vec<CacheFrom>,
+    /// Caches to leave results in.
+    pub(crate) cache_to: Vec<CacheTo>,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -254,24 +216,6 @@ impl BuildOptions {
     }
 }
 
-/// Where context and Dockerfile come from.
-fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
-    let context = context(&args.path)?;
-    let dockerfile = match args.file.as_deref() {
-        None | Some("") => DockerfileSource::InContext,
-        Some("-") => DockerfileSource::Stdin,
-        Some(url) if is_http(url) => DockerfileSource::Http(url.to_owned()),
-        Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
-        Some(path) => DockerfileSource::File(PathBuf::from(path)),
-    };
-    match (context, dockerfile) {
-        (ContextSource::Stdin, DockerfileSource::Stdin) => Err(Failure::usage(
-            "invalid argument: can't use stdin for both build context and dockerfile",
-        )),
-        both => Ok(both),
-    }
-}
-
 /// Settles a build. The second value is notes for the user.
 pub(crate) fn build(
     args: &BuildArgs,
@@ -299,6 +243,8 @@ pub(crate) fn build(
         no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
+        cache_from: parsed(&args.cache_from, CacheFrom::parse)?,
+        cache_to: parsed(&args.cache_to, CacheTo::parse)?,
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
         explain: args.explain,
@@ -363,8 +309,6 @@ fn not_yet(what: &str) -> Failure {
 fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
     let given = [
         ("--builder", args.builder.is_some()),
-        ("--cache-from", !args.cache_from.is_empty()),
-        ("--cache-to", !args.cache_to.is_empty()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
         ("--push", args.push == Some(true)),
@@ -386,38 +330,6 @@ fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
     ];
     let note = |(flag, _): &(&str, bool)| format!("{flag} is accepted for old scripts and has no effect");
     given.iter().filter(|(_, given)| *given).map(note).collect()
-}
-
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
-}
-
-/// Reads the address of a repository.
-fn git_source(url: &str) -> Result<GitSource, Failure> {
-    GitSource::parse(url).map_err(|error| {
-        let shown = frontend::without_credentials(url);
-        Failure::usage(format!("invalid address `{shown}`: {error}"))
-    })
-}
-
-/// Says whether an address is a file of a web server; one that ends in `.git` is a repository.
-fn is_http(text: &str) -> bool {
-    let path = text.split(['#', '?']).next().unwrap_or_default();
-    (text.starts_with("http://") || text.starts_with("https://")) && !path.ends_with(".git")
-}
-
-fn context(path: &str) -> Result<ContextSource, Failure> {
-    match path {
-        "-" => Ok(ContextSource::Stdin),
-        "" => {
-            Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
-        }
-        url if is_http(url) => Ok(ContextSource::Http(url.to_owned())),
-        url if is_remote(url) => Ok(ContextSource::Git(git_source(url)?)),
-        path => Ok(ContextSource::Directory(PathBuf::from(path))),
-    }
 }
 
 /// Puts a pair into a list that keeps the first place and the last value of each name.

@@ -247,6 +247,7 @@ mod tests {
                 layers: vec![LayerSource {
                     diff_id: layer,
                     blob: None,
+                    made_unix: None,
                 }],
                 origin: Origin::Local,
             })

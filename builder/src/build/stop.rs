@@ -38,6 +38,8 @@ pub(super) enum Stop {
         error: SolveError<OpError>,
         graph: Arc<Graph>,
     },
+    /// A layer of the result can't be fetched.
+    Fetch(OpError),
 }
 
 impl From<Failure> for Stop {
@@ -47,11 +49,24 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
+    /// Returns the error where a cache that didn't have what it promised is all that is wrong.
+    pub(super) fn lost_cache(&self) -> Option<&OpError> {
+        match self {
+            Self::Step {
+                error: SolveError::Step { source, .. },
+                ..
+            }
+            | Self::Fetch(source) => matches!(source, OpError::Cache(_)).then_some(source),
+            _ => None,
+        }
+    }
+
     /// Says whether somebody asked for it.
     pub(super) fn is_cancelled(&self) -> bool {
         match self {
             Self::Failure(failure) => matches!(failure.kind(), Kind::Cancelled(_)),
             Self::Step { error, .. } => matches!(error, SolveError::Cancelled),
+            Self::Fetch(_) => false,
         }
     }
 
@@ -79,6 +94,7 @@ impl Stop {
     ) -> Failure {
         match self {
             Self::Failure(failure) => failure,
+            Self::Fetch(error) => failure::of_fetch(&error),
             Self::Step { error, graph } => {
                 let failure = failure::of_solve(&error, &graph, source, told);
                 let missing = failure::missing_source(&error, &graph);

@@ -14,16 +14,16 @@ use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
 
 /// A layer's blob, ready to be copied.
 #[derive(Debug)]
-pub(super) struct Blob {
-    pub(super) digest: Digest,
-    pub(super) size_bytes: u64,
-    pub(super) form: Form,
+pub(crate) struct Blob {
+    pub(crate) digest: Digest,
+    pub(crate) size_bytes: u64,
+    pub(crate) form: Form,
     bytes: Bytes,
 }
 
 /// How it is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Plain,
     Gzip,
     Zstd,
@@ -37,7 +37,7 @@ enum Bytes {
 
 impl Form {
     /// Returns the layer media type. Spec: OCI image-spec, media-types.md; Docker image manifest v2 schema 2.
-    pub(super) fn media_type(self, oci_types: bool) -> &'static str {
+    pub(crate) fn media_type(self, oci_types: bool) -> &'static str {
         match (self, oci_types) {
             (Self::Plain, true) => "application/vnd.oci.image.layer.v1.tar",
             (Self::Gzip, true) => "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -51,7 +51,7 @@ impl Form {
 
 impl Blob {
     /// Copies the bytes to the cursor of `out`; in the kernel where it can.
-    pub(super) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
+    pub(crate) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
         match &self.bytes {
             Bytes::Layer(layer) => layer.copy_tar(out).map(|_| ()).map_err(std::io::Error::other),
             // Between two files this is copy_file_range.
@@ -67,7 +67,7 @@ impl Blob {
 }
 
 /// Returns the blob of a layer as `compression` wants it, compressing only if there is none yet.
-pub(super) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) -> Result<Blob, ExportError> {
+pub(crate) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) -> Result<Blob, ExportError> {
     let form = match compression.codec {
         Codec::None => return plain(store, layer),
         Codec::Gzip { .. } => Form::Gzip,

@@ -32,9 +32,11 @@ use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
+pub(crate) use blob::{Blob, of_layer};
 pub(crate) use delta::Listed;
 pub(crate) use document::platform_of;
-pub(crate) use spec::{Compression, Destination, ImageOptions, Output, Times};
+pub(crate) use oci::Layout;
+pub(crate) use spec::{Attributes, Compression, Destination, ImageOptions, Output, SpecError, Times, zstd};
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -193,14 +195,8 @@ impl ExportImage {
     /// Puts the image into the store, under its names or under its ID. Returns the ID: the digest of the config for the
     /// machine's own platform, or for the first.
     pub(crate) fn commit(&self, store: &Store) -> Result<Digest, ImageError> {
-        let further = self.further.iter().flatten().map(|image| &image.config);
-        let mut configs: Vec<&Vec<u8>> = std::iter::once(&self.config).chain(further).collect();
-        let host = host_platform();
-        let own = configs
-            .iter()
-            .position(|config| document::platform_of(config).as_ref() == Some(&host));
-        let own = configs.remove(own.unwrap_or(0));
-        let variants = configs.into_iter().map(|config| {
+        let (own, others) = self.configs();
+        let variants = others.into_iter().map(|config| {
             Ok(Variant {
                 platform: document::platform_of(config)
                     .map_or_else(String::new, |platform| platform.to_string()),
@@ -210,6 +206,29 @@ impl ExportImage {
         let mut variants = variants.collect::<Result<Vec<_>, ImageError>>()?;
         variants.sort_by(|a, b| a.platform.cmp(&b.platform));
         image::commit(store, own, None, &variants, &self.names)
+    }
+
+    /// Returns the ID that [`commit`](Self::commit) would.
+    pub(crate) fn id(&self) -> Digest {
+        Digest::of(self.configs().0)
+    }
+
+    /// Returns the config for the machine's own platform, or for the first, and the others.
+    fn configs(&self) -> (&Vec<u8>, Vec<&Vec<u8>>) {
+        let further = self.further.iter().flatten().map(|image| &image.config);
+        let mut configs: Vec<&Vec<u8>> = std::iter::once(&self.config).chain(further).collect();
+        let host = host_platform();
+        let own = configs
+            .iter()
+            .position(|config| document::platform_of(config).as_ref() == Some(&host));
+        let own = configs.remove(own.unwrap_or(0));
+        (own, configs)
+    }
+
+    /// Returns the layers of all platforms.
+    pub(crate) fn all_layers(&self) -> impl Iterator<Item = &DiffId> {
+        let further = self.further.iter().flatten().flat_map(|image| &image.layers);
+        self.layers.iter().chain(further)
     }
 
     /// Returns the directories that outputs of plain files are split into, and the layers for each; one without a name

@@ -32,7 +32,7 @@ pub(crate) enum SpecError {
         key: String,
     },
     /// A value that the attribute can't have.
-    #[error("invalid value `{value}` of output attribute `{key}`: expected {expected}")]
+    #[error("invalid value `{value}` of attribute `{key}`: expected {expected}")]
     Value {
         /// The attribute.
         key: String,
@@ -254,20 +254,19 @@ impl Output {
             };
             return Ok((output, Times::default()));
         }
-        let mut attributes = Attributes::default();
-        for field in &fields {
-            let (key, value) = field.split_once('=').ok_or_else(syntax)?;
-            let key = key.trim();
+        let mut annotations = Annotations::default();
+        let mut others = Vec::with_capacity(fields.len());
+        for field in fields {
             // What an annotation is called is the user's business, capitals included.
-            if key.starts_with("annotation") {
-                attributes.annotations.add_attribute(key, value)?;
-                continue;
+            match field.split_once('=').map(|(key, value)| (key.trim(), value)) {
+                Some((key, value)) if key.starts_with("annotation") => {
+                    annotations.add_attribute(key, value)?
+                }
+                _ => others.push(field),
             }
-            attributes
-                .pairs
-                .push((key.to_ascii_lowercase(), value.to_owned()));
         }
-        attributes.kind = attributes.take("type").ok_or_else(syntax)?;
+        let mut attributes = Attributes::of_fields(&others).ok_or_else(syntax)?;
+        attributes.annotations = annotations;
         let times = attributes.times()?;
         let output = attributes.output()?;
         match attributes.pairs.into_iter().next() {
@@ -311,15 +310,31 @@ fn is_known_elsewhere(key: &str) -> bool {
 
 /// The attributes not yet looked at.
 #[derive(Default)]
-struct Attributes {
-    kind: String,
-    pairs: Vec<(String, String)>,
-    annotations: Annotations,
+pub(crate) struct Attributes {
+    /// `type`.
+    pub(crate) kind: String,
+    /// The others.
+    pub(crate) pairs: Vec<(String, String)>,
+    /// `annotation….KEY`.
+    pub(crate) annotations: Annotations,
 }
 
 impl Attributes {
+    /// Splits fields into names and values; `None` where one has no `=`, or where there is no type.
+    pub(crate) fn of_fields(fields: &[String]) -> Option<Self> {
+        let mut attributes = Self::default();
+        for field in fields {
+            let (key, value) = field.split_once('=')?;
+            attributes
+                .pairs
+                .push((key.trim().to_ascii_lowercase(), value.to_owned()));
+        }
+        attributes.kind = attributes.take("type")?;
+        Some(attributes)
+    }
+
     /// Takes an attribute; the last one counts where it is given twice.
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<String> {
         let mut value = None;
         self.pairs.retain(|(name, text)| {
             if name == key {
@@ -330,7 +345,8 @@ impl Attributes {
         value
     }
 
-    fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
+    /// Takes an attribute that is true or false; without a value it is true.
+    pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.take(key).as_deref() {
             None => Ok(default),
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
@@ -455,7 +471,8 @@ impl Attributes {
         })
     }
 
-    fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
+    /// Takes what says how layers are compressed.
+    pub(crate) fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
         let asked = self.take("compression");
         let level = self.take("compression-level");
         let codec = match asked.as_deref() {
@@ -510,7 +527,8 @@ fn gzip() -> Codec {
     }
 }
 
-fn zstd() -> Codec {
+/// Returns zstd at the level for speed.
+pub(crate) fn zstd() -> Codec {
     Codec::Zstd {
         level: DEFAULT_ZSTD_LEVEL,
     }

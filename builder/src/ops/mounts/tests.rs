@@ -197,6 +197,8 @@ impl World {
                 .into_iter()
                 .collect(),
             images: Vec::new(),
+            caches: Vec::new(),
+            seeds: BTreeMap::new(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::default(),
             views: Views::default(),
