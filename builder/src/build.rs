@@ -2,6 +2,7 @@
 
 mod finish;
 mod outputs;
+mod pushing;
 mod statements;
 mod stop;
 
@@ -218,10 +219,16 @@ impl Stops<'_> {
             };
             let exported = export::export(&self.store, output, image, epoch)
                 .map_err(|error| failure::of_export(&error))?;
-            if let Output::Image { .. } = output {
+            if let Output::Image { .. } | Output::Registry { .. } = output {
                 id = exported.id;
             }
-            top = top.or(exported.manifest);
+            let manifest = match output {
+                Output::Registry { image: how, naming } => {
+                    Some(self.push(image, how, *naming, epoch, cancel).await?)
+                }
+                _ => exported.manifest,
+            };
+            top = top.or(manifest);
         }
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;

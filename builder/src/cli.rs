@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
+    /// Send images to their registry
+    Push(PushArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Forget the login to a registry
@@ -172,9 +174,12 @@ pub(crate) struct BuildArgs {
     /// Run every step of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|cacheonly[,dest=…]
+    /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|registry|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
+    /// Push the image to the registries of its names: -o type=registry
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) push: Option<bool>,
     /// How to show progress: auto, plain, tty, quiet, rawjson or none
     #[arg(long, value_name = "MODE")]
     pub(crate) progress: Option<String>,
@@ -305,8 +310,6 @@ pub(crate) struct RefusedArgs {
     pub(crate) cache_to: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) push: Option<bool>,
     #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) debug: Option<bool>,
 }
@@ -429,6 +432,29 @@ pub(crate) struct PruneArgs {
     /// Only these: type=exec.cachemount, id=ID, until=DURATION (not used for so long)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
+}
+
+/// `ashlar push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Image name; its first part is the registry
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) image: String,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Push the image for all its platforms (it always is, without --platform)
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
+    /// Push the image for one platform only
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Compress layers so, even those that came in another form: gzip, zstd or uncompressed
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<String>,
+    /// Print the image's name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 /// `ashlar save`.

@@ -176,6 +176,8 @@ pub(crate) struct BuildOptions {
     pub(crate) tags: Vec<String>,
     /// Output specifications, as written; `export` parses them. Empty: the store only.
     pub(crate) outputs: Vec<String>,
+    /// Pushes the image under its names.
+    pub(crate) push: bool,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -293,6 +295,7 @@ pub(crate) fn build(
         no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
+        push: args.push.unwrap_or(false),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
         explain: args.explain,
@@ -355,7 +358,6 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--cache-to", !args.cache_to.is_empty()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
-        ("--push", args.push == Some(true)),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),

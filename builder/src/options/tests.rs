@@ -200,7 +200,6 @@ fn what_is_not_supported_is_refused_by_name() {
         "--cache-to x",
         "--debug",
         "--policy x",
-        "--push",
     ] {
         let name = flag.split([' ', '=']).next().unwrap();
         check_refused(
