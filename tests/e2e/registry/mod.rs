@@ -1,10 +1,11 @@
 //! Registries to test against: Debian's `docker-registry` on a loopback port, plain, with logins, or with TLS of a
-//! private authority. `faults` stands in front of one and misbehaves; `pull`, `push` and `login` are the tests.
+//! private authority. `faults` stands in front of one and misbehaves; `pull`, `push`, `login` and `trust` are the tests.
 
 pub(crate) mod faults;
 mod login;
 mod pull;
 mod push;
+mod trust;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
