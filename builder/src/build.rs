@@ -3,8 +3,10 @@
 mod caching;
 mod diary;
 mod finish;
+mod locks;
 mod needs;
 mod outputs;
+mod pushing;
 mod statements;
 mod stop;
 
@@ -38,13 +40,13 @@ use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
 use crate::journal::{self, Ending, Journal};
-use crate::lockfile::{self, Lock, LockMode};
+use crate::lockfile::Lock;
 use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress};
 use crate::records::Records;
-use crate::registry::{self, LockedError, Reference, Resolved};
+use crate::registry::{self, LockedError, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
 use crate::runtime::unless_cancelled;
@@ -87,7 +89,7 @@ async fn at_stops<T>(
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
     let dockerfile = dockerfile::parse(options, &inputs, &source)
         .map_err(|errors| failure::of_diagnostics(&errors, &source))?;
-    let locked = read_lock(options)?;
+    let locked = locks::read(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
     let stops = Stops {
         options,
@@ -136,17 +138,6 @@ async fn at_stops<T>(
         ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
     }
     result
-}
-
-/// Reads the lock file of a build that is bound to it.
-fn read_lock(options: &BuildOptions) -> Result<Option<Lock>, Failure> {
-    match lockfile::path(options) {
-        Some(path) if options.lock == LockMode::Locked => {
-            let lock = Lock::read(path).map_err(|error| failure::of_lock(&error))?;
-            Ok(Some(lock))
-        }
-        _ => Ok(None),
-    }
 }
 
 /// What the stops of one build share.
@@ -214,7 +205,7 @@ impl Stops<'_> {
         let caches = self.start_exports(&made);
         let results: Vec<(Build, Arc<[DiffId]>)> =
             builds.into_iter().zip(made_targets.iter().cloned()).collect();
-        let facts = self.output(&results, &made, &notes)?;
+        let facts = self.output(&results, &made, &notes, cancel).await?;
         caches.finish().await?;
         if let Some(lock) = lock {
             lock.write().map_err(|error| failure::of_lock(&error))?;
@@ -223,12 +214,13 @@ impl Stops<'_> {
     }
 
     /// Puts the image into the store and writes the outputs.
-    fn output(
+    async fn output(
         &self,
         results: &[(Build, Arc<[DiffId]>)],
         made: &Made,
         notes: &Notes,
-    ) -> Result<Facts, Failure> {
+        cancel: &Cancel,
+    ) -> Result<Facts, Stop> {
         let mut image = self.image(results, Times::default(), made)?;
         let mut id = match self.is_complete(&image) {
             true => image
@@ -256,10 +248,16 @@ impl Stops<'_> {
             };
             let exported = export::export(&self.store, output, image, epoch)
                 .map_err(|error| failure::of_export(&error))?;
-            if let Output::Image { .. } = output {
+            if let Output::Image { .. } | Output::Registry { .. } = output {
                 id = exported.id;
             }
-            top = top.or(exported.manifest);
+            let manifest = match output {
+                Output::Registry { image: how, naming } => {
+                    Some(self.push(image, how, *naming, epoch, cancel).await?)
+                }
+                _ => exported.manifest,
+            };
+            top = top.or(manifest);
         }
         let told = self.options.metadata_provenance.map(Provenance::of_mode);
         Ok(Facts {
@@ -270,29 +268,6 @@ impl Stops<'_> {
             build: self.id.clone(),
             provenance: notes.metadata(told.as_ref(), &self.options.platforms),
         })
-    }
-
-    /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
-    fn new_lock(
-        &self,
-        asked: &[ImageRequest],
-        images: &[Arc<Resolved>],
-        known: &Answers,
-    ) -> Result<Option<Lock>, Failure> {
-        let Some(path) = lockfile::path(self.options).filter(|_| self.options.lock == LockMode::Write) else {
-            return Ok(None);
-        };
-        let mut lock = Lock::new(path);
-        lock.add_sources(known);
-        for (request, image) in asked.iter().zip(images) {
-            // A layout is named by the command line, like a build context.
-            if request.kind == ImageKind::Registry {
-                let reference =
-                    Reference::parse(&request.reference).map_err(|error| failure::of_image(&error.into()))?;
-                lock.add_image(&reference, &request.platform, image.pin());
-            }
-        }
-        Ok(Some(lock))
     }
 
     /// Makes the image of what the targets became, as an output wants its times.

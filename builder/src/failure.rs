@@ -18,6 +18,7 @@ use crate::export::ExportError;
 use crate::lockfile::LockError;
 use crate::ops::OpError;
 use crate::progress::Told;
+use crate::registry::push::PushError;
 use crate::registry::{ImageError, LockedError};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
@@ -130,6 +131,15 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
         LockError::Write { .. } => with_disk_help(Failure::of(Kind::Machine, error), error),
         LockError::Read { .. } => Failure::of(Kind::Machine, error),
         _ => Failure::of(Kind::Build, error).with_help(HOW),
+    }
+}
+
+/// An image can't be pushed.
+pub(crate) fn of_push(error: &PushError) -> Failure {
+    match error {
+        PushError::Image(error) => of_image(error),
+        PushError::NoName => Failure::of(Kind::Usage, error),
+        _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }
 

@@ -111,6 +111,9 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
         Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
+        Command::Push(args) => {
+            report::data(&commands::push::push(&args, open()?, &environment)?)?;
+        }
         Command::Login(args) => report::data(&commands::login::login(&args)?)?,
         Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
         Command::Save(args) => report::data(&commands::save::save(&args, &open()?)?)?,

@@ -140,6 +140,8 @@ pub(crate) struct BuildOptions {
     pub(crate) cache_from: Vec<CacheFrom>,
     /// Caches to leave results in.
     pub(crate) cache_to: Vec<CacheTo>,
+    /// Pushes the image under its names.
+    pub(crate) push: bool,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -245,6 +247,7 @@ pub(crate) fn build(
         outputs: args.output.clone(),
         cache_from: parsed(&args.cache_from, CacheFrom::parse)?,
         cache_to: parsed(&args.cache_to, CacheTo::parse)?,
+        push: args.push.unwrap_or(false),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
         explain: args.explain,
@@ -311,7 +314,6 @@ fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
         ("--builder", args.builder.is_some()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
-        ("--push", args.push == Some(true)),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),

@@ -10,6 +10,7 @@ use cache::{DiffId, Digest, Store};
 
 use super::ExportError;
 use super::spec::Compression;
+use crate::registry::push::Content;
 use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
 
 /// A layer's blob, ready to be copied.
@@ -50,6 +51,14 @@ impl Form {
 }
 
 impl Blob {
+    /// Gives the bytes to whoever uploads them.
+    pub(super) fn into_content(self) -> Content {
+        match self.bytes {
+            Bytes::Layer(layer) => Content::Layer(layer),
+            Bytes::Stored(file) => Content::File(Arc::new(file)),
+        }
+    }
+
     /// Copies the bytes to the cursor of `out`; in the kernel where it can.
     pub(crate) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
         match &self.bytes {

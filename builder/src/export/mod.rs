@@ -1,7 +1,8 @@
 //! Outputs: archives, layouts and plain files made of an image that is complete in the store.
 //!
 //! Everything is named by its digest before the first byte is written, so that an archive is one sequential copy. What
-//! is written depends on the image and the options only: fixed order, fixed times. Pushing is not here yet.
+//! is written depends on the image and the options only: fixed order, fixed times. What a registry gets is put together
+//! here and sent by `registry::push`.
 
 mod annotations;
 mod blob;
@@ -16,6 +17,7 @@ mod spec;
 mod statement;
 mod tarball;
 mod target;
+mod upload;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,10 @@ pub(crate) use blob::{Blob, of_layer};
 pub(crate) use delta::Listed;
 pub(crate) use document::platform_of;
 pub(crate) use oci::Layout;
-pub(crate) use spec::{Attributes, Compression, Destination, ImageOptions, Output, SpecError, Times, zstd};
+pub(crate) use spec::{
+    Attributes, Compression, Destination, ImageOptions, Naming, Output, SpecError, Times, zstd,
+};
+pub(crate) use upload::upload;
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -280,7 +285,7 @@ pub(crate) struct Exported {
     pub(crate) manifest: Option<Descriptor>,
 }
 
-/// Writes one output of a build. `epoch` (seconds since the Unix epoch) replaces the times of all files of the outputs
+/// Writes one output of a build, up to where it leaves the machine: [`upload`] is what is to be sent. `epoch` (seconds since the Unix epoch) replaces the times of all files of the outputs
 /// that are files rather than an image, and of archive entries. Blocks.
 pub(crate) fn export(
     store: &Store,
@@ -299,6 +304,15 @@ pub(crate) fn export(
     let manifest = match output {
         Output::CacheOnly => None,
         Output::Image { names } => {
+            id = with_names(names).commit(store)?;
+            None
+        }
+        Output::Registry {
+            image: options,
+            naming,
+        } => {
+            // What has no tag there has none here.
+            let names = if naming.by_digest { &[][..] } else { &options.names };
             id = with_names(names).commit(store)?;
             None
         }
@@ -367,7 +381,7 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
             target::check(dest)
         }
         Output::OciDirectory { dest, .. } | Output::Local { dest, .. } => target::check_dir(dest),
-        Output::CacheOnly | Output::Image { .. } => Ok(()),
+        Output::CacheOnly | Output::Image { .. } | Output::Registry { .. } => Ok(()),
     }
 }
 

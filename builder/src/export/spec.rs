@@ -21,7 +21,7 @@ pub(crate) enum SpecError {
     #[error("invalid output `{0}`: expected a directory, `-`, or type=TYPE,key=value,…")]
     Syntax(String),
     /// An unknown type.
-    #[error("unknown output type `{0}`: expected local, tar, oci, docker, image or cacheonly")]
+    #[error("unknown output type `{0}`: expected local, tar, oci, docker, image, registry or cacheonly")]
     Type(String),
     /// An attribute that the type does not have.
     #[error("output type `{kind}` has no attribute `{key}`")]
@@ -127,6 +127,15 @@ pub(crate) struct Times {
     pub(crate) rewrite: bool,
 }
 
+/// What an image is called in a registry and here, besides its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Naming {
+    /// No tag stands for it: names are those of repositories.
+    pub(crate) by_digest: bool,
+    /// The store knows it as `name@digest` too.
+    pub(crate) canonical: bool,
+}
+
 /// One output of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -136,6 +145,13 @@ pub(crate) enum Output {
     Image {
         /// Canonical.
         names: Vec<String>,
+    },
+    /// The local store, and the repositories of its names.
+    Registry {
+        /// How it leaves the store.
+        image: ImageOptions,
+        /// What it is called there.
+        naming: Naming,
     },
     /// An OCI layout as one tar.
     OciArchive {
@@ -201,6 +217,7 @@ impl Output {
         match self {
             Self::OciArchive { image, .. }
             | Self::OciDirectory { image, .. }
+            | Self::Registry { image, .. }
             | Self::DockerArchive { image, .. } => Some(image),
             Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => None,
         }
@@ -210,7 +227,11 @@ impl Output {
     pub(crate) fn carries_attestations(&self) -> bool {
         matches!(
             self,
-            Self::OciArchive { .. } | Self::OciDirectory { .. } | Self::Tar { .. } | Self::Local { .. }
+            Self::OciArchive { .. }
+                | Self::OciDirectory { .. }
+                | Self::Registry { .. }
+                | Self::Tar { .. }
+                | Self::Local { .. }
         )
     }
 
@@ -227,6 +248,7 @@ impl Output {
         match self {
             Self::OciArchive { image, .. }
             | Self::OciDirectory { image, .. }
+            | Self::Registry { image, .. }
             | Self::DockerArchive { image, .. } => image.annotations.prepend(annotations),
             Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => {}
         }
@@ -290,7 +312,7 @@ impl Output {
 
 /// Attributes that BuildKit has and we refuse by name.
 fn is_known_elsewhere(key: &str) -> bool {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 11] = [
         "attestation-inline",
         "compatibility-version",
         "context",
@@ -299,8 +321,6 @@ fn is_known_elsewhere(key: &str) -> bool {
         "mode",
         "name-canonical",
         "prefer-nondist-layers",
-        "push",
-        "push-by-digest",
         "registry.insecure",
         "store",
         "unpack",
@@ -384,12 +404,18 @@ impl Attributes {
         match kind.as_str() {
             "cacheonly" => Ok(Output::CacheOnly),
             "image" => {
-                if self.flag("push", false)? {
-                    return Err(SpecError::Unsupported("attribute `push`".to_owned()));
+                let by_digest = self.flag("push-by-digest", false)?;
+                match self.flag("push", false)? || by_digest {
+                    true => self.registry(by_digest),
+                    false => Ok(Output::Image { names: self.names()? }),
                 }
-                Ok(Output::Image { names: self.names()? })
             }
-            "registry" => Err(SpecError::Unsupported("type `registry`".to_owned())),
+            "registry" => {
+                // It is, whatever this says.
+                self.flag("push", true)?;
+                let by_digest = self.flag("push-by-digest", false)?;
+                self.registry(by_digest)
+            }
             "moby" => Err(SpecError::Unsupported("type `moby`".to_owned())),
             "local" => {
                 let (split, prefix) = (self.flag("platform-split", true)?, self.prefix()?);
@@ -437,6 +463,19 @@ impl Attributes {
         }
     }
 
+    fn registry(&mut self, by_digest: bool) -> Result<Output, SpecError> {
+        // Nothing is unpacked in any case.
+        if self.flag("unpack", false)? {
+            return Err(SpecError::Unsupported("attribute `unpack`".to_owned()));
+        }
+        let naming = Naming {
+            by_digest,
+            canonical: self.flag("name-canonical", false)?,
+        };
+        let image = self.image(gzip())?;
+        Ok(Output::Registry { image, naming })
+    }
+
     /// Takes what the names of attestations begin with.
     fn prefix(&mut self) -> Result<String, SpecError> {
         let prefix = self.take("attestation-prefix").unwrap_or_default();
@@ -461,13 +500,19 @@ impl Attributes {
     }
 
     fn image(&mut self, default: Codec) -> Result<ImageOptions, SpecError> {
+        // What a registry has it is asked about.
+        let is_archive = matches!(self.kind.as_str(), "oci" | "docker");
         Ok(ImageOptions {
             names: self.names()?,
             compression: self.compression(default)?,
             oci_types: self.flag("oci-mediatypes", true)?,
             oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
-            since: self.take("since").into_iter().collect(),
+            since: is_archive
+                .then(|| self.take("since"))
+                .flatten()
+                .into_iter()
+                .collect(),
         })
     }
 

@@ -227,7 +227,7 @@ fn times_are_of_hours_minutes_and_seconds() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    for flag in ["--builder x", "--debug", "--policy x", "--push"] {
+    for flag in ["--builder x", "--debug", "--policy x"] {
         let name = flag.split([' ', '=']).next().unwrap();
         check_refused(
             &format!("{flag} ."),

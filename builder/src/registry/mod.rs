@@ -2,13 +2,12 @@
 //!
 //! `resolve` only reads manifests and configs; `fetch_layers` moves the bytes, and only those that are missing.
 //! Whom we trust, and as whom we speak, is in `config` and `credentials`; one request is `endpoint`'s.
+//! The other way is `push`.
 
-#[allow(dead_code, reason = "pushes use the rest")]
 mod auth;
 mod client;
 mod config;
 mod credentials;
-#[allow(dead_code, reason = "pushes use the rest")]
 mod endpoint;
 mod error;
 #[cfg(test)]
@@ -18,6 +17,7 @@ mod intake;
 mod login;
 mod manifest;
 mod pull;
+pub(crate) mod push;
 mod reference;
 mod tokens;
 mod transport;

@@ -4,6 +4,7 @@
 pub(crate) mod faults;
 mod login;
 mod pull;
+mod push;
 mod stop;
 mod trust;
 
