@@ -1,9 +1,11 @@
-//! Builds and pulls that are stopped while a registry keeps them waiting.
+//! Builds and pulls that are stopped while a registry or a git server keeps them waiting.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use super::faults::{Act, Faults, Seen};
 use super::{Options, Registry};
+use crate::machine;
 use crate::scene::Scene;
 use crate::validate;
 
@@ -17,6 +19,43 @@ before=$(date +%s%N); kill -$signal $pid; code=0; wait $pid || code=$?
 [ $(( ($(date +%s%N) - before) / 1000000 )) -lt 2000 ] && quick=quick || quick=slow
 echo $code $quick
 "#;
+
+#[test]
+fn waiting_for_a_git_server_ends_with_the_signal() {
+    // hardening R37, hardening R38: git, and the programs that it starts itself, end with the build
+    if let Some(reason) = machine::missing(&["exec:git", "root"]) {
+        machine::skip("stop_git", &reason);
+        return;
+    }
+    let scene = Scene::new("stop_git").with_deadline(Duration::from_secs(40));
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let asked = scene.work().join("asked");
+    std::thread::spawn(move || {
+        // Connections stay open, and nothing is ever said.
+        let mut clients = Vec::new();
+        for client in server.incoming() {
+            clients.push(client);
+            std::fs::write(&asked, "").unwrap();
+        }
+    });
+    for scheme in ["git", "http"] {
+        for (signal, code) in [("INT", 130), ("TERM", 143), ("KILL", 137)] {
+            let dockerfile = format!("FROM scratch\nADD {scheme}://{address}/x.git /\n");
+            std::fs::write(scene.work().join("Dockerfile"), dockerfile).unwrap();
+            let said = scene.must("sh", &["-ec", STOP, "stop", signal, "ashlar", "build", "."]);
+            assert_eq!(said.stdout_text(), format!("{code} quick\n"), "{scheme} {signal}");
+        }
+    }
+    // What was half fetched goes with the next start.
+    std::fs::write(
+        scene.work().join("Dockerfile"),
+        "FROM scratch\nCOPY Dockerfile /\n",
+    )
+    .unwrap();
+    scene.ashlar_ok(&["build", "-q", "."]);
+    validate::finish(scene);
+}
 
 #[test]
 fn waiting_for_a_registry_ends_with_the_signal() {
