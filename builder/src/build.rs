@@ -1,29 +1,37 @@
 //! One build, from options to image: the list of its stops, in order. See ARCHITECTURE.md.
 
+mod caching;
+mod diary;
 mod finish;
+mod locks;
+mod needs;
 mod outputs;
+mod pushing;
 mod statements;
 mod stop;
 
 pub(crate) use stop::Failed;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
-use cache::tree::{Memo, Selection};
+use cache::tree::Memo;
 use cache::{DiffId, Store};
 use finish::finish_config;
 use frontend::{
-    Answers, Build, Diagnostics, Dockerfile, ImageConfig, ImageKind, ImageRequest, Lowered, Needed, Request,
-    ResolvedGit, ResolvedHttp, ResolvedImage, SourceText,
+    Answers, Build, Diagnostics, Dockerfile, ImageKind, ImageRequest, Lowered, Needed, Request, ResolvedGit,
+    ResolvedHttp, SourceText,
 };
+use needs::{resolved_image, wanted};
 use serde_json::Value;
-use solver::op::{Op, Source};
-use solver::{Cancel, Graph, InputView, Snapshot, VertexId};
+use solver::op::Op;
+use solver::{Cancel, Graph, Snapshot, VertexId};
+use statements::Notes;
 use stop::Stop;
 
 use crate::attest::{Origin, Provenance};
+use crate::caches::{self, Imports, Made};
 use crate::clock;
 use crate::commands::rights;
 use crate::context::{self, Inputs};
@@ -31,16 +39,17 @@ use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
-use crate::journal::{self, About, Ending, Journal};
-use crate::lockfile::{self, Lock, LockMode};
+use crate::journal::{self, Ending, Journal};
+use crate::lockfile::Lock;
 use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
 use crate::options::{BuildOptions, Environment};
 use crate::progress::{self, Mode, Progress};
 use crate::records::Records;
-use crate::registry::{self, LockedError, Reference, Resolved};
+use crate::registry::{self, LockedError, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
+use crate::runtime::unless_cancelled;
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
 
@@ -67,6 +76,8 @@ async fn at_stops<T>(
 ) -> Result<T, Failed> {
     let started_unix = clock::now_unix();
     let outputs = outputs::parse(options)?;
+    caches::check_keys(&options.cache_from, &options.cache_to)
+        .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
@@ -78,7 +89,7 @@ async fn at_stops<T>(
     let source = SourceText::new(&inputs.dockerfile_name, &inputs.dockerfile);
     let dockerfile = dockerfile::parse(options, &inputs, &source)
         .map_err(|errors| failure::of_diagnostics(&errors, &source))?;
-    let locked = read_lock(options)?;
+    let locked = locks::read(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
     let stops = Stops {
         options,
@@ -129,17 +140,6 @@ async fn at_stops<T>(
     result
 }
 
-/// Reads the lock file of a build that is bound to it.
-fn read_lock(options: &BuildOptions) -> Result<Option<Lock>, Failure> {
-    match lockfile::path(options) {
-        Some(path) if options.lock == LockMode::Locked => {
-            let lock = Lock::read(path).map_err(|error| failure::of_lock(&error))?;
-            Ok(Some(lock))
-        }
-        _ => Ok(None),
-    }
-}
-
 /// What the stops of one build share.
 struct Stops<'a> {
     options: &'a BuildOptions,
@@ -175,13 +175,16 @@ impl Stops<'_> {
     }
 
     async fn run(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<Facts, Stop> {
+        let (mut work, imports) = unless_cancelled(cancel, self.lower_and_import(dockerfile)).await?;
+        let scanning = unless_cancelled(cancel, self.add_scans(&mut work)).await?;
+        let notes = self.note(&work, scanning.as_ref());
         let Work {
             graph,
             builds,
             images,
             asked,
             known,
-        } = self.lower(dockerfile).await?;
+        } = work;
         if graph.ids().any(|id| matches!(graph.vertex(id).op, Op::Exec(_))) {
             rights::start_again()?;
         }
@@ -190,15 +193,42 @@ impl Stops<'_> {
         if let Some(build) = builds.first() {
             self.warn(build.warnings.clone());
         }
-        let targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
-        let notes = self.note(&graph, &builds, &images);
-        let results = self.solve(dockerfile, graph, &targets, images, cancel).await?;
-        let results: Vec<(Build, Arc<[DiffId]>)> = builds.into_iter().zip(results).collect();
-        let notes = notes.finished();
-        let mut image = self.image(&results, Times::default())?;
-        let mut id = image
-            .commit(&self.store)
-            .map_err(|error| failure::of_image(&error))?;
+        let mut targets: Vec<VertexId> = builds.iter().map(|build| build.target).collect();
+        targets.extend(scanning.iter().flat_map(|scanning| &scanning.steps));
+        let made = self
+            .make(dockerfile, Arc::new(graph), &images, imports, &targets, cancel)
+            .await?;
+        let (made_targets, scanned) = made.targets.split_at(builds.len());
+        let notes = notes
+            .finished()
+            .with_contents(scanning.as_ref(), scanned, &self.store)?;
+        let caches = self.start_exports(&made);
+        let results: Vec<(Build, Arc<[DiffId]>)> =
+            builds.into_iter().zip(made_targets.iter().cloned()).collect();
+        let facts = self.output(&results, &made, &notes, cancel).await?;
+        caches.finish().await?;
+        if let Some(lock) = lock {
+            lock.write().map_err(|error| failure::of_lock(&error))?;
+        }
+        Ok(facts)
+    }
+
+    /// Puts the image into the store and writes the outputs.
+    async fn output(
+        &self,
+        results: &[(Build, Arc<[DiffId]>)],
+        made: &Made,
+        notes: &Notes,
+        cancel: &Cancel,
+    ) -> Result<Facts, Stop> {
+        let mut image = self.image(results, Times::default(), made)?;
+        let mut id = match self.is_complete(&image) {
+            true => image
+                .commit(&self.store)
+                .map_err(|error| failure::of_image(&error))?,
+            // Nobody asked for it here.
+            false => image.id(),
+        };
         let mut top = None;
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         let provenance = self.options.attestations.provenance.as_ref();
@@ -211,20 +241,23 @@ impl Stops<'_> {
                 false => {
                     own = ExportImage {
                         attestations: notes.attestations(provenance, epoch),
-                        ..self.image(&results, *times)?
+                        ..self.image(results, *times, made)?
                     };
                     &own
                 }
             };
             let exported = export::export(&self.store, output, image, epoch)
                 .map_err(|error| failure::of_export(&error))?;
-            if let Output::Image { .. } = output {
+            if let Output::Image { .. } | Output::Registry { .. } = output {
                 id = exported.id;
             }
-            top = top.or(exported.manifest);
-        }
-        if let Some(lock) = lock {
-            lock.write().map_err(|error| failure::of_lock(&error))?;
+            let manifest = match output {
+                Output::Registry { image: how, naming } => {
+                    Some(self.push(image, how, *naming, epoch, cancel).await?)
+                }
+                _ => exported.manifest,
+            };
+            top = top.or(manifest);
         }
         let told = self.options.metadata_provenance.map(Provenance::of_mode);
         Ok(Facts {
@@ -237,31 +270,18 @@ impl Stops<'_> {
         })
     }
 
-    /// Notes what the names of the Dockerfile stand for, for a build that writes it down.
-    fn new_lock(
-        &self,
-        asked: &[ImageRequest],
-        images: &[Arc<Resolved>],
-        known: &Answers,
-    ) -> Result<Option<Lock>, Failure> {
-        let Some(path) = lockfile::path(self.options).filter(|_| self.options.lock == LockMode::Write) else {
-            return Ok(None);
-        };
-        let mut lock = Lock::new(path);
-        lock.add_sources(known);
-        for (request, image) in asked.iter().zip(images) {
-            // A layout is named by the command line, like a build context.
-            if request.kind == ImageKind::Registry {
-                let reference =
-                    Reference::parse(&request.reference).map_err(|error| failure::of_image(&error.into()))?;
-                lock.add_image(&reference, &request.platform, image.pin());
-            }
-        }
-        Ok(Some(lock))
-    }
-
     /// Makes the image of what the targets became, as an output wants its times.
-    fn image(&self, results: &[(Build, Arc<[DiffId]>)], times: Times) -> Result<ExportImage, Failure> {
+    fn image(
+        &self,
+        results: &[(Build, Arc<[DiffId]>)],
+        times: Times,
+        made: &Made,
+    ) -> Result<ExportImage, Failure> {
+        let imports = made.records.imports();
+        let made_unix = |layer: &DiffId| {
+            let here = self.store.layers().made_unix(layer);
+            here.or_else(|| imports.made_unix(layer))
+        };
         let mut platforms = Vec::with_capacity(results.len());
         for (build, layers) in results {
             let epoch = times.epoch.or(build.epoch);
@@ -276,7 +296,7 @@ impl Stops<'_> {
                 }
             };
             let config = build.config.clone();
-            let config = finish_config(config, build.n_base_history, &layers, epoch, &self.store).to_json();
+            let config = finish_config(config, build.n_base_history, &layers, epoch, made_unix).to_json();
             platforms.push(PlatformImage { config, layers });
         }
         let wants_index = self.options.wants_index();
@@ -386,67 +406,50 @@ impl Stops<'_> {
         }
     }
 
-    /// Plans and runs; returns the layers of the targets.
-    async fn solve(
-        &self,
-        dockerfile: &Dockerfile,
-        graph: Graph,
-        targets: &[VertexId],
-        images: Vec<Arc<Resolved>>,
-        cancel: &Cancel,
-    ) -> Result<Vec<Arc<[DiffId]>>, Stop> {
-        self.begin_journal();
-        let bench = self.bench(dockerfile, graph, images).await?;
+    /// Plans and runs.
+    async fn solve(&self, bench: Bench, targets: &[VertexId], cancel: &Cancel) -> Result<Made, Stop> {
+        let Bench {
+            graph,
+            worker,
+            records,
+            memo,
+            root,
+        } = bench;
         let solved = solver::solve(
-            Arc::clone(&bench.graph),
+            Arc::clone(&graph),
             targets,
-            bench.records,
-            Arc::clone(&bench.worker),
+            Arc::clone(&records) as Arc<dyn solver::Index>,
+            Arc::clone(&worker),
             self.progress.events(),
             cancel.clone(),
             solver::Options::default(),
         )
         .await;
         // Losing what was learnt about files costs time only.
-        let _ = bench.memo.save(&bench.root);
-        let graph = bench.graph;
-        let snapshots = solved.map_err(|error| Stop::Step { error, graph })?.snapshots;
-        let layers = snapshots.into_iter().map(|snapshot| match snapshot {
+        let _ = memo.save(&root);
+        let solved = match solved {
+            Ok(solved) => solved,
+            Err(error) => return Err(Stop::Step { error, graph }),
+        };
+        let layers = solved.snapshots.into_iter().map(|snapshot| match snapshot {
             Snapshot::Layers(layers) => layers,
             other => unreachable!("lowering makes layers of a target, not {other:?}"),
         });
-        let layers: Vec<_> = layers.collect();
-        let is_for_cache = |(output, _): &(Output, Times)| matches!(output, Output::CacheOnly);
-        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
-        let keeps_nothing = !has_place && self.outputs.iter().all(is_for_cache);
-        if !keeps_nothing {
-            // What no step has looked into may still be in its registry.
-            for target in &layers {
-                let fetched = bench.worker.ensure(target).await;
-                fetched.map_err(|error| failure::of_fetch(&error))?;
-            }
-        }
-        Ok(layers)
-    }
-
-    /// Begins to write down what happens. What can't be written down happens all the same.
-    fn begin_journal(&self) {
-        let about = About {
-            dockerfile: self.inputs.dockerfile_name.clone(),
-            target: self.options.target.clone().unwrap_or_default(),
-            tags: self.options.tags.clone(),
-        };
-        match Journal::begin(self.store.root(), about) {
-            Ok(journal) => drop(self.journal.set(Arc::new(journal))),
-            Err(error) => self.progress.events().warn(unkept(&error)),
-        }
+        Ok(Made {
+            targets: layers.collect(),
+            keys: solved.keys,
+            graph,
+            records,
+            worker,
+        })
     }
 
     /// Plans, and tells the plan.
     async fn preview(&self, dockerfile: &Dockerfile, cancel: &Cancel) -> Result<String, Stop> {
-        let work = self.lower(dockerfile).await?;
+        let (work, imports) = unless_cancelled(cancel, self.lower_and_import(dockerfile)).await?;
         let targets: Vec<VertexId> = work.builds.iter().map(|build| build.target).collect();
-        let bench = self.bench(dockerfile, work.graph, work.images).await?;
+        let graph = Arc::new(work.graph);
+        let bench = self.bench(dockerfile, graph, &work.images, imports).await?;
         let graph = Arc::clone(&bench.graph);
         let events = self.progress.events();
         let plan = solver::preview(
@@ -468,8 +471,9 @@ impl Stops<'_> {
     async fn bench(
         &self,
         dockerfile: &Dockerfile,
-        graph: Graph,
-        images: Vec<Arc<Resolved>>,
+        graph: Arc<Graph>,
+        images: &[Arc<Resolved>],
+        imports: Imports,
     ) -> Result<Bench, Failure> {
         let root = Root::open_host(self.store.root()).map_err(|error| Failure::of(Kind::Machine, &error))?;
         let memo = Arc::new(Memo::load(&root));
@@ -483,7 +487,7 @@ impl Stops<'_> {
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
         dockerfile.checks.filter(&mut unmatched);
         self.warn(unmatched);
-        let fetchable: HashSet<DiffId> = images
+        let bases: HashSet<DiffId> = images
             .iter()
             .flat_map(|image| &image.layers)
             .map(|layer| layer.diff_id)
@@ -499,13 +503,16 @@ impl Stops<'_> {
         let worker = Worker {
             store: Arc::clone(&self.store),
             contexts,
-            images,
+            images: images.to_vec(),
+            caches: imports.sources().collect(),
+            seeds: imports.seeds(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::new(Networks::new(wants)),
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),
             keeps_failed: self.options.shell_on_error,
+            step_timeout: self.options.step_timeout,
             devices: Arc::new(devices),
             bounds: Arc::new(bounds),
             journal: self.journal.get().cloned(),
@@ -513,9 +520,9 @@ impl Stops<'_> {
         self.progress
             .name_vertices(&graph, |name| self.secrets.hide(name));
         Ok(Bench {
-            graph: Arc::new(graph),
+            graph,
             worker: Arc::new(worker),
-            records: Arc::new(Records::new(Arc::clone(&self.store), fetchable)),
+            records: Arc::new(Records::new(Arc::clone(&self.store), bases, Arc::new(imports))),
             memo,
             root,
         })
@@ -564,27 +571,4 @@ enum Answer {
     Image(Box<Resolved>),
     Http(ResolvedHttp),
     Git(ResolvedGit),
-}
-
-/// Returns what lowering has to know of an image.
-fn resolved_image(resolved: &Resolved) -> Result<ResolvedImage, Failure> {
-    Ok(ResolvedImage {
-        config: ImageConfig::parse(&resolved.config).map_err(|error| Failure::of(Kind::Machine, &error))?,
-        layers: resolved.layers.iter().map(|layer| layer.diff_id).collect(),
-        reference: resolved.reference.clone(),
-    })
-}
-
-/// Returns what the graph selects of each local tree.
-fn wanted(graph: &Graph) -> BTreeMap<String, Vec<Selection>> {
-    let mut wanted: BTreeMap<String, Vec<Selection>> = BTreeMap::new();
-    for input in graph.ids().flat_map(|id| &graph.vertex(id).inputs) {
-        if let Op::Source(Source::Local { name }) = &graph.vertex(input.vertex).op {
-            wanted.entry(name.clone()).or_default().push(match &input.view {
-                InputView::Whole => Selection::everything(),
-                InputView::Paths(selection) => selection.clone(),
-            });
-        }
-    }
-    wanted
 }

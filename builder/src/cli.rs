@@ -3,6 +3,10 @@
 //! Every flag of `docker buildx build` parses, so that what isn't supported is refused by name (in `options`), never
 //! ignored and never called unknown. Nothing is decided here; `options` settles what was typed with the environment.
 
+mod limits;
+
+pub(crate) use limits::LimitArgs;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -51,6 +55,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
+    /// Send images to their registry
+    Push(PushArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Forget the login to a registry
@@ -172,9 +178,18 @@ pub(crate) struct BuildArgs {
     /// Run every step of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|cacheonly[,dest=…]
+    /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|registry|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
+    /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Leave this build's results in a cache: type=local,dest=DIR[,mode=max]
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
+    /// Push the image to the registries of its names: -o type=registry
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub(crate) push: Option<bool>,
     /// How to show progress: auto, plain, tty, quiet, rawjson or none
     #[arg(long, value_name = "MODE")]
     pub(crate) progress: Option<String>,
@@ -220,6 +235,12 @@ pub(crate) struct BuildArgs {
     /// Let RUN use an ssh agent or private keys: default, ID=SOCKET or ID=KEY[,KEY] (repeatable)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
+    /// End the build after this long, for instance 90s, 10m or 1h30m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// End a RUN that takes this long, and the build with it; waiting for cache mounts counts
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) step_timeout: Option<String>,
     /// What to do when a RUN fails: stop, or open a shell in its container, as it is then
     #[arg(long, value_name = "stop|shell", value_parser = ["stop", "shell"])]
     pub(crate) on_error: Option<String>,
@@ -249,64 +270,13 @@ pub(crate) struct BuildArgs {
     pub(crate) legacy: LegacyArgs,
 }
 
-/// Limits of containers, of `ashlar build` and `ashlar run`.
-#[derive(Debug, Clone, Args, Default)]
-#[command(next_help_heading = "Limits of containers")]
-pub(crate) struct LimitArgs {
-    /// Memory, for instance 512m; what is written to files doesn't count
-    #[arg(short = 'm', long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// Memory and swap together; -1: all swap [default: twice the memory]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
-    /// CPU time, in CPUs: 1.5
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) cpus: Option<String>,
-    /// CPU time in each period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS")]
-    pub(crate) cpu_quota: Option<String>,
-    /// Length of a period [default: 100000]
-    #[arg(long, value_name = "MICROSECONDS")]
-    pub(crate) cpu_period: Option<String>,
-    /// Weight against others, who have 1024
-    #[arg(short = 'c', long, value_name = "NUMBER")]
-    pub(crate) cpu_shares: Option<String>,
-    /// CPUs that may be used: 0-2,4
-    #[arg(long, value_name = "LIST")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Memory nodes that may be used
-    #[arg(long, value_name = "LIST")]
-    pub(crate) cpuset_mems: Option<String>,
-    /// Processes and threads; -1: any number
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<String>,
-    /// A limit of every process, such as nofile=1024:2048 (repeatable)
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
-    pub(crate) ulimit: Vec<String>,
-    /// Size of /dev/shm, for instance 64m
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) shm_size: Option<String>,
-    /// Several limits at once: memory=2g,cpu-quota=50000
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) resource: Vec<String>,
-    /// Control group to make the containers' own in [default: this process's]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) cgroup_parent: Option<String>,
-}
-
 /// Flags of `docker buildx build` that aren't supported yet: they parse, and `options` refuses them by name.
 #[derive(Debug, Clone, Args, Default)]
 pub(crate) struct RefusedArgs {
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
     #[arg(long, hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_to: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) push: Option<bool>,
     #[arg(short = 'D', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) debug: Option<bool>,
 }
@@ -431,6 +401,29 @@ pub(crate) struct PruneArgs {
     pub(crate) filter: Vec<String>,
 }
 
+/// `ashlar push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Image name; its first part is the registry
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) image: String,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Push the image for all its platforms (it always is, without --platform)
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
+    /// Push the image for one platform only
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Compress layers so, even those that came in another form: gzip, zstd or uncompressed
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<String>,
+    /// Print the image's name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
 /// `ashlar save`.
 #[derive(Debug, Args)]
 pub(crate) struct SaveArgs {
@@ -440,6 +433,12 @@ pub(crate) struct SaveArgs {
     /// Write to a file [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Leave out the layers of an image that the reader has already (repeatable)
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) since: Vec<String>,
+    /// Say what would be written, and how big it is
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `ashlar load`.

@@ -12,11 +12,13 @@ use solver::graph::Input;
 use solver::op::{Op, Source};
 use solver::{Graph, SolveError, Subject, VertexId};
 
+use crate::caches::CacheError;
 use crate::context::ContextError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
 use crate::ops::OpError;
 use crate::progress::Told;
+use crate::registry::push::PushError;
 use crate::registry::{ImageError, LockedError};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
@@ -76,6 +78,8 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
         | ImageError::NotAnArchive { .. }
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
+        ImageError::LeftOut { .. } => Failure::of(Kind::Build, error)
+            .with_help("load the image first that it was made since, or save the whole image"),
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }
@@ -130,6 +134,15 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
     }
 }
 
+/// An image can't be pushed.
+pub(crate) fn of_push(error: &PushError) -> Failure {
+    match error {
+        PushError::Image(error) => of_image(error),
+        PushError::NoName => Failure::of(Kind::Usage, error),
+        _ => with_disk_help(Failure::of(Kind::Machine, error), error),
+    }
+}
+
 /// An output can't be written.
 pub(crate) fn of_export(error: &ExportError) -> Failure {
     match error {
@@ -142,6 +155,12 @@ pub(crate) fn of_export(error: &ExportError) -> Failure {
         }
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
+}
+
+/// A cache can't be written.
+pub(crate) fn of_cache(error: &CacheError) -> Failure {
+    with_disk_help(Failure::of(Kind::Machine, error), error)
+        .with_help("`ignore-error=true` in --cache-to makes this a warning")
 }
 
 /// A step failed, or the build was stopped.
@@ -188,6 +207,7 @@ fn of_op(cause: &OpError, instruction: &str) -> Failure {
                 None => failure,
             }
         }
+        OpError::TimedOut { .. } => Failure::new(Kind::TimedOut, format!("{instruction} {cause}")),
         OpError::Tree(tree::Error::NotFound { pattern, candidates }) => {
             let failure = Failure::build(format!("{instruction}: {} not found", quoted(pattern)));
             match candidates.as_slice() {

@@ -6,6 +6,7 @@ mod archive;
 mod argfile;
 mod attest;
 mod build;
+mod caches;
 mod cdi;
 mod cli;
 mod clock;
@@ -110,9 +111,12 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
         Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
+        Command::Push(args) => {
+            report::data(&commands::push::push(&args, open()?, &environment)?)?;
+        }
         Command::Login(args) => report::data(&commands::login::login(&args)?)?,
         Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
-        Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Save(args) => report::data(&commands::save::save(&args, &open()?)?)?,
         Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
         Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {

@@ -6,19 +6,25 @@
 mod beside;
 mod call;
 mod limits;
+mod sources;
 mod values;
 
 pub(crate) use call::{Call, Form, Question};
+pub(crate) use sources::{ContextSource, DockerfileSource, NamedSource};
+use sources::{git_source, is_http, is_remote, sources};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use frontend::{AllowedDevices, GitSource, Platform, Until};
+use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
+pub(crate) use values::seconds;
 
 use crate::attest::{Attestations, Detail};
+use crate::caches::{CacheFrom, CacheTo};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
 use crate::export::{Annotations, Output};
@@ -103,52 +109,6 @@ pub(crate) struct Allowed {
     pub(crate) devices: AllowedDevices,
 }
 
-/// Where the build context comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ContextSource {
-    /// A directory.
-    Directory(PathBuf),
-    /// Stdin: a tar archive is the context; anything else is a Dockerfile, and the context is empty.
-    Stdin,
-    /// A file of a web server, treated like stdin.
-    Http(String),
-    /// A commit of a git server.
-    Git(GitSource),
-}
-
-/// Where the Dockerfile comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DockerfileSource {
-    /// `Dockerfile` of the context.
-    InContext,
-    /// A file, relative to the working directory.
-    File(PathBuf),
-    /// Stdin.
-    Stdin,
-    /// A file of a web server.
-    Http(String),
-}
-
-/// What a named context is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NamedSource {
-    /// A directory.
-    Directory(PathBuf),
-    /// An image in an OCI layout; the reference is a tag or digest within it.
-    OciLayout {
-        /// The layout.
-        dir: PathBuf,
-        /// A tag without its colon, or a digest with its `@`; `None`: the only image.
-        reference: Option<String>,
-    },
-    /// An image, by reference as written.
-    Image(String),
-    /// A file of a web server: a tar archive, or a tree with that file alone.
-    Http(String),
-    /// A commit of a git server.
-    Git(GitSource),
-}
-
 /// Everything that a build is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BuildOptions {
@@ -176,6 +136,12 @@ pub(crate) struct BuildOptions {
     pub(crate) tags: Vec<String>,
     /// Output specifications, as written; `export` parses them. Empty: the store only.
     pub(crate) outputs: Vec<String>,
+    /// Caches to take results from, in order.
+    pub(crate) cache_from: Vec<CacheFrom>,
+    /// Caches to leave results in.
+    pub(crate) cache_to: Vec<CacheTo>,
+    /// Pushes the image under its names.
+    pub(crate) push: bool,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -200,6 +166,10 @@ pub(crate) struct BuildOptions {
     pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
     pub(crate) extra_hosts: Vec<(String, String)>,
+    /// How long the whole build may take.
+    pub(crate) timeout: Option<Duration>,
+    /// How long each RUN may take.
+    pub(crate) step_timeout: Option<Duration>,
     /// Opens a shell in the container of a RUN that failed.
     pub(crate) shell_on_error: bool,
     /// Asks the registry again what base images are.
@@ -248,24 +218,6 @@ impl BuildOptions {
     }
 }
 
-/// Where context and Dockerfile come from.
-fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
-    let context = context(&args.path)?;
-    let dockerfile = match args.file.as_deref() {
-        None | Some("") => DockerfileSource::InContext,
-        Some("-") => DockerfileSource::Stdin,
-        Some(url) if is_http(url) => DockerfileSource::Http(url.to_owned()),
-        Some(url) if is_remote(url) => return Err(not_yet("a Dockerfile from a git repository")),
-        Some(path) => DockerfileSource::File(PathBuf::from(path)),
-    };
-    match (context, dockerfile) {
-        (ContextSource::Stdin, DockerfileSource::Stdin) => Err(Failure::usage(
-            "invalid argument: can't use stdin for both build context and dockerfile",
-        )),
-        both => Ok(both),
-    }
-}
-
 /// Settles a build. The second value is notes for the user.
 pub(crate) fn build(
     args: &BuildArgs,
@@ -293,6 +245,9 @@ pub(crate) fn build(
         no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
+        cache_from: parsed(&args.cache_from, CacheFrom::parse)?,
+        cache_to: parsed(&args.cache_to, CacheTo::parse)?,
+        push: args.push.unwrap_or(false),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
         explain: args.explain,
@@ -314,14 +269,12 @@ pub(crate) fn build(
             .iter()
             .map(|text| values::add_host(text))
             .collect::<Result<_, _>>()?,
+        timeout: values::timeout(args.timeout.as_deref())?,
+        step_timeout: values::timeout(args.step_timeout.as_deref())?,
         shell_on_error: args.on_error.as_deref() == Some("shell"),
         pull: args.pull.unwrap_or(false),
         call: call::parse(args.call.as_deref(), args.check.unwrap_or(false))?,
-        lock: match (args.lock, args.locked) {
-            (true, _) => LockMode::Write,
-            (_, true) => LockMode::Locked,
-            _ => LockMode::Off,
-        },
+        lock: lock_mode(args),
         limits: limits(&args.limits)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
@@ -331,6 +284,14 @@ pub(crate) fn build(
             .with_help("the lock file is beside the Dockerfile, so that one can't come from stdin"));
     }
     Ok((options, legacy_notes(&args.legacy)))
+}
+
+fn lock_mode(args: &BuildArgs) -> LockMode {
+    match (args.lock, args.locked) {
+        (true, _) => LockMode::Write,
+        (_, true) => LockMode::Locked,
+        _ => LockMode::Off,
+    }
 }
 
 fn parsed<T, E: std::error::Error + 'static>(
@@ -351,11 +312,8 @@ fn not_yet(what: &str) -> Failure {
 fn refuse(args: &RefusedArgs) -> Result<(), Failure> {
     let given = [
         ("--builder", args.builder.is_some()),
-        ("--cache-from", !args.cache_from.is_empty()),
-        ("--cache-to", !args.cache_to.is_empty()),
         ("--debug", args.debug == Some(true)),
         ("--policy", !args.policy.is_empty()),
-        ("--push", args.push == Some(true)),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(not_yet(&format!("`{flag}`"))),
@@ -374,38 +332,6 @@ fn legacy_notes(args: &LegacyArgs) -> Vec<String> {
     ];
     let note = |(flag, _): &(&str, bool)| format!("{flag} is accepted for old scripts and has no effect");
     given.iter().filter(|(_, given)| *given).map(note).collect()
-}
-
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
-}
-
-/// Reads the address of a repository.
-fn git_source(url: &str) -> Result<GitSource, Failure> {
-    GitSource::parse(url).map_err(|error| {
-        let shown = frontend::without_credentials(url);
-        Failure::usage(format!("invalid address `{shown}`: {error}"))
-    })
-}
-
-/// Says whether an address is a file of a web server; one that ends in `.git` is a repository.
-fn is_http(text: &str) -> bool {
-    let path = text.split(['#', '?']).next().unwrap_or_default();
-    (text.starts_with("http://") || text.starts_with("https://")) && !path.ends_with(".git")
-}
-
-fn context(path: &str) -> Result<ContextSource, Failure> {
-    match path {
-        "-" => Ok(ContextSource::Stdin),
-        "" => {
-            Err(Failure::usage("the build context is empty").with_help("give a directory, or `-` for stdin"))
-        }
-        url if is_http(url) => Ok(ContextSource::Http(url.to_owned())),
-        url if is_remote(url) => Ok(ContextSource::Git(git_source(url)?)),
-        path => Ok(ContextSource::Directory(PathBuf::from(path))),
-    }
 }
 
 /// Puts a pair into a list that keeps the first place and the last value of each name.

@@ -1,5 +1,5 @@
-//! The solver's memory, kept in the store's index. A record counts only while every layer of it is here, or can be
-//! fetched again because it is a base image's.
+//! The solver's memory: the store's index, and behind it the caches that the build was given. A record counts only while
+//! every layer of it is here, or can be fetched: because it is a base image's, or because a cache has it.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -9,16 +9,70 @@ use cache::tree::Selection;
 use cache::{DiffId, Key, Record, Store, TreeHash};
 use solver::{Index, IndexError};
 
+use crate::caches::Imports;
+
 /// The index as the solver wants it.
 pub(crate) struct Records {
     store: Arc<Store>,
     /// Layers of the resolved base images: their files may still be missing.
-    fetchable: HashSet<DiffId>,
+    bases: HashSet<DiffId>,
+    imports: Arc<Imports>,
+}
+
+/// The record that stands for a key.
+struct Current {
+    record: Record,
+    /// What the index of the store has for the key; perhaps another result, whose layers are gone.
+    local: Option<Record>,
+    is_local: bool,
 }
 
 impl Records {
-    pub(crate) fn new(store: Arc<Store>, fetchable: HashSet<DiffId>) -> Self {
-        Self { store, fetchable }
+    pub(crate) fn new(store: Arc<Store>, bases: HashSet<DiffId>, imports: Arc<Imports>) -> Self {
+        Self {
+            store,
+            bases,
+            imports,
+        }
+    }
+
+    /// Returns the layers of the base images.
+    pub(crate) fn bases(&self) -> &HashSet<DiffId> {
+        &self.bases
+    }
+
+    /// Returns the caches that the build was given.
+    pub(crate) fn imports(&self) -> &Imports {
+        &self.imports
+    }
+
+    /// Returns the usable record of a key, wherever it is, and changes nothing.
+    pub(crate) fn peek(&self, key: &Key) -> Result<Option<Record>, IndexError> {
+        Ok(self.current(key)?.map(|current| current.record))
+    }
+
+    fn current(&self, key: &Key) -> Result<Option<Current>, IndexError> {
+        let is_usable = |record: &Record| {
+            record.layers.iter().all(|layer| {
+                self.bases.contains(layer)
+                    || self.store.layers().contains(layer)
+                    || self.imports.contains(layer)
+            })
+        };
+        let local = self.store.index().record(key).map_err(wrap)?;
+        if let Some(record) = local.clone().filter(|record| is_usable(record)) {
+            return Ok(Some(Current {
+                record,
+                local,
+                is_local: true,
+            }));
+        }
+        let record = self.imports.records(key).find(is_usable);
+        Ok(record.map(|record| Current {
+            record,
+            local,
+            is_local: false,
+        }))
     }
 }
 
@@ -28,10 +82,15 @@ fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> IndexError {
 }
 
 impl Index for Records {
+    /// A record of a cache is taken over: from then on the store's index knows which result its tree hashes belong to.
     fn record(&self, key: &Key) -> Result<Option<Record>, IndexError> {
-        let record = self.store.index().record(key).map_err(wrap)?;
-        let usable = |layer: &DiffId| self.fetchable.contains(layer) || self.store.layers().contains(layer);
-        Ok(record.filter(|record| record.layers.iter().all(usable)))
+        let Some(current) = self.current(key)? else {
+            return Ok(None);
+        };
+        if !current.is_local {
+            self.put(&current.record)?;
+        }
+        Ok(Some(current.record))
     }
 
     fn put(&self, record: &Record) -> Result<(), IndexError> {
@@ -39,7 +98,24 @@ impl Index for Records {
     }
 
     fn tree_hash(&self, of: &Key, selection: &Selection) -> Result<Option<TreeHash>, IndexError> {
-        self.store.index().tree_hash(of, selection).map_err(wrap)
+        let current = self.current(of)?;
+        let result = current.as_ref().map(|current| &current.record.layers[..]);
+        // A step that isn't reproducible may have another result here than in a cache: one's hashes don't hold for the
+        // other.
+        let is_of_local = match (&current, result) {
+            (
+                Some(Current {
+                    local: Some(local), ..
+                }),
+                Some(result),
+            ) => local.layers == result,
+            (Some(Current { local: None, .. }), _) => false,
+            _ => true,
+        };
+        if is_of_local && let Some(hash) = self.store.index().tree_hash(of, selection).map_err(wrap)? {
+            return Ok(Some(hash));
+        }
+        Ok(self.imports.tree_hash(of, selection, result))
     }
 
     fn put_tree_hash(&self, of: &Key, selection: &Selection, hash: &TreeHash) -> Result<(), IndexError> {
@@ -50,10 +126,109 @@ impl Index for Records {
     }
 
     fn latest(&self, step: &str) -> Result<Option<Record>, IndexError> {
-        self.store.index().latest(step).map_err(wrap)
+        let local = self.store.index().latest(step).map_err(wrap)?;
+        Ok(local.or_else(|| self.imports.latest(step)))
     }
 
     fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError> {
         Ok(Box::new(self.store.lock(&key.hex()).map_err(wrap)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::Digest;
+
+    use super::*;
+    use crate::caches::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
+
+    fn key(text: &str) -> Key {
+        blake3::hash(text.as_bytes()).into()
+    }
+
+    fn hash(text: &str) -> TreeHash {
+        blake3::hash(text.as_bytes()).into()
+    }
+
+    fn record(layer: DiffId) -> Record {
+        Record {
+            key: key("step"),
+            layers: vec![layer],
+            components: Vec::new(),
+            step: "step".to_owned(),
+            created_unix_ms: 1,
+            took_ms: 1,
+        }
+    }
+
+    /// Writes a layer into the store.
+    fn layer(store: &Store) -> DiffId {
+        let written = store.layers().write(store.incomplete(), |writer| {
+            writer.finish().map_err(cache::layers::LayersError::from)
+        });
+        written.unwrap().diff_id()
+    }
+
+    /// A cache with one step, its layer, and the hash of what is in it.
+    fn imports(layer: DiffId) -> Arc<Imports> {
+        let entry = LayerEntry {
+            diff_id: layer,
+            blob: Some(BlobEntry {
+                media_type: String::new(),
+                digest: Digest::of(b"blob"),
+                size: 4,
+            }),
+            made: None,
+        };
+        let known = HashEntry {
+            key: key("step"),
+            selection: Selection::everything(),
+            hash: hash("of the cache"),
+        };
+        let document = CacheDocument::new(vec![entry], &[record(layer)], vec![known], Vec::new());
+        Arc::new(Imports::of(vec![document]))
+    }
+
+    /// A step that isn't reproducible has one result here and another in a cache.
+    #[test]
+    fn hashes_of_one_result_never_stand_for_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+        let (here, there) = (layer(&store), DiffId::of(b"there"));
+        let records = Records::new(Arc::clone(&store), HashSet::new(), imports(there));
+        let everything = Selection::everything();
+        let tree_hash = || records.tree_hash(&key("step"), &everything).unwrap();
+
+        records.put(&record(here)).unwrap();
+        assert_eq!(records.record(&key("step")).unwrap(), Some(record(here)));
+        assert_eq!(tree_hash(), None, "what the cache knows is of its own result");
+        records
+            .put_tree_hash(&key("step"), &everything, &hash("of the store"))
+            .unwrap();
+        assert_eq!(tree_hash(), Some(hash("of the store")));
+
+        // Without its layer the store's record is worth nothing, and neither is what is known of its tree.
+        std::fs::remove_file(store.layers().path(&here)).unwrap();
+        assert_eq!(tree_hash(), Some(hash("of the cache")));
+        assert_eq!(records.record(&key("step")).unwrap(), Some(record(there)));
+        assert_eq!(tree_hash(), Some(hash("of the cache")));
+        assert_eq!(store.index().tree_hash(&key("step"), &everything).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_counts_only_where_its_layers_can_be_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+        let there = DiffId::of(b"there");
+        let check = |bases: &[DiffId], imports: Arc<Imports>, is_found: bool| {
+            let records = Records::new(Arc::clone(&store), bases.iter().copied().collect(), imports);
+            assert_eq!(records.peek(&key("step")).unwrap().is_some(), is_found);
+        };
+        check(&[], Arc::default(), false);
+        check(&[], imports(there), true);
+        store.index().put_record(&record(there)).unwrap();
+        check(&[], Arc::default(), false);
+        check(&[there], Arc::default(), true);
+        check(&[], imports(there), true);
     }
 }

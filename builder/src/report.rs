@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Machine,
     /// A signal asked to stop. Exit code 128 and the signal's number.
     Cancelled(i32),
+    /// It took longer than it was allowed to. Exit code 124, as with timeout(1).
+    TimedOut,
     /// Whoever read stdout went away. Says nothing; exit code 141, as SIGPIPE would make it.
     Hangup,
     /// Our own mistake. Exit code 101.
@@ -179,6 +181,7 @@ impl Failure {
             Kind::Usage => 2,
             Kind::Machine => 3,
             Kind::Cancelled(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(0)),
+            Kind::TimedOut => 124,
             Kind::Hangup => 141,
             Kind::Bug => 101,
         }
@@ -385,6 +388,7 @@ mod tests {
         check(&Failure::machine("x"), "error: x\n", 3);
         check(&Failure::cancelled(2), "error: cancelled\n", 130);
         check(&Failure::cancelled(15), "error: cancelled\n", 143);
+        check(&Failure::new(Kind::TimedOut, "x"), "error: x\n", 124);
         check(&Failure::new(Kind::Hangup, ""), "", 141);
         check(
             &Failure::bug("x"),

@@ -1,6 +1,10 @@
 //! The async runtime of a command: one thread that waits, and threads for work that blocks.
 
+use std::time::Duration;
+
 use tokio::runtime::Builder;
+
+use solver::Cancel;
 
 use crate::report::Failure;
 
@@ -21,5 +25,27 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Ok(result) => result,
         // Nobody aborts such work, so this is a panic.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Returns when the time is over; never where there is no limit.
+pub(crate) async fn elapsed(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Works until it is cancelled, and then drops the work: good for what waits for others and leaves nothing behind.
+pub(crate) async fn unless_cancelled<T>(
+    cancel: &Cancel,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => result,
+        () = cancel.cancelled() => Err(Failure::cancelled(libc::SIGINT)),
     }
 }

@@ -73,6 +73,27 @@ impl Layers {
             .map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta))
     }
 
+    /// Says when a layer that came from elsewhere was made.
+    pub fn set_made_unix(&self, layer: &DiffId, made_unix: i64) -> Result<(), LayersError> {
+        let set = || {
+            let file = File::open(self.path(layer))?;
+            let made = rustix::fs::Timespec {
+                tv_sec: made_unix,
+                tv_nsec: 0,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: made,
+                last_modification: made,
+            };
+            rustix::fs::futimens(file, &times).map_err(io::Error::from)
+        };
+        set().map_err(|source| LayersError::Io {
+            action: "set the time of",
+            layer: layer.to_string(),
+            source,
+        })
+    }
+
     /// Says whether the layer's file is here.
     pub fn contains(&self, layer: &DiffId) -> bool {
         self.path(layer).is_file()

@@ -204,6 +204,26 @@ impl CacheMounts {
         }
     }
 
+    /// Takes a cache that is there, as it is and for the caller alone; `None` where there is none, or somebody uses it.
+    pub fn hold(&self, about: &About) -> Result<Option<Held>, MountsError> {
+        let name = format!("{}-0", about.identity().0);
+        let data = self.dir.join(&name).join("data");
+        if !data.is_dir() {
+            return Ok(None);
+        }
+        let path = self.lock_path(&name);
+        let lock = try_lock(&path, true).map_err(failed("lock", &path))?;
+        // It may have been removed before it was locked.
+        Ok(lock
+            .filter(|_| data.is_dir())
+            .map(|lock| Held { data, _lock: lock }))
+    }
+
+    /// Says whether a cache is there, whoever uses it.
+    pub fn contains(&self, about: &About) -> bool {
+        self.dir.join(format!("{}-0", about.identity().0)).is_dir()
+    }
+
     /// Makes a cache beside its place and moves it there whole, unless another user was faster.
     fn make<E: From<MountsError>>(
         &self,

@@ -36,7 +36,7 @@ pub use lint::Rule;
 pub use lower::{git_commit, http_file, is_proxy, lower, without_credentials};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
-    Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Until,
+    Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Scans, Until,
 };
 pub use parse::heredoc::Heredoc;
 pub use parse::{MAX_SIZE_BYTES, parse};

@@ -258,6 +258,15 @@ pub enum Lowered {
     Ready(Box<Build>),
 }
 
+/// What a list of an image's contents (SBOM) is to look at besides the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scans {
+    /// The main context.
+    pub context: bool,
+    /// Stages that the target needs, by name.
+    pub stages: Vec<(String, VertexId)>,
+}
+
 /// What the steps that were added to the graph make.
 #[derive(Debug)]
 pub struct Build {
@@ -270,6 +279,8 @@ pub struct Build {
     pub n_base_history: usize,
     /// Local trees that the graph reads: `context` and names of directory contexts.
     pub contexts: BTreeSet<String>,
+    /// What a list of contents is to look at besides the target.
+    pub scans: Scans,
     /// What could be better, found while lowering.
     pub warnings: Diagnostics,
     /// `SOURCE_DATE_EPOCH`, in seconds.

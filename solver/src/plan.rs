@@ -46,6 +46,11 @@ impl Plan {
         &self.steps[id.index()]
     }
 
+    /// Returns the key of a vertex, where it can be known before anything runs.
+    pub fn key(&self, id: VertexId) -> Option<Key> {
+        self.keys[id.index()]
+    }
+
     /// Says whether the targets depend on a vertex, hidden or not.
     pub fn is_reachable(&self, id: VertexId) -> bool {
         self.reachable[id.index()]

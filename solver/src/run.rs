@@ -46,6 +46,8 @@ impl Default for Options {
 pub struct Outcome {
     /// The targets' results, in their order.
     pub snapshots: Vec<Snapshot>,
+    /// The keys of all vertices, by their number; `None` where the targets don't need a vertex and its key isn't known.
+    pub keys: Vec<Option<Key>>,
     /// How many vertices were answered from records, hidden ones included, sources not.
     pub n_cached: usize,
     /// How many were executed, sources not included.
@@ -306,8 +308,13 @@ impl<E: Executor> Run<E> {
             State::Done { snapshot, .. } => snapshot.clone(),
             _ => unreachable!("without an error every target is done"),
         });
+        let keys = self.shared.graph.ids().map(|id| match &self.states[id.index()] {
+            State::Done { key, .. } => *key,
+            _ => self.plan.key(id),
+        });
         Outcome {
             snapshots: snapshots.collect(),
+            keys: keys.collect(),
             n_cached: self.n_cached,
             n_executed: self.n_executed,
         }

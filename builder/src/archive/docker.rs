@@ -54,7 +54,14 @@ fn image(source: &Source, item: Item) -> Result<Found, ImageError> {
         manifest: None,
         config,
         layers: layers
-            .map(|(diff_id, path)| (LayerSource { diff_id, blob: None }, path))
+            .map(|(diff_id, path)| {
+                let layer = LayerSource {
+                    diff_id,
+                    blob: None,
+                    made_unix: None,
+                };
+                (layer, path)
+            })
             .collect(),
     })
 }

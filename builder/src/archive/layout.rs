@@ -126,6 +126,13 @@ pub(crate) fn find(source: &Source, reference: &str, platform: &Platform) -> Res
     }
 }
 
+/// Returns the digest that a tag stands for.
+pub(crate) fn tagged(source: &Source, tag: &str) -> Result<Option<Digest>, ImageError> {
+    let mut listed = listing(source)?.into_iter();
+    let found = listed.find(|one| one.ref_name.as_deref() == Some(tag));
+    Ok(found.map(|one| one.entry.digest))
+}
+
 fn listing(source: &Source) -> Result<Vec<Listed>, ImageError> {
     #[derive(Deserialize)]
     struct Index {
@@ -186,7 +193,8 @@ fn descend(source: &Source, mut entry: Descriptor, platform: &Platform) -> Resul
     )))
 }
 
-fn checked(source: &Source, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, ImageError> {
+/// Reads a small blob and checks its digest.
+pub(crate) fn checked(source: &Source, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, ImageError> {
     let bytes = source.read(&blob_name(digest), limit_bytes)?;
     match Digest::of(&bytes) {
         actual if actual == *digest => Ok(bytes),

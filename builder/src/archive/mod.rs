@@ -72,6 +72,16 @@ pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Resu
 }
 
 fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {
+    let is_missing = |(layer, name): &&(LayerSource, String)| {
+        !store.layers().contains(&layer.diff_id) && !source.contains(name)
+    };
+    let missing: Vec<_> = found.layers.iter().filter(is_missing).collect();
+    if !missing.is_empty() {
+        return Err(ImageError::LeftOut {
+            path: source.title().to_owned(),
+            layers: missing.iter().map(|(layer, _)| layer.diff_id).collect(),
+        });
+    }
     for (layer, name) in &found.layers {
         let _lock = store.lock(&format!("layer{}", layer.diff_id.hex()))?;
         if !store.layers().contains(&layer.diff_id) {

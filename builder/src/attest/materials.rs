@@ -2,6 +2,7 @@
 //! were used is told, and that the list is incomplete because of it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use cache::Digest;
@@ -82,11 +83,24 @@ pub(super) fn image<'a>(
 fn of_image(image: &Resolved, platform: &Platform) -> Value {
     let digest = image.manifest.unwrap_or_else(|| Digest::of(&image.config));
     let platform = crate::export::platform_of(&image.config).unwrap_or_else(|| platform.clone());
-    let kind = match image.origin {
-        Origin::OciLayout(_) => "oci",
-        Origin::Local | Origin::Registry(_) => "docker",
+    let uri = match &image.origin {
+        Origin::OciLayout(dir) => layout_url(dir, &digest, &platform),
+        Origin::Local | Origin::Registry(_) => image_url(&image.reference, &platform),
     };
-    json!({"uri": image_url(kind, &image.reference, &platform), "digest": sha256(&digest)})
+    json!({"uri": uri, "digest": sha256(&digest)})
+}
+
+/// Returns what a layout is called: where it is on this machine is nobody's business.
+pub(super) fn layout_name(dir: &Path) -> String {
+    dir.file_name()
+        .map_or_else(|| "layout".to_owned(), |name| escaped(&name.to_string_lossy()))
+}
+
+/// Returns the package URL of an image in a layout. Spec: the purl specification, its type oci.
+fn layout_url(dir: &Path, digest: &Digest, platform: &Platform) -> String {
+    let platform = platform.to_string().replace('/', "%2F");
+    let name = layout_name(dir);
+    format!("pkg:oci/{name}@sha256%3A{}?platform={platform}", digest.hex())
 }
 
 /// Returns digests by algorithm, as in-toto has them.
@@ -104,15 +118,15 @@ pub(super) fn commit(id: &str) -> Value {
 
 /// Returns an image's package URL: `pkg:docker/alpine@3.17?platform=linux%2Famd64`. What is no reference stands as it
 /// is. Spec: the purl specification, and its type docker.
-pub(crate) fn image_url(kind: &str, reference: &str, platform: &Platform) -> String {
+pub(crate) fn image_url(reference: &str, platform: &Platform) -> String {
     let platform = platform.to_string().replace('/', "%2F");
     let Ok(parsed) = Reference::parse(reference) else {
-        return format!("pkg:{kind}/{}?platform={platform}", escaped(reference));
+        return format!("pkg:docker/{}?platform={platform}", escaped(reference));
     };
     let tag = parsed.tag().map(|tag| format!("@{tag}"));
     let digest = parsed.digest().map(|digest| format!("digest={digest}&"));
     format!(
-        "pkg:{kind}/{}{}?{}platform={platform}",
+        "pkg:docker/{}{}?{}platform={platform}",
         parsed.familiar_name(),
         tag.unwrap_or_default(),
         digest.unwrap_or_default()
@@ -161,7 +175,7 @@ mod tests {
             ("/a dir:x", "pkg:docker//a%20dir:x?platform=linux%2Farm%2Fv7"),
         ] {
             let platform = "linux/arm/v7".parse().unwrap();
-            assert_eq!(image_url("docker", reference, &platform), expected);
+            assert_eq!(image_url(reference, &platform), expected);
         }
     }
 
@@ -207,6 +221,20 @@ mod tests {
         graph
     }
 
+    #[test]
+    fn layouts_are_told_without_their_place() {
+        let digest = Digest::from_bytes([1; 32]);
+        let platform = "linux/amd64".parse().unwrap();
+        assert_eq!(
+            layout_url(Path::new("/home/me/a layout"), &digest, &platform),
+            format!(
+                "pkg:oci/a%20layout@sha256%3A{}?platform=linux%2Famd64",
+                "01".repeat(32)
+            )
+        );
+        assert_eq!(layout_name(Path::new("..")), "layout");
+    }
+
     // case U7: images by digest, commits, files
     #[test]
     fn what_came_from_outside_is_told_once_with_its_digest() {
@@ -219,6 +247,7 @@ mod tests {
                 layers: vec![LayerSource {
                     diff_id: layer,
                     blob: None,
+                    made_unix: None,
                 }],
                 origin: Origin::Local,
             })

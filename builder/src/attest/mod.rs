@@ -5,6 +5,7 @@
 
 mod materials;
 mod provenance;
+mod sbom;
 mod steps;
 mod wanted;
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 pub(crate) use materials::image_url;
 pub(crate) use provenance::{Origin, Recipe, Run, Sources};
+pub(crate) use sbom::{Generator, SbomError};
 pub(crate) use wanted::{Attestations, Detail, Provenance};
 
 /// Something said of an image for one platform: an in-toto predicate.

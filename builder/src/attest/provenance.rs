@@ -105,13 +105,19 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Recipe {
-    /// Notes how `target` is made for `platform`.
-    pub(crate) fn of(sources: &Sources<'_>, target: VertexId, platform: &Platform) -> Self {
+    /// Notes how `target` is made for `platform`, and that `scan` looks at it.
+    pub(crate) fn of(
+        sources: &Sources<'_>,
+        target: VertexId,
+        scan: Option<VertexId>,
+        platform: &Platform,
+    ) -> Self {
         let Sources {
             graph, images, hide, ..
         } = *sources;
         let needed = steps::needed(graph, target);
-        let mut materials = Materials::of(graph, &needed, images, platform, hide);
+        let taken = scan.map_or_else(|| needed.clone(), |scan| steps::needed(graph, scan));
+        let mut materials = Materials::of(graph, &taken, images, platform, hide);
         let (name, text) = sources.dockerfile;
         let name = match (sources.origin, Path::new(name).file_name()) {
             (None, Some(file)) => file.to_string_lossy().into_owned(),
@@ -129,7 +135,7 @@ impl Recipe {
             }
         }
         let mut recipe = Self {
-            steps: Steps::of(graph, &needed, hide),
+            steps: Steps::of(graph, &needed, images, hide),
             materials,
             config_source,
             args: BTreeMap::new(),
@@ -170,6 +176,7 @@ impl Recipe {
             // Where a directory is on this machine is nobody's business.
             let source = match source {
                 NamedSource::Directory(_) => format!("local:{name}"),
+                NamedSource::OciLayout { .. } => format!("oci-layout:{name}"),
                 source => hide(&source.to_string()),
             };
             self.args.insert(format!("context:{name}"), source);

@@ -4,12 +4,16 @@
 //! secrets aren't in ops; what a user put into an argument all the same is hidden.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use solver::op::{Copy, Exec, FileAction, FileOp, Mount, Network, Op, Security, Source};
 use solver::{Graph, InputView, Vertex, VertexId};
+
+use super::materials;
+use crate::registry::{Origin, Resolved};
 
 /// Returns the steps that a result needs, inputs before their users, the result last.
 pub(super) fn needed(graph: &Graph, target: VertexId) -> Vec<VertexId> {
@@ -36,13 +40,18 @@ pub(super) struct Steps {
 
 impl Steps {
     /// Tells steps that [`needed`] returned.
-    pub(super) fn of(graph: &Graph, steps: &[VertexId], hide: &dyn Fn(&str) -> String) -> Self {
+    pub(super) fn of(
+        graph: &Graph,
+        steps: &[VertexId],
+        images: &[Arc<Resolved>],
+        hide: &dyn Fn(&str) -> String,
+    ) -> Self {
         let numbers: HashMap<VertexId, usize> = steps.iter().copied().zip(0..).collect();
         let name = |id: &VertexId| format!("step{}", numbers[id]);
         let mut told = Self::default();
         for id in steps {
             let vertex = graph.vertex(*id);
-            let mut step = json!({"id": name(id), "op": op(vertex, hide)});
+            let mut step = json!({"id": name(id), "op": op(vertex, images, hide)});
             if !vertex.inputs.is_empty() {
                 let inputs = vertex
                     .inputs
@@ -68,9 +77,9 @@ impl Steps {
     }
 }
 
-fn op(vertex: &Vertex, hide: &dyn Fn(&str) -> String) -> Value {
+fn op(vertex: &Vertex, images: &[Arc<Resolved>], hide: &dyn Fn(&str) -> String) -> Value {
     match &vertex.op {
-        Op::Source(source) => json!({"Op": {"source": {"identifier": hide(&identifier(source))}}}),
+        Op::Source(source) => json!({"Op": {"source": {"identifier": hide(&identifier(source, images))}}}),
         Op::Exec(exec) => {
             let mut parts = exec.platform.split('/');
             let mut platform = Map::new();
@@ -89,10 +98,15 @@ fn op(vertex: &Vertex, hide: &dyn Fn(&str) -> String) -> Value {
     }
 }
 
-fn identifier(source: &Source) -> String {
+fn identifier(source: &Source, images: &[Arc<Resolved>]) -> String {
     match source {
         Source::Scratch => "scratch://".to_owned(),
-        Source::Image { reference, .. } => format!("docker-image://{reference}"),
+        Source::Image { layers, reference } => {
+            match materials::image(images, layers, reference).map(|image| &image.origin) {
+                Some(Origin::OciLayout(dir)) => format!("oci-layout://{}", materials::layout_name(dir)),
+                _ => format!("docker-image://{reference}"),
+            }
+        }
         Source::Local { name } => format!("local://{name}"),
         Source::Git(git) => {
             let url = frontend::without_credentials(&git.remote);

@@ -1,6 +1,6 @@
 //! From the layers of a result to the config that lists them: what only a finished build can fill in.
 
-use cache::{DiffId, Store};
+use cache::DiffId;
 use frontend::ImageConfig;
 
 use crate::clock;
@@ -12,7 +12,7 @@ pub(super) fn finish_config(
     n_base_history: usize,
     layers: &[DiffId],
     epoch: Option<i64>,
-    store: &Store,
+    made_unix: impl Fn(&DiffId) -> Option<i64>,
 ) -> ImageConfig {
     let (inherited, own) = config.history.split_at_mut(n_base_history);
     let n_own_layers = own.iter().filter(|entry| !entry.empty_layer).count();
@@ -20,9 +20,7 @@ pub(super) fn finish_config(
     let mut time = inherited.iter().rev().find_map(|entry| entry.created.clone());
     for entry in own {
         if !entry.empty_layer {
-            let made = own_layers
-                .next()
-                .and_then(|layer| store.layers().made_unix(layer));
+            let made = own_layers.next().and_then(&made_unix);
             time = made.map(clock::rfc3339).or(time);
         }
         entry.created = match epoch {
@@ -47,8 +45,6 @@ mod tests {
 
     #[test]
     fn times_are_filled_in_for_what_this_build_added_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
         let entry = |text: &str| History {
             created_by: text.to_owned(),
             empty_layer: true,
@@ -59,7 +55,7 @@ mod tests {
             ..ImageConfig::default()
         };
         let created = |epoch| {
-            let config = finish_config(config.clone(), 1, &[], epoch, &store);
+            let config = finish_config(config.clone(), 1, &[], epoch, |_| None);
             let times: Vec<_> = config.history.into_iter().map(|entry| entry.created).collect();
             (times, config.created)
         };

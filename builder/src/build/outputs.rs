@@ -13,9 +13,10 @@ pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Fail
         is_attested: options.attestations.are_needed(),
     };
     let mut outputs = Vec::new();
-    for text in &options.outputs {
+    for text in &with_push(options) {
         let (mut output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
         output.annotate(&options.annotations);
+        check_names(options, &output)?;
         export::check(&output, shape).map_err(|error| failure::of_export(&error))?;
         outputs.push((output, times));
     }
@@ -43,4 +44,43 @@ pub(super) fn names(options: &BuildOptions, outputs: &[(Output, Times)]) -> Vec<
         }
     }
     names
+}
+
+/// Returns the outputs with what `--push` means: those of type image are pushed, and without one the image is.
+fn with_push(options: &BuildOptions) -> Vec<String> {
+    let mut texts = options.outputs.clone();
+    if !options.push {
+        return texts;
+    }
+    let is_image = |text: &&mut String| {
+        let kind = |kind: &str| text.split(',').any(|field| field.trim() == kind);
+        kind("type=image") || kind("type=registry")
+    };
+    let mut has_image = false;
+    for text in texts.iter_mut().filter(is_image) {
+        text.push_str(",push=true");
+        has_image = true;
+    }
+    if !has_image {
+        texts.push("type=registry".to_owned());
+    }
+    texts
+}
+
+/// Refuses to push what has no name, or a name that it can't have.
+fn check_names(options: &BuildOptions, output: &Output) -> Result<(), Failure> {
+    let Output::Registry { image, naming } = output else {
+        return Ok(());
+    };
+    let mut names = options.tags.iter().chain(&image.names).peekable();
+    if names.peek().is_none() {
+        return Err(
+            Failure::usage("tag is needed when pushing to registry").with_help("name the image with -t")
+        );
+    }
+    let has_tag = |name: &&String| !name.ends_with(":latest");
+    match names.find(has_tag).filter(|_| naming.by_digest) {
+        Some(name) => Err(Failure::usage(format!("can't push tagged ref {name} by digest"))),
+        None => Ok(()),
+    }
 }

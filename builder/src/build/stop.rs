@@ -11,7 +11,7 @@ use crate::context::Inputs;
 use crate::failure;
 use crate::ops::{FailedContainer, OpError};
 use crate::progress::Told;
-use crate::report::Failure;
+use crate::report::{Failure, Kind};
 
 /// Why there is no image.
 pub(crate) struct Failed {
@@ -38,6 +38,8 @@ pub(super) enum Stop {
         error: SolveError<OpError>,
         graph: Arc<Graph>,
     },
+    /// A layer of the result can't be fetched.
+    Fetch(OpError),
 }
 
 impl From<Failure> for Stop {
@@ -47,15 +49,25 @@ impl From<Failure> for Stop {
 }
 
 impl Stop {
-    /// Says whether somebody asked for it.
-    pub(super) fn is_cancelled(&self) -> bool {
-        matches!(
-            self,
+    /// Returns the error where a cache that didn't have what it promised is all that is wrong.
+    pub(super) fn lost_cache(&self) -> Option<&OpError> {
+        match self {
             Self::Step {
-                error: SolveError::Cancelled,
+                error: SolveError::Step { source, .. },
                 ..
             }
-        )
+            | Self::Fetch(source) => matches!(source, OpError::Cache(_)).then_some(source),
+            _ => None,
+        }
+    }
+
+    /// Says whether somebody asked for it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Failure(failure) => matches!(failure.kind(), Kind::Cancelled(_)),
+            Self::Step { error, .. } => matches!(error, SolveError::Cancelled),
+            Self::Fetch(_) => false,
+        }
     }
 
     /// Takes out the container of a failed step, if it was kept.
@@ -82,6 +94,7 @@ impl Stop {
     ) -> Failure {
         match self {
             Self::Failure(failure) => failure,
+            Self::Fetch(error) => failure::of_fetch(&error),
             Self::Step { error, graph } => {
                 let failure = failure::of_solve(&error, &graph, source, told);
                 let missing = failure::missing_source(&error, &graph);

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use solver::Cancel;
 
@@ -38,7 +38,9 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         return call::run(&options, call);
     }
     if options.dry_run {
-        let plan = until_signal(None, async |cancel| build::preview(&options, cancel).await);
+        let plan = until_asked(None, options.timeout, async |cancel| {
+            build::preview(&options, cancel).await
+        });
         report::data(&runtime::run(plan)?)?;
         return Ok(0);
     }
@@ -52,7 +54,7 @@ pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environme
         .then(|| Terminal::of_stdin(true))
         .transpose()?;
     let work = async |cancel: &Cancel| build::build(&options, cancel).await;
-    let facts = runtime::run(until_signal(terminal, work))?;
+    let facts = runtime::run(until_asked(terminal, options.timeout, work))?;
     tell(&options, &facts)?;
     Ok(0)
 }
@@ -69,23 +71,24 @@ fn read_arg_files(args: &BuildArgs) -> Result<BuildArgs, Failure> {
     Ok(args)
 }
 
-/// Works, and stops when a signal asks to.
-async fn until_signal<T>(
+/// Works, and stops when a signal asks to, or the time is over.
+async fn until_asked<T>(
     terminal: Option<Terminal>,
+    timeout: Option<Duration>,
     work: impl AsyncFnOnce(&Cancel) -> Result<T, Failed>,
 ) -> Result<T, Failure> {
     let cancel = Cancel::new();
-    let received = Arc::new(AtomicI32::new(0));
-    let watching = (cancel.clone(), Arc::clone(&received));
-    signals::watch(move |number| {
-        let (cancel, received) = watching;
-        received.store(number, Ordering::Relaxed);
+    let asked = Arc::new(OnceLock::new());
+    let watching = (cancel.clone(), Arc::clone(&asked));
+    signals::watch(timeout, move |reason| {
+        let (cancel, asked) = watching;
+        asked.get_or_init(|| reason);
         cancel.cancel();
     })?;
     let result = work(&cancel).await;
-    match (result, received.load(Ordering::Relaxed)) {
-        // What fails after the signal fails because of it, whatever it looks like.
-        (Err(_), number @ 1..) => Err(Failure::cancelled(number)),
+    match (result, asked.get()) {
+        // What fails after that fails because of it, whatever it looks like.
+        (Err(_), Some(reason)) => Err(reason.failure()),
         (Ok(done), _) => Ok(done),
         (Err(Failed { failure, container }), _) => {
             if let Some((container, terminal)) = container.zip(terminal) {

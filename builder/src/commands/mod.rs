@@ -15,6 +15,7 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod prune;
 pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rights;
 pub(crate) mod rmi;
 pub(crate) mod run;

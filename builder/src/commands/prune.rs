@@ -10,6 +10,7 @@ use cache::mounts::Listed;
 use super::human;
 use super::table;
 use crate::cli::PruneArgs;
+use crate::options::seconds;
 use crate::report::{self, Failure, Kind};
 
 /// The one kind of record there is to prune, in BuildKit's words.
@@ -116,7 +117,8 @@ impl Filter {
                 Some(("type", _)) => return Err(wrong("only type=exec.cachemount can be pruned yet")),
                 Some(("id", id)) => filter.id = Some(id.to_owned()),
                 Some(("until", duration)) => {
-                    let seconds = seconds_of(duration).ok_or_else(|| wrong("not a duration such as 24h"))?;
+                    let seconds = seconds(duration).and_then(|seconds| i64::try_from(seconds).ok());
+                    let seconds = seconds.ok_or_else(|| wrong("not a duration such as 24h"))?;
                     filter.unused_seconds = Some(seconds);
                 }
                 Some(_) => return Err(wrong("one of type, id, until can be asked for")),
@@ -131,25 +133,6 @@ impl Filter {
         self.id.as_ref().is_none_or(|wanted| wanted == id(listed))
             && self.unused_seconds.is_none_or(|least| unused >= least)
     }
-}
-
-/// Reads `1h30m`, `24h`, `45s`.
-fn seconds_of(text: &str) -> Option<i64> {
-    let mut total = 0_i64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|char: char| !char.is_ascii_digit())?;
-        let number: i64 = rest.get(..end)?.parse().ok()?;
-        let unit = match rest.get(end..=end)? {
-            "h" => 3600,
-            "m" => 60,
-            "s" => 1,
-            _ => return None,
-        };
-        total = total.checked_add(number.checked_mul(unit)?)?;
-        rest = rest.get(end + 1..)?;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]

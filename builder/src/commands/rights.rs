@@ -22,7 +22,8 @@ pub(crate) fn for_build(options: &BuildOptions) -> Result<(), Failure> {
     if sandbox::has_rights() {
         return for_container();
     }
-    if std::env::var_os(ENTER).is_some() || may_run(options) {
+    let may_run = options.attestations.sbom.is_some() || may_run(options);
+    if std::env::var_os(ENTER).is_some() || may_run {
         // The sandbox keeps the error.
         if let Ok(entered) = sandbox::enter() {
             warn_of(&entered);

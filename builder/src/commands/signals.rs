@@ -1,4 +1,4 @@
-//! The signals that ask a command to stop: what Ctrl-C, `kill` and a terminal that goes away send.
+//! What asks a command to stop: Ctrl-C, `kill` and a terminal that goes away send signals; and time may be over.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::report::Failure;
+use crate::report::{self, Failure, Kind};
+use crate::runtime::elapsed;
 
 /// Watches for signals from here on; what is received is their numbers. A hang-up that was ignored before this process
 /// was started (`nohup`) stays so.
@@ -33,9 +34,35 @@ pub(crate) fn asking_to_stop() -> Result<UnboundedReceiver<i32>, Failure> {
 /// work; what they leave half done counts for nothing, and the next build removes it from the store.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// Calls `stop` with the first signal that asks to stop, on a thread of its own, which nothing keeps busy. When another
-/// comes, or the process is still there after [`PATIENCE`], the process ends at once, and its containers with it.
-pub(crate) fn watch(stop: impl FnOnce(i32) + Send + 'static) -> Result<(), Failure> {
+/// Why a command is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The number of a signal.
+    Signal(i32),
+    /// It was given no more time than this.
+    Timeout(Duration),
+}
+
+impl Reason {
+    /// Returns what the command comes to.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Signal(number) => Failure::cancelled(number),
+            Self::Timeout(after) => Failure::new(
+                Kind::TimedOut,
+                format!("the build timed out after {} s", after.as_secs()),
+            ),
+        }
+    }
+}
+
+/// Calls `stop` with the first signal that asks to stop, or when the time is over, on a thread of its own, which nothing
+/// keeps busy. When another signal comes, or the process is still there after [`PATIENCE`], the process ends at once, and
+/// its containers with it.
+pub(crate) fn watch(
+    limit: Option<Duration>,
+    stop: impl FnOnce(Reason) + Send + 'static,
+) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::machine(format!("cannot watch for signals: {error}"));
     let (told, ready) = std::sync::mpsc::channel();
     let wait = move || {
@@ -49,12 +76,20 @@ pub(crate) fn watch(stop: impl FnOnce(i32) + Send + 'static) -> Result<(), Failu
                 Err(failure) => return drop(told.send(Err(failure))),
             };
             let _listens = told.send(Ok(()));
-            let Some(number) = signals.recv().await else {
-                return;
+            let reason = tokio::select! {
+                number = signals.recv() => match number {
+                    Some(number) => Reason::Signal(number),
+                    None => return,
+                },
+                after = elapsed(limit) => Reason::Timeout(after),
             };
-            stop(number);
+            stop(reason);
             let _whichever_is_first = tokio::time::timeout(PATIENCE, signals.recv()).await;
-            std::process::exit(128 + number);
+            let failure = reason.failure();
+            if let Reason::Timeout(_) = reason {
+                report::error(&failure);
+            }
+            std::process::exit(failure.exit_code().into());
         });
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());

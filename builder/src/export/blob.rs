@@ -10,20 +10,21 @@ use cache::{DiffId, Digest, Store};
 
 use super::ExportError;
 use super::spec::Compression;
+use crate::registry::push::Content;
 use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
 
 /// A layer's blob, ready to be copied.
 #[derive(Debug)]
-pub(super) struct Blob {
-    pub(super) digest: Digest,
-    pub(super) size_bytes: u64,
-    pub(super) form: Form,
+pub(crate) struct Blob {
+    pub(crate) digest: Digest,
+    pub(crate) size_bytes: u64,
+    pub(crate) form: Form,
     bytes: Bytes,
 }
 
 /// How it is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Plain,
     Gzip,
     Zstd,
@@ -37,7 +38,7 @@ enum Bytes {
 
 impl Form {
     /// Returns the layer media type. Spec: OCI image-spec, media-types.md; Docker image manifest v2 schema 2.
-    pub(super) fn media_type(self, oci_types: bool) -> &'static str {
+    pub(crate) fn media_type(self, oci_types: bool) -> &'static str {
         match (self, oci_types) {
             (Self::Plain, true) => "application/vnd.oci.image.layer.v1.tar",
             (Self::Gzip, true) => "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -50,8 +51,16 @@ impl Form {
 }
 
 impl Blob {
+    /// Gives the bytes to whoever uploads them.
+    pub(super) fn into_content(self) -> Content {
+        match self.bytes {
+            Bytes::Layer(layer) => Content::Layer(layer),
+            Bytes::Stored(file) => Content::File(Arc::new(file)),
+        }
+    }
+
     /// Copies the bytes to the cursor of `out`; in the kernel where it can.
-    pub(super) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
+    pub(crate) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
         match &self.bytes {
             Bytes::Layer(layer) => layer.copy_tar(out).map(|_| ()).map_err(std::io::Error::other),
             // Between two files this is copy_file_range.
@@ -67,7 +76,7 @@ impl Blob {
 }
 
 /// Returns the blob of a layer as `compression` wants it, compressing only if there is none yet.
-pub(super) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) -> Result<Blob, ExportError> {
+pub(crate) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) -> Result<Blob, ExportError> {
     let form = match compression.codec {
         Codec::None => return plain(store, layer),
         Codec::Gzip { .. } => Form::Gzip,

@@ -44,6 +44,8 @@ pub(super) struct PackedManifest {
     pub(super) config_digest: Digest,
     /// Base layer first.
     pub(super) layers: Vec<Blob>,
+    /// The same, by what is in them.
+    pub(super) diff_ids: Vec<DiffId>,
     /// What the manifest says of them.
     pub(super) layer_entries: Vec<Value>,
 }
@@ -116,6 +118,7 @@ fn pack_one(
     layers: &[DiffId],
     options: &ImageOptions,
 ) -> Result<PackedManifest, ExportError> {
+    let diff_ids = layers.to_vec();
     let layers = layers
         .iter()
         .map(|layer| blob::of_layer(store, layer, options.compression))
@@ -161,6 +164,7 @@ fn pack_one(
         config_digest,
         manifest_bytes,
         layers,
+        diff_ids,
         layer_entries: entries,
     })
 }

@@ -1,10 +1,12 @@
 //! Outputs: archives, layouts and plain files made of an image that is complete in the store.
 //!
 //! Everything is named by its digest before the first byte is written, so that an archive is one sequential copy. What
-//! is written depends on the image and the options only: fixed order, fixed times. Pushing is not here yet.
+//! is written depends on the image and the options only: fixed order, fixed times. What a registry gets is put together
+//! here and sent by `registry::push`.
 
 mod annotations;
 mod blob;
+mod delta;
 mod docker;
 mod document;
 mod flat;
@@ -15,6 +17,7 @@ mod spec;
 mod statement;
 mod tarball;
 mod target;
+mod upload;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,8 +34,14 @@ use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
+pub(crate) use blob::{Blob, of_layer};
+pub(crate) use delta::Listed;
 pub(crate) use document::platform_of;
-pub(crate) use spec::{Compression, Destination, ImageOptions, Output, Times};
+pub(crate) use oci::Layout;
+pub(crate) use spec::{
+    Attributes, Compression, Destination, ImageOptions, Naming, Output, SpecError, Times, zstd,
+};
+pub(crate) use upload::upload;
 
 /// Says why an output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +82,14 @@ pub(crate) enum ExportError {
     AttestationName {
         /// The name, with its prefix.
         name: String,
+    },
+    /// What the reader has isn't known.
+    #[error("cannot leave out what {name} has: {why}")]
+    Since {
+        /// The older image, as asked for.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// An archive on a terminal helps nobody.
     #[error("refusing to write an archive to a terminal: give dest=FILE or redirect standard output")]
@@ -183,14 +200,8 @@ impl ExportImage {
     /// Puts the image into the store, under its names or under its ID. Returns the ID: the digest of the config for the
     /// machine's own platform, or for the first.
     pub(crate) fn commit(&self, store: &Store) -> Result<Digest, ImageError> {
-        let further = self.further.iter().flatten().map(|image| &image.config);
-        let mut configs: Vec<&Vec<u8>> = std::iter::once(&self.config).chain(further).collect();
-        let host = host_platform();
-        let own = configs
-            .iter()
-            .position(|config| document::platform_of(config).as_ref() == Some(&host));
-        let own = configs.remove(own.unwrap_or(0));
-        let variants = configs.into_iter().map(|config| {
+        let (own, others) = self.configs();
+        let variants = others.into_iter().map(|config| {
             Ok(Variant {
                 platform: document::platform_of(config)
                     .map_or_else(String::new, |platform| platform.to_string()),
@@ -200,6 +211,29 @@ impl ExportImage {
         let mut variants = variants.collect::<Result<Vec<_>, ImageError>>()?;
         variants.sort_by(|a, b| a.platform.cmp(&b.platform));
         image::commit(store, own, None, &variants, &self.names)
+    }
+
+    /// Returns the ID that [`commit`](Self::commit) would.
+    pub(crate) fn id(&self) -> Digest {
+        Digest::of(self.configs().0)
+    }
+
+    /// Returns the config for the machine's own platform, or for the first, and the others.
+    fn configs(&self) -> (&Vec<u8>, Vec<&Vec<u8>>) {
+        let further = self.further.iter().flatten().map(|image| &image.config);
+        let mut configs: Vec<&Vec<u8>> = std::iter::once(&self.config).chain(further).collect();
+        let host = host_platform();
+        let own = configs
+            .iter()
+            .position(|config| document::platform_of(config).as_ref() == Some(&host));
+        let own = configs.remove(own.unwrap_or(0));
+        (own, configs)
+    }
+
+    /// Returns the layers of all platforms.
+    pub(crate) fn all_layers(&self) -> impl Iterator<Item = &DiffId> {
+        let further = self.further.iter().flatten().flat_map(|image| &image.layers);
+        self.layers.iter().chain(further)
     }
 
     /// Returns the directories that outputs of plain files are split into, and the layers for each; one without a name
@@ -251,7 +285,7 @@ pub(crate) struct Exported {
     pub(crate) manifest: Option<Descriptor>,
 }
 
-/// Writes one output of a build. `epoch` (seconds since the Unix epoch) replaces the times of all files of the outputs
+/// Writes one output of a build, up to where it leaves the machine: [`upload`] is what is to be sent. `epoch` (seconds since the Unix epoch) replaces the times of all files of the outputs
 /// that are files rather than an image, and of archive entries. Blocks.
 pub(crate) fn export(
     store: &Store,
@@ -270,6 +304,15 @@ pub(crate) fn export(
     let manifest = match output {
         Output::CacheOnly => None,
         Output::Image { names } => {
+            id = with_names(names).commit(store)?;
+            None
+        }
+        Output::Registry {
+            image: options,
+            naming,
+        } => {
+            // What has no tag there has none here.
+            let names = if naming.by_digest { &[][..] } else { &options.names };
             id = with_names(names).commit(store)?;
             None
         }
@@ -338,13 +381,31 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
             target::check(dest)
         }
         Output::OciDirectory { dest, .. } | Output::Local { dest, .. } => target::check_dir(dest),
-        Output::CacheOnly | Output::Image { .. } => Ok(()),
+        Output::CacheOnly | Output::Image { .. } | Output::Registry { .. } => Ok(()),
     }
 }
 
 /// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once. Blocks.
-pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) -> Result<(), ExportError> {
-    let options = ImageOptions {
+pub(crate) fn save(
+    store: &Store,
+    dest: &Destination,
+    images: &[ExportImage],
+    since: &[String],
+) -> Result<(), ExportError> {
+    docker::archive(store, dest, images, &saved(since), None).map(|_| ())
+}
+
+/// Lists the layers that [`save`] would write, and those that it would leave out.
+pub(crate) fn save_preview(
+    store: &Store,
+    images: &[ExportImage],
+    since: &[String],
+) -> Result<Vec<Listed>, ExportError> {
+    docker::preview(store, images, &saved(since))
+}
+
+fn saved(since: &[String]) -> ImageOptions {
+    ImageOptions {
         names: Vec::new(),
         compression: Compression {
             codec: cache::compress::Codec::None,
@@ -354,8 +415,8 @@ pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) ->
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
-    };
-    docker::archive(store, dest, images, &options, None).map(|_| ())
+        since: since.to_vec(),
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) enum SpecError {
     #[error("invalid output `{0}`: expected a directory, `-`, or type=TYPE,key=value,…")]
     Syntax(String),
     /// An unknown type.
-    #[error("unknown output type `{0}`: expected local, tar, oci, docker, image or cacheonly")]
+    #[error("unknown output type `{0}`: expected local, tar, oci, docker, image, registry or cacheonly")]
     Type(String),
     /// An attribute that the type does not have.
     #[error("output type `{kind}` has no attribute `{key}`")]
@@ -32,7 +32,7 @@ pub(crate) enum SpecError {
         key: String,
     },
     /// A value that the attribute can't have.
-    #[error("invalid value `{value}` of output attribute `{key}`: expected {expected}")]
+    #[error("invalid value `{value}` of attribute `{key}`: expected {expected}")]
     Value {
         /// The attribute.
         key: String,
@@ -91,6 +91,8 @@ pub(crate) struct ImageOptions {
     pub(crate) oci_artifact: bool,
     /// What manifests and index are marked with.
     pub(crate) annotations: Annotations,
+    /// Images that the reader of an archive has: layers that the image begins with as they do are left out.
+    pub(crate) since: Vec<String>,
 }
 
 /// Which time an output's own `source-date-epoch` says.
@@ -125,6 +127,15 @@ pub(crate) struct Times {
     pub(crate) rewrite: bool,
 }
 
+/// What an image is called in a registry and here, besides its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Naming {
+    /// No tag stands for it: names are those of repositories.
+    pub(crate) by_digest: bool,
+    /// The store knows it as `name@digest` too.
+    pub(crate) canonical: bool,
+}
+
 /// One output of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -134,6 +145,13 @@ pub(crate) enum Output {
     Image {
         /// Canonical.
         names: Vec<String>,
+    },
+    /// The local store, and the repositories of its names.
+    Registry {
+        /// How it leaves the store.
+        image: ImageOptions,
+        /// What it is called there.
+        naming: Naming,
     },
     /// An OCI layout as one tar.
     OciArchive {
@@ -199,6 +217,7 @@ impl Output {
         match self {
             Self::OciArchive { image, .. }
             | Self::OciDirectory { image, .. }
+            | Self::Registry { image, .. }
             | Self::DockerArchive { image, .. } => Some(image),
             Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => None,
         }
@@ -208,7 +227,11 @@ impl Output {
     pub(crate) fn carries_attestations(&self) -> bool {
         matches!(
             self,
-            Self::OciArchive { .. } | Self::OciDirectory { .. } | Self::Tar { .. } | Self::Local { .. }
+            Self::OciArchive { .. }
+                | Self::OciDirectory { .. }
+                | Self::Registry { .. }
+                | Self::Tar { .. }
+                | Self::Local { .. }
         )
     }
 
@@ -225,6 +248,7 @@ impl Output {
         match self {
             Self::OciArchive { image, .. }
             | Self::OciDirectory { image, .. }
+            | Self::Registry { image, .. }
             | Self::DockerArchive { image, .. } => image.annotations.prepend(annotations),
             Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => {}
         }
@@ -252,20 +276,19 @@ impl Output {
             };
             return Ok((output, Times::default()));
         }
-        let mut attributes = Attributes::default();
-        for field in &fields {
-            let (key, value) = field.split_once('=').ok_or_else(syntax)?;
-            let key = key.trim();
+        let mut annotations = Annotations::default();
+        let mut others = Vec::with_capacity(fields.len());
+        for field in fields {
             // What an annotation is called is the user's business, capitals included.
-            if key.starts_with("annotation") {
-                attributes.annotations.add_attribute(key, value)?;
-                continue;
+            match field.split_once('=').map(|(key, value)| (key.trim(), value)) {
+                Some((key, value)) if key.starts_with("annotation") => {
+                    annotations.add_attribute(key, value)?
+                }
+                _ => others.push(field),
             }
-            attributes
-                .pairs
-                .push((key.to_ascii_lowercase(), value.to_owned()));
         }
-        attributes.kind = attributes.take("type").ok_or_else(syntax)?;
+        let mut attributes = Attributes::of_fields(&others).ok_or_else(syntax)?;
+        attributes.annotations = annotations;
         let times = attributes.times()?;
         let output = attributes.output()?;
         match attributes.pairs.into_iter().next() {
@@ -289,7 +312,7 @@ impl Output {
 
 /// Attributes that BuildKit has and we refuse by name.
 fn is_known_elsewhere(key: &str) -> bool {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 11] = [
         "attestation-inline",
         "compatibility-version",
         "context",
@@ -298,8 +321,6 @@ fn is_known_elsewhere(key: &str) -> bool {
         "mode",
         "name-canonical",
         "prefer-nondist-layers",
-        "push",
-        "push-by-digest",
         "registry.insecure",
         "store",
         "unpack",
@@ -309,15 +330,31 @@ fn is_known_elsewhere(key: &str) -> bool {
 
 /// The attributes not yet looked at.
 #[derive(Default)]
-struct Attributes {
-    kind: String,
-    pairs: Vec<(String, String)>,
-    annotations: Annotations,
+pub(crate) struct Attributes {
+    /// `type`.
+    pub(crate) kind: String,
+    /// The others.
+    pub(crate) pairs: Vec<(String, String)>,
+    /// `annotation….KEY`.
+    pub(crate) annotations: Annotations,
 }
 
 impl Attributes {
+    /// Splits fields into names and values; `None` where one has no `=`, or where there is no type.
+    pub(crate) fn of_fields(fields: &[String]) -> Option<Self> {
+        let mut attributes = Self::default();
+        for field in fields {
+            let (key, value) = field.split_once('=')?;
+            attributes
+                .pairs
+                .push((key.trim().to_ascii_lowercase(), value.to_owned()));
+        }
+        attributes.kind = attributes.take("type")?;
+        Some(attributes)
+    }
+
     /// Takes an attribute; the last one counts where it is given twice.
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<String> {
         let mut value = None;
         self.pairs.retain(|(name, text)| {
             if name == key {
@@ -328,7 +365,8 @@ impl Attributes {
         value
     }
 
-    fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
+    /// Takes an attribute that is true or false; without a value it is true.
+    pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.take(key).as_deref() {
             None => Ok(default),
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
@@ -366,12 +404,18 @@ impl Attributes {
         match kind.as_str() {
             "cacheonly" => Ok(Output::CacheOnly),
             "image" => {
-                if self.flag("push", false)? {
-                    return Err(SpecError::Unsupported("attribute `push`".to_owned()));
+                let by_digest = self.flag("push-by-digest", false)?;
+                match self.flag("push", false)? || by_digest {
+                    true => self.registry(by_digest),
+                    false => Ok(Output::Image { names: self.names()? }),
                 }
-                Ok(Output::Image { names: self.names()? })
             }
-            "registry" => Err(SpecError::Unsupported("type `registry`".to_owned())),
+            "registry" => {
+                // It is, whatever this says.
+                self.flag("push", true)?;
+                let by_digest = self.flag("push-by-digest", false)?;
+                self.registry(by_digest)
+            }
             "moby" => Err(SpecError::Unsupported("type `moby`".to_owned())),
             "local" => {
                 let (split, prefix) = (self.flag("platform-split", true)?, self.prefix()?);
@@ -419,6 +463,19 @@ impl Attributes {
         }
     }
 
+    fn registry(&mut self, by_digest: bool) -> Result<Output, SpecError> {
+        // Nothing is unpacked in any case.
+        if self.flag("unpack", false)? {
+            return Err(SpecError::Unsupported("attribute `unpack`".to_owned()));
+        }
+        let naming = Naming {
+            by_digest,
+            canonical: self.flag("name-canonical", false)?,
+        };
+        let image = self.image(gzip())?;
+        Ok(Output::Registry { image, naming })
+    }
+
     /// Takes what the names of attestations begin with.
     fn prefix(&mut self) -> Result<String, SpecError> {
         let prefix = self.take("attestation-prefix").unwrap_or_default();
@@ -443,16 +500,24 @@ impl Attributes {
     }
 
     fn image(&mut self, default: Codec) -> Result<ImageOptions, SpecError> {
+        // What a registry has it is asked about.
+        let is_archive = matches!(self.kind.as_str(), "oci" | "docker");
         Ok(ImageOptions {
             names: self.names()?,
             compression: self.compression(default)?,
             oci_types: self.flag("oci-mediatypes", true)?,
             oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
+            since: is_archive
+                .then(|| self.take("since"))
+                .flatten()
+                .into_iter()
+                .collect(),
         })
     }
 
-    fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
+    /// Takes what says how layers are compressed.
+    pub(crate) fn compression(&mut self, default: Codec) -> Result<Compression, SpecError> {
         let asked = self.take("compression");
         let level = self.take("compression-level");
         let codec = match asked.as_deref() {
@@ -507,7 +572,8 @@ fn gzip() -> Codec {
     }
 }
 
-fn zstd() -> Codec {
+/// Returns zstd at the level for speed.
+pub(crate) fn zstd() -> Codec {
     Codec::Zstd {
         level: DEFAULT_ZSTD_LEVEL,
     }

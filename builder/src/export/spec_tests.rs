@@ -2,10 +2,8 @@
 
 use super::*;
 
-#[test]
-fn outputs_are_understood() {
-    let file = |path: &str| Destination::File(path.into());
-    let image = |codec, is_explicit| ImageOptions {
+fn image(codec: Codec, is_explicit: bool) -> ImageOptions {
+    ImageOptions {
         names: vec![],
         compression: Compression {
             codec,
@@ -15,7 +13,13 @@ fn outputs_are_understood() {
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
-    };
+        since: Vec::new(),
+    }
+}
+
+#[test]
+fn outputs_are_understood() {
+    let file = |path: &str| Destination::File(path.into());
     let local = || Output::Local {
         dest: "out".into(),
         split: true,
@@ -103,11 +107,8 @@ fn what_is_not_understood_is_an_error() {
             "type=docker,dest=x,compression-level=1",
             "the layers are not compressed",
         ),
-        (
-            "type=registry,name=x",
-            "output type `registry` isn't supported yet",
-        ),
-        ("type=image,push=true", "`push` isn't supported yet"),
+        ("type=registry,unpack=true", "`unpack` isn't supported yet"),
+        ("type=image,compression=zstd", "has no attribute `compression`"),
         ("type=local,dest=x,mode=delete", "`mode` isn't supported yet"),
         (
             "type=oci,annotation-layer.a=b",
@@ -163,5 +164,45 @@ fn annotations_keep_their_capitals_and_an_outputs_own_win() {
     assert_eq!(
         serde_json::to_string(&found).unwrap(),
         r#"{"Org.A":"own","b":"build"}"#
+    );
+}
+
+#[test]
+fn images_are_pushed_as_they_are_told_to() {
+    let check = |text: &str, names: &[&str], codec: Codec, naming: Naming| {
+        let image = match Output::parse(text) {
+            Ok((Output::Registry { image, naming: found }, _)) if found == naming => image,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(
+            (&image.names[..], image.compression.codec),
+            (
+                &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()[..],
+                codec
+            ),
+            "{text}"
+        );
+    };
+    let naming = |by_digest, canonical| Naming { by_digest, canonical };
+    let name = "docker.io/library/a:latest";
+    check(
+        "type=registry,name=a,compression=zstd",
+        &[name],
+        zstd(),
+        naming(false, false),
+    );
+    check("type=registry,push=true", &[], gzip(), naming(false, false));
+    check("type=image,push=true", &[], gzip(), naming(false, false));
+    check(
+        "type=image,name=a,push-by-digest=true",
+        &[name],
+        gzip(),
+        naming(true, false),
+    );
+    check(
+        "type=image,push=true,name-canonical=true",
+        &[],
+        gzip(),
+        naming(false, true),
     );
 }

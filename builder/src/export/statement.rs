@@ -26,10 +26,20 @@ const UNNAMED: &str = "_";
 /// The attestations of one manifest, packed as a manifest of their own.
 #[derive(Debug)]
 pub(super) struct Attached {
-    /// Statements, config, manifest: in the order in which they have to be there.
+    /// What the manifest names: statements and config, by digest.
     pub(super) blobs: Vec<(Digest, Vec<u8>)>,
+    pub(super) manifest: Descriptor,
+    pub(super) manifest_bytes: Vec<u8>,
     /// Its entry in the index.
     pub(super) entry: Value,
+}
+
+impl Attached {
+    /// Returns all documents by digest, the one that names the others last.
+    pub(super) fn documents(&self) -> impl Iterator<Item = (&Digest, &Vec<u8>)> {
+        let named = self.blobs.iter().map(|(digest, bytes)| (digest, bytes));
+        named.chain([(&self.manifest.digest, &self.manifest_bytes)])
+    }
 }
 
 /// Packs what is said of a manifest.
@@ -85,7 +95,6 @@ pub(super) fn attach(
         size_bytes: bytes.len() as u64,
     };
     blobs.push((config_digest, config));
-    blobs.push((manifest.digest, bytes));
     let mut entry = document::descriptor(&manifest);
     entry["annotations"] = json!({
         "vnd.docker.reference.digest": of.manifest.digest.to_string(),
@@ -93,14 +102,19 @@ pub(super) fn attach(
     });
     // So that nobody runs it.
     entry["platform"] = json!({"architecture": "unknown", "os": "unknown"});
-    Attached { blobs, entry }
+    Attached {
+        blobs,
+        manifest,
+        manifest_bytes: bytes,
+        entry,
+    }
 }
 
 fn subjects(of: &PackedManifest, names: &[Reference]) -> Value {
     let digest = json!({"sha256": of.manifest.digest.hex()});
     let platform = document::platform_of(&of.config);
     let name = |name: &Reference| match &platform {
-        Some(platform) => attest::image_url("docker", &name.to_string(), platform),
+        Some(platform) => attest::image_url(&name.to_string(), platform),
         None => name.familiar(),
     };
     let mut names: Vec<String> = names.iter().map(name).collect();

@@ -1,9 +1,12 @@
 //! The limits of one build's containers: settled once, with what the user must hear of them.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::options::ContainerLimits;
-use crate::sandbox::{Cgroup, DEFAULT_SHM_BYTES, SandboxError, Settings};
+use crate::sandbox::{Cgroup, DEFAULT_SHM_BYTES, SandboxError, Settings, Ulimit};
 
 /// Limits that every container of a build gets.
 #[derive(Debug, Default)]
@@ -19,6 +22,10 @@ impl Bounds {
             let (lowered, says) = ulimit.within_reach();
             *ulimit = lowered;
             says.iter().for_each(|says| warn(says));
+        }
+        let given = open_files();
+        if !limits.ulimits.iter().any(|ulimit| ulimit.name == given.name) {
+            limits.ulimits.push(given);
         }
         Self {
             limits,
@@ -44,5 +51,26 @@ impl Bounds {
             warnings.iter().for_each(|warning| warn(warning));
         }
         Ok(cgroup)
+    }
+}
+
+/// Returns how many open files this process was given. It takes as many as it may from here on: each container needs some
+/// twenty, and there are as many at once as the machine has cores for. Containers get what was given.
+fn open_files() -> Ulimit {
+    static GIVEN: OnceLock<Rlimit> = OnceLock::new();
+    let given = GIVEN.get_or_init(|| {
+        let given = getrlimit(Resource::Nofile);
+        let most = Rlimit {
+            current: given.maximum,
+            maximum: given.maximum,
+        };
+        // Where that is refused, what was given must do.
+        let _refused = setrlimit(Resource::Nofile, most);
+        given
+    });
+    Ulimit {
+        name: "nofile".to_owned(),
+        soft: given.current,
+        hard: given.maximum,
     }
 }

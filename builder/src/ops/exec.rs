@@ -17,7 +17,7 @@ use super::{Bounds, OpError, Worker, devices, owner, stacked, unpacked};
 use crate::cdi::Devices;
 use crate::journal::Output;
 use crate::options::host_platform;
-use crate::runtime::blocking;
+use crate::runtime::{blocking, elapsed};
 use crate::sandbox::{
     self, Cancel, Exit, Networks, Privilege, SandboxError, Settings, Spec, Stdio, TerminalSize, Upper,
 };
@@ -60,6 +60,14 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
             // Hanging up is what the sandbox polls for.
             drop(cancelled);
             work.await
+        }
+        after = elapsed(worker.step_timeout) => {
+            drop(cancelled);
+            match work.await {
+                Err(OpError::Cancelled) => Err(OpError::TimedOut { after }),
+                // It was done after all.
+                other => other,
+            }
         }
     }?;
     Ok(stacked(below, layer))

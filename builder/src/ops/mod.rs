@@ -21,8 +21,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::layer::TreePath;
+use cache::mounts::Identity;
 use cache::tree::{Selection, View};
 use cache::{DiffId, Store, TreeHash};
 use solver::op::{FileOp, Op, Source};
@@ -31,7 +33,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
 use crate::journal::Journal;
-use crate::registry::{ImageError, Resolved, Transfer};
+use crate::registry::{ImageError, LayerSource, Resolved, Transfer};
 use crate::remote;
 use crate::runtime::blocking;
 use crate::sandbox::user::UserError;
@@ -43,6 +45,7 @@ pub(crate) use bounds::Bounds;
 pub(crate) use devices::known as known_devices;
 pub(crate) use exec::{FailedContainer, describe, pack_changes};
 pub(crate) use lowers::Lowers;
+pub(crate) use mounts::{about, pack_mount};
 pub(crate) use network_files::{name_network, resolves_on_loopback};
 pub(crate) use owner::credentials;
 pub(crate) use views::Views;
@@ -62,6 +65,8 @@ pub(crate) enum OpError {
     },
     #[error("the build was cancelled")]
     Cancelled,
+    #[error("timed out after {} s", after.as_secs())]
+    TimedOut { after: Duration },
     #[error("cannot copy to non-directory: {path}")]
     DirectoryOverFile { path: TreePath },
     #[error("cannot replace to directory {path} with file")]
@@ -113,6 +118,8 @@ pub(crate) enum OpError {
     Http(#[from] remote::http::HttpError),
     #[error(transparent)]
     Image(#[from] Arc<ImageError>),
+    #[error("a cache doesn't have what it promised: {0}")]
+    Cache(Arc<ImageError>),
 }
 
 /// What the steps of one build share.
@@ -122,6 +129,10 @@ pub(crate) struct Worker {
     pub(crate) contexts: BTreeMap<String, View>,
     /// Where the layers of base images come from when they aren't here.
     pub(crate) images: Vec<Arc<Resolved>>,
+    /// Where those of other results may come from.
+    pub(crate) caches: Vec<Arc<Resolved>>,
+    /// What cache mounts that aren't here yet begin with.
+    pub(crate) seeds: BTreeMap<Identity, DiffId>,
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) networks: Arc<Networks>,
     pub(crate) views: Views,
@@ -129,6 +140,8 @@ pub(crate) struct Worker {
     pub(crate) secrets: Arc<Secrets>,
     /// The containers of failed steps are wanted.
     pub(crate) keeps_failed: bool,
+    /// How long a process may take.
+    pub(crate) step_timeout: Option<Duration>,
     /// The devices that steps can ask for by name.
     pub(crate) devices: Arc<Devices>,
     /// What containers may use.
@@ -153,18 +166,40 @@ impl Worker {
         }
     }
 
-    /// Fetches what is missing of `layers` from where their image came from.
+    /// Fetches what is missing of `layers` from where their image, or a cache that promised them, has them.
     pub(crate) async fn ensure(&self, layers: &[DiffId]) -> Result<(), OpError> {
-        // Layers of steps are here: they were just made, or their record was believed because they are.
+        // Other layers of steps are here: they were just made, or their record was believed because they are.
         for image in &self.images {
-            let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
-            if image.layers.iter().any(|layer| is_missing(&layer.diff_id)) {
-                let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
-                crate::registry::fetch_layers(&self.store, image, tell)
-                    .await
-                    .map_err(Arc::new)?;
+            self.fetch(image, layers).await.map_err(OpError::Image)?;
+        }
+        let mut lost = None;
+        for cache in &self.caches {
+            // Another one may have the layer too.
+            if let Err(error) = self.fetch(cache, layers).await {
+                lost = Some(error);
             }
         }
+        match lost {
+            Some(error) if !layers.iter().all(|layer| self.store.layers().contains(layer)) => {
+                Err(OpError::Cache(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn fetch(&self, image: &Resolved, layers: &[DiffId]) -> Result<(), Arc<ImageError>> {
+        let is_missing = |layer: &DiffId| layers.contains(layer) && !self.store.layers().contains(layer);
+        let missing = image.layers.iter().filter(|layer| is_missing(&layer.diff_id));
+        let missing: Vec<LayerSource> = missing.cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let part = Resolved {
+            layers: missing,
+            ..image.clone()
+        };
+        let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
+        crate::registry::fetch_layers(&self.store, &part, tell).await?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What a build is asked to say of its images beside them: annotations, attestations, and the metadata file.
 
-use super::{Environment, not_yet};
+use super::Environment;
 use crate::attest::{Attestations, Detail};
 use crate::cli::BuildArgs;
 use crate::export::Annotations;
@@ -19,11 +19,7 @@ pub(super) fn metadata_provenance(environment: &Environment) -> Result<Option<De
 
 pub(super) fn attestations(args: &BuildArgs) -> Result<Attestations, Failure> {
     let wanted = Attestations::parse(&args.attest, args.provenance.as_deref(), args.sbom.as_deref());
-    let wanted = wanted.map_err(|error| Failure::of(Kind::Usage, &error))?;
-    match wanted.sbom {
-        Some(_) => Err(not_yet("`--sbom`")),
-        None => Ok(wanted),
-    }
+    wanted.map_err(|error| Failure::of(Kind::Usage, &error))
 }
 
 pub(super) fn annotations(given: &[String]) -> Result<Annotations, Failure> {

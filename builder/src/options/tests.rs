@@ -193,15 +193,41 @@ fn named_contexts_have_kinds() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused_by_name() {
-    for flag in [
-        "--builder x",
-        "--cache-from x",
-        "--cache-to x",
-        "--debug",
-        "--policy x",
-        "--push",
+fn times_are_of_hours_minutes_and_seconds() {
+    let check_time = |text: &str, seconds: Option<u64>| {
+        let expected = seconds.map(std::time::Duration::from_secs);
+        check(&format!("--timeout {text} ."), &[], |options| {
+            (options.timeout, options.step_timeout) == (expected, None)
+        });
+        check(&format!("--step-timeout {text} ."), &[], |options| {
+            (options.timeout, options.step_timeout) == (None, expected)
+        });
+    };
+    check_time("2s", Some(2));
+    check_time("1h30m5s", Some(5405));
+    check_time("0", None);
+    check_time("0m", None);
+    for text in [
+        "2",
+        "s",
+        "1d",
+        "1m2",
+        "-1s",
+        "1.5s",
+        "99999999999999999999s",
+        "9999999999999999999h",
     ] {
+        check_refused(
+            &format!("--timeout={text} ."),
+            &format!("invalid duration `{text}`"),
+        );
+    }
+    check_refused("--step-timeout= .", "invalid duration ``");
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    for flag in ["--builder x", "--debug", "--policy x"] {
         let name = flag.split([' ', '=']).next().unwrap();
         check_refused(
             &format!("{flag} ."),

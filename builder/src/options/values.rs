@@ -1,8 +1,10 @@
-//! Grammars of single option values: named contexts, host lines, sizes. Pure; texts in, values or usage errors out.
+//! Grammars of single option values: named contexts, host lines, sizes, durations. Pure; texts in, values or usage errors
+//! out.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use frontend::Until;
 
@@ -126,6 +128,37 @@ pub(super) fn size_bytes(text: &str) -> Result<u64, Failure> {
     let scale = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| invalid())?);
     let unit = 1u128 << shift;
     u64::try_from(u128::from(whole) * unit + part * unit / scale).map_err(|_| invalid())
+}
+
+/// Reads a duration after which something is ended: `90s`, `10m`, `1h30m`; 0 stands for never.
+pub(super) fn timeout(text: Option<&str>) -> Result<Option<Duration>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let seconds = match text {
+        "0" => Some(0),
+        text => seconds(text),
+    };
+    let wrong = || format!("invalid duration `{text}`: expected such as 90s, 10m or 1h30m");
+    let seconds = seconds.ok_or_else(|| Failure::usage(wrong()))?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// Reads `1h30m`, `24h`, `45s` as seconds.
+pub(crate) fn seconds(text: &str) -> Option<u64> {
+    let mut total = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|char: char| !char.is_ascii_digit())?;
+        let number: u64 = rest.get(..end)?.parse().ok()?;
+        let unit = match rest.get(end..=end)? {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = rest.get(end + 1..)?;
+    }
+    (!text.is_empty()).then_some(total)
 }
 
 impl fmt::Display for NamedSource {

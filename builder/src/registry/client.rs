@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cache::Digest;
@@ -12,7 +13,7 @@ use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 
 use super::auth::Scope;
-use super::config::Settings;
+use super::config::{Serves, Settings};
 use super::endpoint::{Call, Endpoint, Target};
 use super::error::ImageError;
 use super::reference::Reference;
@@ -61,8 +62,18 @@ impl Retry {
 #[derive(Debug)]
 pub(crate) struct Session {
     reference: Reference,
+    mirrors: Vec<Copy>,
     origin: Endpoint,
     retry: Retry,
+}
+
+/// A mirror, seen from one repository.
+#[derive(Debug)]
+struct Copy {
+    endpoint: Endpoint,
+    serves: Serves,
+    /// It did not answer, and isn't asked again by this session.
+    is_down: AtomicBool,
 }
 
 /// One thing to read.
@@ -92,8 +103,16 @@ impl Session {
         settings: &Arc<Settings>,
     ) -> Result<Self, ImageError> {
         let route = settings.route(reference)?;
+        let mirrors = route.mirrors.into_iter().map(|mirror| {
+            Ok(Copy {
+                endpoint: Endpoint::new(reference.familiar(), mirror.host, settings)?,
+                serves: mirror.serves,
+                is_down: AtomicBool::new(false),
+            })
+        });
         Ok(Self {
             reference: reference.clone(),
+            mirrors: mirrors.collect::<Result<_, ImageError>>()?,
             origin: Endpoint::new(reference.familiar(), route.origin, settings)?,
             retry,
         })
@@ -111,7 +130,34 @@ impl Session {
 
     /// Makes any request to the registry itself, with its credentials; Ok is whatever it answers. What may pass
     /// (broken connections, 429, 5xx) is tried again if the call says that it may be.
+    #[allow(dead_code, reason = "pushes use it")]
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response, ImageError> {
+        self.send_to(&self.origin, call).await
+    }
+
+    /// Reads from the first mirror that has it, else from the registry itself. A mirror is asked once: there is somebody
+    /// else to ask.
+    async fn read(&self, call: &Call<'_>) -> Result<Response, ImageError> {
+        for copy in &self.mirrors {
+            let Target::Path(path) = &call.target else {
+                continue;
+            };
+            let is_by_digest = path.starts_with("blobs/") || path.starts_with("manifests/sha256:");
+            let serves = match copy.serves {
+                Serves::All => true,
+                Serves::Digests => is_by_digest,
+                Serves::Tags => !is_by_digest,
+            };
+            if !serves || copy.is_down.load(Ordering::Relaxed) {
+                continue;
+            }
+            match copy.endpoint.send(call).await {
+                Ok(Ok(response)) if response.status().is_success() => return Ok(response),
+                // It doesn't have this, or not for us.
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(_)) => copy.is_down.store(true, Ordering::Relaxed),
+            }
+        }
         self.send_to(&self.origin, call).await
     }
 
@@ -140,7 +186,7 @@ impl Session {
             call.headers
                 .insert(RANGE, range.expect("because a number is plain text"));
         }
-        let response = self.send(&call).await?;
+        let response = self.read(&call).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             _ => Err(self.refusal(&call, response).await),
@@ -151,9 +197,11 @@ impl Session {
     pub(crate) async fn head(&self, path: &str, accept: &'static str) -> Result<Option<Digest>, ImageError> {
         let mut call = Call::new(Method::HEAD, Target::Path(path), Scope::Pull);
         call.headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        let response = self.send(&call).await?;
-        if response.status() != StatusCode::OK {
-            return Err(self.refusal(&call, response).await);
+        let response = self.read(&call).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(None),
+            _ => return Err(self.refusal(&call, response).await),
         }
         Ok(header(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok()))
     }

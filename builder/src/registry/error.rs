@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use cache::Digest;
 use cache::blobs::BlobError;
 use cache::index::IndexError;
 use cache::layers::LayersError;
 use cache::store::StoreError;
+use cache::{DiffId, Digest};
 
 use super::config::ConfigError;
 use super::credentials::CredentialError;
@@ -123,6 +123,14 @@ pub(crate) enum ImageError {
         layer: cache::DiffId,
         /// What is wrong with it.
         source: Box<LayersError>,
+    },
+    /// A delta archive, and what it was made since isn't here.
+    #[error("{path} leaves out layers that aren't here: {}", layers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    LeftOut {
+        /// The archive.
+        path: String,
+        /// The layers.
+        layers: Vec<DiffId>,
     },
     /// The file or directory is not an image archive.
     #[error("{path} is not an image archive: {why}")]

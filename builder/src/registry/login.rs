@@ -36,8 +36,8 @@ pub(crate) async fn log_in(registry: &str, user: &str, secret: &str) -> Result<K
         user: user.to_owned(),
         password: secret.to_owned(),
     };
-    let trying = Arc::new(Settings::trying(password));
-    let endpoint = Endpoint::new(registry.to_owned(), trying.host(registry, ""), &trying)?;
+    let trying = Arc::new(settings.trying(password));
+    let endpoint = Endpoint::new(registry.to_owned(), trying.host(registry, "")?, &trying)?;
     let call = Call::new(Method::GET, Target::Path(""), Scope::Login);
     let answer = endpoint.send(&call).await?;
     let response = answer.map_err(|error| ImageError::Unreachable {

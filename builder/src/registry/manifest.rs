@@ -213,6 +213,7 @@ mod tests {
 
     #[test]
     fn documents_that_break_the_rules_are_refused() {
+        // hardening T52, hardening T53, hardening T54, hardening T55
         let good = format!(
             r#"{{"schemaVersion":2,"config":{0},"layers":[{0}]}}"#,
             descriptor("")
@@ -226,6 +227,12 @@ mod tests {
             ("<html>", None, "expected value"),
             (&good.replace("sha256:0f", "sha256:0F"), None, "digest"),
             (&good.replace("sha256:0f", "sha256:../"), None, "nvalid"),
+            (&good.replace("sha256:0f", "sha256:%30f"), None, "nvalid"),
+            (&good.replace("sha256:0f", "sha256:0"), None, "nvalid"),
+            (&good.replace("sha256:0f", "sha256:0f0"), None, "nvalid"),
+            (&good.replace("sha256:", "md5:"), None, "digest"),
+            (&good.replace("sha256:", "sha256+b64:"), None, "digest"),
+            (&good.replace(":3", ":18446744073709551616"), None, "expected u64"),
             (&good.replace(":3", ":-3"), None, "-3"),
             (
                 &format!("{}{}", "[".repeat(5000), "]".repeat(5000)),

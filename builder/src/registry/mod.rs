@@ -2,13 +2,12 @@
 //!
 //! `resolve` only reads manifests and configs; `fetch_layers` moves the bytes, and only those that are missing.
 //! Whom we trust, and as whom we speak, is in `config` and `credentials`; one request is `endpoint`'s.
+//! The other way is `push`.
 
-#[allow(dead_code, reason = "pushes use the rest")]
 mod auth;
 mod client;
 mod config;
 mod credentials;
-#[allow(dead_code, reason = "pushes use the rest")]
 mod endpoint;
 mod error;
 #[cfg(test)]
@@ -18,6 +17,7 @@ mod intake;
 mod login;
 mod manifest;
 mod pull;
+pub(crate) mod push;
 mod reference;
 mod tokens;
 mod transport;
@@ -32,16 +32,14 @@ use frontend::Platform;
 use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
-use client::Ask;
-
-pub(crate) use client::{Retry, Session, header, http_date, is_passing, retry_after};
+pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retry_after};
 pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
 pub(crate) use login::{log_in, log_out, registry_of};
 pub(crate) use manifest::{
-    ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
-    config_facts, parse, select,
+    ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
+    MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
@@ -65,6 +63,8 @@ pub(crate) struct LayerSource {
     pub(crate) diff_id: DiffId,
     /// The blob that holds it; `None` for an image that was built here.
     pub(crate) blob: Option<Descriptor>,
+    /// When the layer was made, in seconds since the Unix epoch, where the source knows.
+    pub(crate) made_unix: Option<i64>,
 }
 
 /// An image whose config is known and checked.
@@ -224,7 +224,11 @@ fn resolve_local(
         None if is_complete => {
             let layers = facts.diff_ids.into_iter();
             let layers = layers
-                .map(|diff_id| LayerSource { diff_id, blob: None })
+                .map(|diff_id| LayerSource {
+                    diff_id,
+                    blob: None,
+                    made_unix: None,
+                })
                 .collect();
             Ok(Some(Resolved {
                 reference: name,
@@ -337,7 +341,8 @@ async fn remote_manifest(
     })
 }
 
-fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
+/// Fails where bytes aren't what their digest says.
+pub(crate) fn check(reference: &Reference, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
     match Digest::of(bytes) {
         actual if actual == *expected => Ok(()),
         actual => Err(ImageError::WrongDigest {
@@ -388,6 +393,7 @@ pub(crate) fn pair(
         .map(|(diff_id, blob)| LayerSource {
             diff_id,
             blob: Some(blob.clone()),
+            made_unix: None,
         })
         .collect())
 }

@@ -83,6 +83,9 @@ async fn fetch(
             }
             Origin::Registry(session) => download(store, session, &layer, blob, progress).await?,
         }
+        if let Some(made_unix) = layer.made_unix {
+            store.layers().set_made_unix(&layer.diff_id, made_unix)?;
+        }
     }
     drop(lock);
     progress(Transfer {

@@ -269,6 +269,123 @@ fn an_index_leads_to_the_platform_and_no_deeper_than_allowed() {
     assert!(matches!(error, ImageError::WrongDigest { .. }), "{error}");
 }
 
+/// Returns an index of one entry.
+fn index_of(digest: &Digest, size: usize) -> Vec<u8> {
+    let entry = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest.to_string(), "size": size,
+    });
+    serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "manifests": [entry]})).unwrap()
+}
+
+#[test]
+fn indexes_in_indexes_end_somewhere() {
+    // hardening T57
+    let pull_below = |n_indexes: usize| {
+        let remote = Remote::new();
+        let mut documents = vec![remote.manifest.clone()];
+        for _ in 0..n_indexes {
+            let inner = documents.last().unwrap();
+            documents.push(index_of(&Digest::of(inner), inner.len()));
+        }
+        let fake = Fake::start(move |request| {
+            let asked = documents
+                .iter()
+                .find(|one| request.path.ends_with(&Digest::of(one).hex()));
+            match request.path.as_str() {
+                "/v2/app/manifests/1" => Reply::ok(documents.last().unwrap().clone()),
+                _ => asked.map_or_else(|| remote.answer(request), |one| Reply::ok(one.clone())),
+            }
+        });
+        let (_dir, store) = store();
+        pull(&store, &fake.host)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(pull_below(MAX_INDEX_DEPTH), Ok(()));
+    let error = pull_below(MAX_INDEX_DEPTH + 1).unwrap_err();
+    assert!(error.contains("more than 4 deep"), "{error}");
+}
+
+#[test]
+fn layers_that_are_not_the_configs_are_refused() {
+    // hardening T58
+    let swapped = |n_layers: usize, diff_id: Option<DiffId>| {
+        let remote = Remote::new();
+        let own = config_facts(&remote.config).unwrap().diff_ids[0];
+        let diff_ids = vec![diff_id.unwrap_or(own); n_layers];
+        let config = super::fixture::config_of(&diff_ids);
+        let manifest = Remote::manifest(&config, &Digest::of(&remote.blob), remote.blob.len());
+        let remote = Remote {
+            config,
+            manifest,
+            ..remote
+        };
+        let (_dir, store) = store();
+        let fake = Fake::start(move |request| remote.answer(request));
+        let error = pull(&store, &fake.host).unwrap_err().to_string();
+        assert!(!store.layers().contains(&own), "{error}");
+        error
+    };
+    let error = swapped(2, None);
+    assert!(error.contains("lists 2 layers but the manifest has 1"), "{error}");
+    let error = swapped(0, None);
+    assert!(error.contains("lists 0 layers but the manifest has 1"), "{error}");
+    let error = swapped(1, Some(DiffId::of(b"something else")));
+    assert!(error.contains("layer sha256:"), "{error}");
+}
+
+#[test]
+fn a_part_that_was_not_asked_for_starts_the_download_again() {
+    // hardening R15
+    let remote = Remote::new();
+    let layer = config_facts(&remote.config).unwrap().diff_ids[0];
+    let fake = Fake::start(move |request| {
+        if !is_blob(request, &remote) {
+            return remote.answer(request);
+        }
+        let half = remote.blob.len() / 2;
+        let whole = Reply::ok(remote.blob.clone());
+        match request.headers.get("range") {
+            None if request.n_before == 0 => Reply {
+                length: Some(remote.blob.len()),
+                body: remote.blob[..half].to_vec(),
+                ..whole
+            },
+            // Says where it begins, and it is elsewhere.
+            Some(_) => Reply {
+                status: 206,
+                body: remote.blob[10..].to_vec(),
+                ..Reply::default()
+            }
+            .header("Content-Range", format!("bytes 10-{0}/{0}", remote.blob.len())),
+            None => whole,
+        }
+    });
+    let (_dir, store) = store();
+    pull(&store, &fake.host).unwrap();
+    assert!(store.layers().contains(&layer));
+}
+
+#[test]
+fn a_registry_that_cannot_be_asked_for_a_digest_is_asked_for_the_manifest() {
+    let remote = Remote::new();
+    let heads = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let seen = Arc::clone(&heads);
+    let fake = Fake::start(move |request| match request.method.as_str() {
+        "HEAD" => {
+            seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Reply::status(405)
+        }
+        _ => remote.answer(request),
+    });
+    let (_dir, store) = store();
+    pull(&store, &fake.host).unwrap();
+    pull(&store, &fake.host).unwrap();
+    assert_eq!(heads.load(std::sync::atomic::Ordering::Relaxed), 1);
+    // The manifest, config and layer; then the manifest, twice.
+    assert_eq!(fake.requests().len(), 5);
+}
+
 /// A process that is ended with the test.
 struct Running(Child);
 

@@ -8,8 +8,9 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -25,6 +26,13 @@ use solver::op::Git;
 use crate::secrets::Secrets;
 use crate::ssh::{AGENT_VARIABLE, Agent, Forwarding};
 
+/// Runs git in place of the shell, with no input. Beside it somebody waits for the end of the shell's own input, and then
+/// ends the whole process group: git starts programs that would wait for their server on and on, and a signal that asks
+/// the kernel to end children with their parent (prctl(2), `PR_SET_PDEATHSIG`) doesn't reach those.
+const WATCHED_GIT: &str =
+    r#"exec 3<&0 </dev/null; { read -r _ <&3; kill -9 0; } >/dev/null 2>&1 & exec 3<&-; exec git "$@""#;
+/// What a shell ends with when there is no such program.
+const NOT_FOUND: i32 = 127;
 /// More references than any server has.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -341,10 +349,13 @@ impl Repository {
     }
 
     fn run(&self, args: &[&str]) -> Result<Output, GitError> {
-        let output = self.command(args).output().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => GitError::Missing,
-            _ => GitError::Scratch(error),
-        })?;
+        // However this process ends, the other end of the pipe is closed then, which is heard by who watches over git.
+        let (watched, watching) = io::pipe()?;
+        let output = self.command(args).stdin(watched).process_group(0).output()?;
+        drop(watching);
+        if output.status.code() == Some(NOT_FOUND) {
+            return Err(GitError::Missing);
+        }
         if output.status.success() && output.stdout.len() <= MAX_ANSWER_BYTES {
             return Ok(output);
         }
@@ -363,8 +374,9 @@ impl Repository {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("git");
-        command.env_clear().stdin(Stdio::null()).current_dir(&self.dir);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", WATCHED_GIT, "git"]);
+        command.env_clear().current_dir(&self.dir);
         for name in [
             "PATH",
             "HTTP_PROXY",

@@ -144,6 +144,16 @@ impl LayerFile {
         }
     }
 
+    /// Returns a reader of the tar stream from `offset` on; of nothing when that is behind its end.
+    pub fn tar_reader_from(&self, offset: u64) -> FileReader<'_> {
+        let offset = offset.min(self.head.tar_bytes);
+        FileReader {
+            file: &self.file,
+            at: TAR_OFFSET + offset,
+            left: self.head.tar_bytes - offset,
+        }
+    }
+
     /// Appends the tar stream to `out` at its cursor, inside the kernel where it can. Returns the bytes written.
     pub fn copy_tar(&self, out: &File) -> Result<u64> {
         let failed = |source| Error::ReadLayer {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::history;
 use super::parameters::Argument;
 use super::ports;
+use super::scan;
 use super::signal;
 use super::stage::Current;
 use super::{MAX_VARIABLES, weight};
@@ -120,7 +121,7 @@ fn lint_json(current: &mut Current<'_, '_>, instruction: &Instruction, command: 
 }
 
 /// Arguments that speak to the builder only: no step sees them.
-const UNEXPORTED: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+const UNEXPORTED: [&str; 2] = [scan::CONTEXT, scan::STAGE];
 
 /// `ARG`: build argument, else own default, else global value.
 fn declare(current: &mut Current<'_, '_>, args: &[Arg]) -> Result<String, Diagnostic> {

@@ -15,7 +15,7 @@ use super::{Lowering, Survey, stage, warn_of_unused_args};
 use crate::ast::{Dockerfile, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Severity;
-use crate::options::{Answers, Needed, Request, ResolvedGit, ResolvedHttp, ResolvedImage};
+use crate::options::{Answers, Needed, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Scans};
 use crate::parse::remote;
 use crate::source::Span;
 
@@ -76,6 +76,7 @@ pub(super) fn find_needs<'a>(lowering: Lowering<'a>, plan: &Plan) -> Result<Need
         answers: lowering.answers,
         epoch: lowering.epoch,
         unknown: None,
+        scans: Scans::default(),
         spent_bytes: lowering.spent_bytes,
     };
     stage::lower_all(&mut trial, plan);

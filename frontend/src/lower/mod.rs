@@ -17,6 +17,7 @@ mod ports;
 mod reference;
 mod remote;
 mod run;
+mod scan;
 mod signal;
 mod stage;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::directive;
 use crate::expand::Variables;
 use crate::lint::Rule;
-use crate::options::{Answers, Build, Lowered, Needed, Options, Request};
+use crate::options::{Answers, Build, Lowered, Needed, Options, Request, Scans};
 use crate::source::Span;
 
 /// Variables that the builder itself looks at, so that giving them is never a mistake.
@@ -188,6 +189,7 @@ impl<'a> Lowering<'a> {
             contexts: BTreeSet::new(),
             diagnostics,
             parameters: Parameters::default(),
+            scans: Scans::default(),
             spent_bytes: 0,
         };
         Ok((lowering, plan))
@@ -230,6 +232,7 @@ fn finish(mut lowering: Lowering<'_>, plan: &plan::Plan) -> Result<Lowered, Diag
         config,
         n_base_history,
         contexts: lowering.contexts,
+        scans: lowering.scans,
         warnings: lowering.diagnostics,
         epoch,
     })))
@@ -251,6 +254,8 @@ struct Lowering<'a> {
     diagnostics: Diagnostics,
     /// What the stages take.
     parameters: Parameters,
+    /// What a list of contents is to look at besides.
+    scans: Scans,
     /// Text made from variables so far: a few lines can double a value again and again.
     spent_bytes: usize,
 }

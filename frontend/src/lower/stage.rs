@@ -8,7 +8,7 @@ use solver::op::Op;
 use super::base::{State, inherit, lines, source, stage_name, stage_place, start};
 use super::plan::{Origin, Plan, PlannedStage};
 use super::reference::Reference;
-use super::{Lowering, MAX_VERTICES, config, copy, run};
+use super::{Lowering, MAX_VERTICES, config, copy, run, scan};
 use crate::ast::{Dockerfile, Instruction, Kind};
 use crate::config::History;
 use crate::diagnostic::Diagnostic;
@@ -135,7 +135,9 @@ fn lower_stage(lowering: &mut Lowering<'_>, plan: &Plan, index: usize, stages: &
     };
     current.state.config.config.on_build.clear();
     current.run(dockerfile, triggers.len());
-    current.state
+    let state = current.state;
+    scan::note(lowering, plan, index, &state);
+    state
 }
 
 /// Says whether what a stage starts from is still to be found out.

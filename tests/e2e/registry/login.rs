@@ -40,6 +40,7 @@ fn a_login_opens_a_registry_until_the_logout() {
         "{}",
         wrong.stderr_text()
     );
+    assert!(!wrong.stderr_text().contains("hammer"), "{}", wrong.stderr_text());
     let file = scene.aside("home/.docker/config.json");
     assert!(!file.exists(), "what was refused is not kept");
 
@@ -80,6 +81,14 @@ fn a_login_opens_a_registry_until_the_logout() {
     std::fs::create_dir_all(scene.aside("home/.config/containers")).unwrap();
     std::fs::write(scene.aside("home/.config/containers/auth.json"), others).unwrap();
     scene.ashlar_ok(&["pull", &name]);
+    // hardening T79: neither the password nor its encoded form is in the store.
+    for secret in [USER.1, base64.as_str()] {
+        let found = scene.run(
+            "grep",
+            &["-rlaF", "--", secret, &scene.store().display().to_string()],
+        );
+        assert_eq!(found.code, Some(1), "{}", found.stdout_text());
+    }
     drop(registry);
     validate::finish(scene);
 }

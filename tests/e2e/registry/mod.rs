@@ -1,9 +1,12 @@
 //! Registries to test against: Debian's `docker-registry` on a loopback port, plain, with logins, or with TLS of a
-//! private authority. `faults` stands in front of one and misbehaves; `pull` and `login` are the tests.
+//! private authority. `faults` stands in front of one and misbehaves; the others are the tests.
 
 pub(crate) mod faults;
 mod login;
 mod pull;
+mod push;
+mod stop;
+mod trust;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

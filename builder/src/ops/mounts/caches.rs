@@ -128,6 +128,10 @@ fn is_cancelled(kill: BorrowedFd<'_>, pause: Duration) -> Result<bool, OpError> 
 /// Gives a new cache what it begins with.
 fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Result<(), OpError> {
     let failed = |errno: rustix::io::Errno| OpError::Scratch { source: errno.into() };
+    let seed = wanted.seeds.get(&about(cache).identity());
+    if let Some(layer) = seed {
+        subtree::unpacked(layer, root)?;
+    }
     let owner = match &cache.from {
         None => cache.owner,
         Some((input, source)) => {
@@ -140,7 +144,9 @@ fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Re
             if !node.is_dir() {
                 return Err(TreeError::NotDirectory { path: found.path }.into());
             }
-            subtree::copied(step.lowers, tree, &found.path, &node, root)?;
+            if seed.is_none() {
+                subtree::copied(step.lowers, tree, &found.path, &node, root)?;
+            }
             FileOwner {
                 mode: node.meta.mode,
                 uid: node.meta.uid,
@@ -153,7 +159,8 @@ fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Re
     rustix::fs::fchmod(root, Mode::from_raw_mode(owner.mode)).map_err(failed)
 }
 
-pub(super) fn about(cache: &CacheMount) -> About {
+/// Returns what a cache mount is called by, whoever mounts it.
+pub(crate) fn about(cache: &CacheMount) -> About {
     let FileOwner { mode, uid, gid } = cache.owner;
     About {
         id: cache.id.clone(),

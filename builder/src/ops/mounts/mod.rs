@@ -8,10 +8,13 @@
 //! |---|---|
 //! | `bind` | trees of other inputs, and throw-away changes to them |
 //! | `caches` | directories that outlive the build |
+//!
+//! `travel` moves the content of cache mounts from one machine to another.
 
 mod bind;
 mod caches;
 mod subtree;
+mod travel;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,8 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use cache::layer::TreePath;
+use cache::layer::{LayerFile, TreePath};
+use cache::mounts::Identity;
 use cache::tree::View;
 use solver::op::{Exec, FileOwner, Mount};
 use solver::{Events, Job, Snapshot, Subject};
@@ -32,12 +36,16 @@ use crate::secrets::Secrets;
 use crate::ssh::{AGENT_VARIABLE, Forwarding};
 
 pub(super) use bind::Parts;
+pub(crate) use caches::about;
+pub(crate) use travel::pack_mount;
 
 /// The mounts that a step asked for, with what they are of.
 pub(super) struct Wanted {
     mounts: Vec<Mount>,
     inputs: BTreeMap<usize, Input>,
     secrets: Arc<Secrets>,
+    /// What caches begin with that aren't here yet.
+    seeds: BTreeMap<Identity, Arc<LayerFile>>,
     /// Caches that begin as a copy of something begin anew.
     fresh: bool,
 }
@@ -97,6 +105,7 @@ impl Wanted {
         }
         Ok(Self {
             mounts: op.mounts.clone(),
+            seeds: travel::seeds(worker, op).await,
             inputs,
             secrets: Arc::clone(&worker.secrets),
             fresh: job.vertex().label.ignore_cache,

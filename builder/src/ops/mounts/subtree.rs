@@ -62,7 +62,8 @@ fn write(lowers: &Lowers, draft: Draft) -> Result<LayerFile, OpError> {
     Ok(LayerFile::open(written.file, written.diff_id)?)
 }
 
-fn unpacked(layer: &LayerFile, into: &Root) -> Result<(), OpError> {
+/// Puts what is in a layer into the empty directory `into`.
+pub(super) fn unpacked(layer: &LayerFile, into: &Root) -> Result<(), OpError> {
     let options = UnpackOptions {
         overlay: OverlayXattr::Trusted,
         owners: Owners::Keep,

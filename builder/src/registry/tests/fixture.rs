@@ -96,6 +96,7 @@ pub(crate) fn run(program: &str, args: &[&str]) -> String {
 /// What a fake registry is asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: HashMap<String, String>,
     /// How many requests for this path came before.
@@ -177,6 +178,7 @@ fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Req
         let mut log = log.lock().unwrap();
         let n_before = log.iter().filter(|other| other.path == path).count();
         let request = Request {
+            method: first.split(' ').next().unwrap_or_default().to_owned(),
             path,
             headers,
             n_before,

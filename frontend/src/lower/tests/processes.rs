@@ -139,3 +139,42 @@ fn v49_v50_proxies_are_seen_but_not_keyed_unless_declared() {
         .collect();
     assert_eq!(warnings, ["build argument unused is not declared by any ARG"]);
 }
+
+// case U8: what a list of contents looks at besides the result
+#[test]
+fn arguments_say_what_a_list_of_contents_looks_at() {
+    let check = |text: &str, options: &Options, expected: (bool, &str)| {
+        let scans = built(text, options).scans.clone();
+        let names: Vec<&str> = scans.stages.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((scans.context, names.join(" ").as_str()), expected, "{text}");
+    };
+    let rest = "FROM scratch AS a\nCOPY x /\nFROM scratch AS unused\nFROM scratch AS b\nCOPY --from=a /x /\nFROM scratch\nCOPY --from=b /x /";
+    let none = options();
+    check(rest, &none, (false, ""));
+    check(
+        &format!("ARG BUILDKIT_SBOM_SCAN_STAGE=true\n{rest}"),
+        &none,
+        (false, "a b"),
+    );
+    check(
+        &format!("ARG BUILDKIT_SBOM_SCAN_STAGE=b,unused\n{rest}"),
+        &none,
+        (false, "b"),
+    );
+    check(
+        &format!("ARG BUILDKIT_SBOM_SCAN_CONTEXT\n{rest}"),
+        &none,
+        (false, ""),
+    );
+    let given = with_args(&[
+        ("BUILDKIT_SBOM_SCAN_CONTEXT", "1"),
+        ("BUILDKIT_SBOM_SCAN_STAGE", "true"),
+    ]);
+    check(
+        &format!("ARG BUILDKIT_SBOM_SCAN_CONTEXT\n{rest}"),
+        &given,
+        (true, ""),
+    );
+    let in_stage = rest.replacen("COPY x", "ARG BUILDKIT_SBOM_SCAN_STAGE=1\nCOPY x", 1);
+    check(&in_stage, &none, (false, "a"));
+}

@@ -1,0 +1,279 @@
+//! Writes a cache: the records of a build's steps with their layers and tree hashes, whether they were run, were here, or
+//! came from another cache. What the place has already is not written again; the entry that makes the cache count is
+//! written last.
+//!
+//! Layers of base images are not part of a cache: they are where the image is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use cache::mounts::About;
+use cache::{DiffId, Digest, Key, Record, Store};
+use serde_json::{Value, json};
+use solver::op::{Mount, Op};
+use solver::{Event, Events, Graph, Index as _, InputView, Subject};
+
+use super::document::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
+use super::sign::Signer;
+use super::spec::{CacheMode, CachePlace, CacheTo};
+use super::{CacheError, Imports};
+use crate::export::{self, ExportError, Layout};
+use crate::ops::{self, Worker};
+use crate::records::Records;
+use crate::runtime::blocking;
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// What a build made, for caches.
+#[derive(Clone)]
+pub(crate) struct Made {
+    /// What was built.
+    pub(crate) graph: Arc<Graph>,
+    /// The keys of the graph's vertices, by number.
+    pub(crate) keys: Vec<Option<Key>>,
+    /// The layers of the targets.
+    pub(crate) targets: Vec<Arc<[DiffId]>>,
+    /// What was recorded.
+    pub(crate) records: Arc<Records>,
+    /// Who can fetch layers.
+    pub(crate) worker: Arc<Worker>,
+}
+
+/// Writes one cache.
+pub(crate) async fn export(to: CacheTo, made: Made, events: Events) -> Result<(), CacheError> {
+    let subject = Subject::internal(&format!("exporting cache to {}", to.title()));
+    events.send(Event::Started {
+        subject: subject.clone(),
+        why: None,
+    });
+    let begun = Instant::now();
+    let result = write(&to, &made, &events).await;
+    let took = begun.elapsed();
+    match result {
+        Err(error) if to.ignore_error => {
+            events.send(Event::Finished { subject, took });
+            events.warn(format!("failed to export a cache to {}: {error}", to.title()));
+            Ok(())
+        }
+        Err(error) => {
+            events.send(Event::Failed {
+                subject,
+                error: error.to_string(),
+            });
+            Err(error)
+        }
+        Ok(()) => {
+            events.send(Event::Finished { subject, took });
+            Ok(())
+        }
+    }
+}
+
+async fn write(to: &CacheTo, made: &Made, events: &Events) -> Result<(), CacheError> {
+    let mut contents = Contents::of(made, to.mode)?;
+    if to.mounts {
+        contents.add_mounts(made, events).await?;
+    }
+    let CachePlace::Local { dest, tag, reset } = to.place.clone();
+    let layout = Arc::new(open(&dest)?);
+    let has = |blob: &BlobEntry| layout.contains(&blob.digest, blob.size);
+    let wanted = contents.layers_to_fetch(made, to, has);
+    made.worker.ensure(&wanted).await?;
+    let (to, made) = (to.clone(), made.clone());
+    blocking(move || {
+        let store = &made.worker.store;
+        let document =
+            contents.document(store, made.records.imports(), &to, |blob| layout.put_layer(blob))?;
+        let config = document.to_bytes();
+        let signer = to.sign.as_deref().map(Signer::read).transpose()?;
+        let signature = signer.map(|signer| signer.sign(&Digest::of(&config)));
+        let manifest = document.manifest(&config, to.oci_types, signature);
+        layout.put_bytes(&Digest::of(&config), &config)?;
+        layout.put_bytes(&Digest::of(&manifest), &manifest)?;
+        list(&layout, &manifest, &tag, reset)?;
+        if reset {
+            let blobs = document.layers.iter().filter_map(|layer| layer.blob.as_ref());
+            let mut kept: HashSet<String> = blobs.map(|blob| blob.digest.hex()).collect();
+            kept.extend([&config, &manifest].map(|bytes| Digest::of(bytes).hex()));
+            layout.remove_others(&kept)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Opens the directory, making it with its parents when missing.
+fn open(dest: &std::path::Path) -> Result<Layout, ExportError> {
+    if let Some(parent) = dest.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .create(parent)
+            .map_err(|source| ExportError::Destination {
+                path: dest.to_owned(),
+                source,
+            })?;
+    }
+    Layout::open(dest)
+}
+
+/// Lists the cache in the layout, in the place of one of the same name.
+fn list(layout: &Layout, manifest: &[u8], tag: &str, alone: bool) -> Result<(), ExportError> {
+    let media_type: Value = serde_json::from_slice(manifest).expect("because it was just written");
+    let entry = json!({
+        "mediaType": media_type["mediaType"],
+        "digest": Digest::of(manifest).to_string(),
+        "size": manifest.len(),
+        "annotations": {REF_NAME: tag},
+    });
+    let mut entries = if alone { Vec::new() } else { layout.entries()? };
+    entries.retain(|other| other["annotations"][REF_NAME] != json!(tag));
+    entries.push(entry);
+    layout.set_entries(entries)
+}
+
+/// What belongs into a cache.
+struct Contents {
+    records: Vec<Record>,
+    hashes: Vec<HashEntry>,
+    /// All that the records name, each once.
+    layers: Vec<DiffId>,
+    /// The content of cache mounts.
+    mounts: Vec<(About, DiffId)>,
+    /// Those of base images among them.
+    bases: HashSet<DiffId>,
+}
+
+impl Contents {
+    fn of(made: &Made, mode: CacheMode) -> Result<Self, CacheError> {
+        let (graph, records) = (&made.graph, &made.records);
+        let in_target: HashSet<DiffId> = made
+            .targets
+            .iter()
+            .flat_map(|layers| layers.iter().copied())
+            .collect();
+        let mut contents = Self {
+            records: Vec::new(),
+            hashes: Vec::new(),
+            layers: Vec::new(),
+            mounts: Vec::new(),
+            bases: records.bases().clone(),
+        };
+        let (mut seen_layers, mut seen_keys, mut seen_hashes) =
+            (HashSet::new(), HashSet::new(), HashSet::new());
+        for id in graph.ids() {
+            for input in &graph.vertex(id).inputs {
+                // Without these a key can't be computed where the layers aren't.
+                if let (InputView::Paths(selection), Some(key)) =
+                    (&input.view, made.keys[input.vertex.index()])
+                    && seen_hashes.insert((key, selection.clone()))
+                    && let Some(hash) = records.tree_hash(&key, selection)?
+                {
+                    contents.hashes.push(HashEntry {
+                        key,
+                        selection: selection.clone(),
+                        hash,
+                    });
+                }
+            }
+            let Some(key) = made.keys[id.index()].filter(|key| seen_keys.insert(*key)) else {
+                continue;
+            };
+            let Some(record) = records.peek(&key)? else {
+                continue;
+            };
+            if mode == CacheMode::Min && !record.layers.iter().all(|layer| in_target.contains(layer)) {
+                continue;
+            }
+            let new = record.layers.iter().filter(|layer| seen_layers.insert(**layer));
+            contents.layers.extend(new);
+            contents.records.push(record);
+        }
+        Ok(contents)
+    }
+
+    /// Adds the content of the cache mounts that the build's steps have: as it is here, or else as a cache had it.
+    async fn add_mounts(&mut self, made: &Made, events: &Events) -> Result<(), CacheError> {
+        let mut seen = BTreeSet::new();
+        let execs = made.graph.ids().filter_map(|id| match &made.graph.vertex(id).op {
+            Op::Exec(exec) => Some(&exec.mounts),
+            _ => None,
+        });
+        for mount in execs.flatten() {
+            let Mount::Cache(cache) = mount else { continue };
+            let about = ops::about(cache);
+            if !seen.insert(about.identity()) {
+                continue;
+            }
+            let (store, wanted) = (Arc::clone(&made.worker.store), about.clone());
+            let packed = match blocking(move || ops::pack_mount(&store, &wanted)).await? {
+                Some(layer) => Some(layer),
+                None => made.worker.seeds.get(&about.identity()).copied(),
+            };
+            match packed {
+                Some(layer) => {
+                    if !self.layers.contains(&layer) {
+                        self.layers.push(layer);
+                    }
+                    self.mounts.push((about, layer));
+                }
+                None if made.worker.store.mounts().contains(&about) => events.warn(format!(
+                    "the cache mount `{}` is in use and not part of the cache that is exported",
+                    about.id
+                )),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the layers that are neither here nor at the place, which has blobs of them if `has` says so.
+    fn layers_to_fetch(&self, made: &Made, to: &CacheTo, has: impl Fn(&BlobEntry) -> bool) -> Vec<DiffId> {
+        let is_to_fetch = |layer: &&DiffId| {
+            let known = made.records.imports().blob(layer);
+            !self.bases.contains(layer)
+                && !made.worker.store.layers().contains(layer)
+                && (to.compression.force || !known.is_some_and(&has))
+        };
+        self.layers.iter().filter(is_to_fetch).copied().collect()
+    }
+
+    /// Brings the layers that are here into form, hands each blob to `put`, and says what all of it is.
+    fn document(
+        self,
+        store: &Store,
+        imports: &Imports,
+        to: &CacheTo,
+        put: impl Fn(&export::Blob) -> Result<(), ExportError>,
+    ) -> Result<CacheDocument, CacheError> {
+        let mut entries = Vec::with_capacity(self.layers.len());
+        for diff_id in self.layers {
+            let is_here = store.layers().contains(&diff_id);
+            let blob = match imports.blob(&diff_id) {
+                _ if self.bases.contains(&diff_id) => None,
+                Some(blob) if !is_here => Some(blob.clone()),
+                _ => {
+                    let blob = export::of_layer(store, &diff_id, to.compression)?;
+                    put(&blob)?;
+                    Some(BlobEntry {
+                        media_type: blob.form.media_type(to.oci_types).to_owned(),
+                        digest: blob.digest,
+                        size: blob.size_bytes,
+                    })
+                }
+            };
+            let made = store.layers().made_unix(&diff_id);
+            entries.push(LayerEntry {
+                made: blob.as_ref().and(made.or_else(|| imports.made_unix(&diff_id))),
+                diff_id,
+                blob,
+            });
+        }
+        Ok(CacheDocument::new(
+            entries,
+            &self.records,
+            self.hashes,
+            self.mounts,
+        ))
+    }
+}

@@ -1,0 +1,270 @@
+//! Reads caches: manifests and configs, no layers. All that are asked for at once; one that can't be read is a warning.
+//!
+//! Every document is checked by its digest, every layer when it is fetched: blob, size, and the tar's own hash. What a
+//! record claims can't be checked without running its step: whoever may write a cache may decide what its builds become.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cache::mounts::Identity;
+use cache::tree::Selection;
+use cache::{DiffId, Key, Record, TreeHash};
+use futures_util::future::join_all;
+use solver::{Event, Events, Subject};
+
+use super::CacheError;
+use super::document::{BlobEntry, CacheDocument, LayerEntry, config_of};
+use super::sign::Verifier;
+use super::spec::{CacheFrom, CacheSource, Wanted};
+use crate::archive::{Source, layout};
+use crate::registry::{
+    ACCEPT_MANIFESTS, Ask, Descriptor, LayerSource, MAX_MANIFEST_BYTES, Origin, Reference, Resolved, Session,
+    check,
+};
+use crate::runtime::blocking;
+
+/// What could be read of the caches that a build was given, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Imports {
+    all: Vec<Imported>,
+}
+
+/// One cache.
+#[derive(Debug)]
+struct Imported {
+    document: CacheDocument,
+    records: HashMap<Key, usize>,
+    /// The newest record of each step.
+    steps: HashMap<String, usize>,
+    hashes: HashMap<(Key, Selection), TreeHash>,
+    layers: HashMap<DiffId, usize>,
+    /// The content of its cache mounts is wanted.
+    has_mounts: bool,
+    /// Where its layers come from, as if it were an image of all of them.
+    source: Arc<Resolved>,
+}
+
+/// Reads all caches. Never fails: without them a build is slower, not wrong.
+pub(crate) async fn import(caches: &[CacheFrom], events: &Events) -> Imports {
+    let reading = caches.iter().map(|from| async move {
+        let title = from.title();
+        let subject = Subject::internal(&format!("importing cache manifest from {title}"));
+        events.send(Event::Started {
+            subject: subject.clone(),
+            why: None,
+        });
+        let begun = Instant::now();
+        let read = read(from).await;
+        let took = begun.elapsed();
+        events.send(Event::Finished { subject, took });
+        let read = read.map(|read| Imported {
+            has_mounts: from.mounts,
+            ..read
+        });
+        read.map_err(|error| events.warn(format!("failed to import a cache: {error}")))
+            .ok()
+    });
+    Imports {
+        all: join_all(reading).await.into_iter().flatten().collect(),
+    }
+}
+
+async fn read(from: &CacheFrom) -> Result<Imported, CacheError> {
+    let verifier = from.verify.as_deref().map(Verifier::read).transpose()?;
+    let title = from.title();
+    match from.source.clone() {
+        CacheSource::Local { src, wanted } => {
+            blocking(move || read_local(&src, &wanted, &title, verifier.as_ref())).await
+        }
+        CacheSource::Registry { reference } => read_remote(&reference, &title, verifier.as_ref()).await,
+    }
+}
+
+fn read_local(
+    src: &Path,
+    wanted: &Wanted,
+    title: &str,
+    verifier: Option<&Verifier>,
+) -> Result<Imported, CacheError> {
+    let source = Source::directory(src)?;
+    let manifest = match wanted {
+        Wanted::Digest(digest) => *digest,
+        Wanted::Tag(tag) => layout::tagged(&source, tag)?.ok_or_else(|| CacheError::NoTag {
+            title: title.to_owned(),
+            tag: tag.clone(),
+        })?,
+    };
+    let manifest = layout::checked(&source, &manifest, MAX_MANIFEST_BYTES)?;
+    let config = accepted(&manifest, title, verifier)?;
+    let bytes = layout::checked(&source, &config.digest, config.size_bytes)?;
+    Imported::parse(&bytes, title, Origin::OciLayout(src.to_owned()))
+}
+
+async fn read_remote(
+    reference: &Reference,
+    title: &str,
+    verifier: Option<&Verifier>,
+) -> Result<Imported, CacheError> {
+    let session = Session::new(reference)?;
+    let ask = Ask {
+        path: &format!("manifests/{}", reference.target()),
+        accept: ACCEPT_MANIFESTS,
+        offset: 0,
+    };
+    let (manifest, _) = session.document(ask, MAX_MANIFEST_BYTES).await?;
+    if let Some(expected) = reference.digest() {
+        check(reference, expected, &manifest)?;
+    }
+    let config = accepted(&manifest, title, verifier)?;
+    let ask = Ask {
+        path: &format!("blobs/{}", config.digest),
+        accept: "*/*",
+        offset: 0,
+    };
+    let (bytes, _) = session.document(ask, config.size_bytes).await?;
+    check(reference, &config.digest, &bytes)?;
+    Imported::parse(&bytes, title, Origin::Registry(Arc::new(session)))
+}
+
+/// Finds the config in a manifest, which must be signed where a key is given.
+fn accepted(manifest: &[u8], title: &str, verifier: Option<&Verifier>) -> Result<Descriptor, CacheError> {
+    let (config, signature) = config_of(manifest).map_err(|why| CacheError::Malformed {
+        what: "the manifest",
+        title: title.to_owned(),
+        why,
+    })?;
+    match verifier {
+        Some(verifier) if !verifier.accepts(&config.digest, signature.as_deref()) => {
+            Err(CacheError::NotSigned {
+                title: title.to_owned(),
+            })
+        }
+        _ => Ok(config),
+    }
+}
+
+impl Imported {
+    fn parse(bytes: &[u8], title: &str, origin: Origin) -> Result<Self, CacheError> {
+        let document = CacheDocument::parse(bytes).map_err(|why| CacheError::Malformed {
+            what: "the config",
+            title: title.to_owned(),
+            why,
+        })?;
+        Ok(Self::new(document, title, origin))
+    }
+
+    fn new(document: CacheDocument, title: &str, origin: Origin) -> Self {
+        let (records, steps) = document.places();
+        let hashes = document.tree_hashes.iter();
+        let hashes = hashes.map(|entry| ((entry.key, entry.selection.clone()), entry.hash));
+        let fetchable = document.layers.iter().filter_map(|layer| {
+            Some(LayerSource {
+                diff_id: layer.diff_id,
+                blob: Some(layer.blob.as_ref()?.descriptor()),
+                made_unix: layer.made,
+            })
+        });
+        let layers = document.layers.iter().enumerate();
+        let layers = layers.filter(|(_, layer)| layer.blob.is_some());
+        Self {
+            records,
+            steps,
+            hashes: hashes.collect(),
+            layers: layers.map(|(place, layer)| (layer.diff_id, place)).collect(),
+            has_mounts: false,
+            source: Arc::new(Resolved {
+                reference: title.to_owned(),
+                manifest: None,
+                config: Vec::new(),
+                layers: fetchable.collect(),
+                origin,
+            }),
+            document,
+        }
+    }
+
+    fn layer(&self, layer: &DiffId) -> Option<&LayerEntry> {
+        self.layers.get(layer).map(|place| &self.document.layers[*place])
+    }
+}
+
+impl Imports {
+    /// Takes documents as they are, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(documents: Vec<CacheDocument>) -> Self {
+        let import = |document| Imported::new(document, "test", Origin::Local);
+        Self {
+            all: documents.into_iter().map(import).collect(),
+        }
+    }
+
+    /// Returns what the caches recorded for a key, in their order.
+    pub(crate) fn records(&self, key: &Key) -> impl Iterator<Item = Record> {
+        self.all.iter().filter_map(|one| {
+            let place = one.records.get(key)?;
+            Some(one.document.record(*place))
+        })
+    }
+
+    /// Returns the newest record of a step in the first cache that knows it.
+    pub(crate) fn latest(&self, step: &str) -> Option<Record> {
+        self.all.iter().find_map(|one| {
+            let place = one.steps.get(step)?;
+            Some(one.document.record(*place))
+        })
+    }
+
+    /// Returns the hash of a part of a result, from the first cache that knows it. With `result`, from one whose record of
+    /// the key has these layers.
+    pub(crate) fn tree_hash(
+        &self,
+        of: &Key,
+        selection: &Selection,
+        result: Option<&[DiffId]>,
+    ) -> Option<TreeHash> {
+        let wanted = (*of, selection.clone());
+        self.all.iter().find_map(|one| {
+            let hash = one.hashes.get(&wanted)?;
+            let fits = match (result, one.records.get(of)) {
+                (None, _) => true,
+                (Some(layers), Some(place)) => one.document.record(*place).layers == layers,
+                (Some(_), None) => false,
+            };
+            fits.then_some(*hash)
+        })
+    }
+
+    /// Says whether a layer can be fetched.
+    pub(crate) fn contains(&self, layer: &DiffId) -> bool {
+        self.all.iter().any(|one| one.layers.contains_key(layer))
+    }
+
+    /// Returns when a layer was made.
+    pub(crate) fn made_unix(&self, layer: &DiffId) -> Option<i64> {
+        self.all.iter().find_map(|one| one.layer(layer)?.made)
+    }
+
+    /// Returns the blob of a layer.
+    pub(super) fn blob(&self, layer: &DiffId) -> Option<&BlobEntry> {
+        self.all.iter().find_map(|one| one.layer(layer)?.blob.as_ref())
+    }
+
+    /// Returns the layers that new cache mounts begin with; of several, those of the first cache.
+    pub(crate) fn seeds(&self) -> BTreeMap<Identity, DiffId> {
+        let mut seeds = BTreeMap::new();
+        for one in self.all.iter().filter(|one| one.has_mounts) {
+            for mount in &one.document.mounts {
+                let layer = one.document.layers[mount.layer as usize].diff_id;
+                seeds.entry(mount.about.identity()).or_insert(layer);
+            }
+        }
+        seeds
+    }
+
+    /// Returns where layers can be fetched from.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Arc<Resolved>> {
+        self.all.iter().map(|one| Arc::clone(&one.source))
+    }
+}

@@ -1,0 +1,113 @@
+//! Builds and pulls that are stopped while a registry or a git server keeps them waiting.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::faults::{Act, Faults, Seen};
+use super::{Options, Registry};
+use crate::machine;
+use crate::scene::Scene;
+use crate::validate;
+
+/// Starts what it is given, waits until the registry was asked for what it never answers, and sends a signal. Says with
+/// which code it ended, and whether that was before the time after which a build is ended that doesn't look up.
+const STOP: &str = r#"
+signal=$1; shift; rm -f asked
+"$@" > said 2>&1 & pid=$!
+tries=0; until test -e asked; do tries=$((tries + 1)); [ $tries -lt 600 ] || { cat said; exit 1; }; sleep 0.05; done
+before=$(date +%s%N); kill -$signal $pid; code=0; wait $pid || code=$?
+[ $(( ($(date +%s%N) - before) / 1000000 )) -lt 2000 ] && quick=quick || quick=slow
+echo $code $quick
+"#;
+
+#[test]
+fn waiting_for_a_git_server_ends_with_the_signal() {
+    // hardening R37, hardening R38: git, and the programs that it starts itself, end with the build
+    if let Some(reason) = machine::missing(&["exec:git", "root"]) {
+        machine::skip("stop_git", &reason);
+        return;
+    }
+    let scene = Scene::new("stop_git").with_deadline(Duration::from_secs(40));
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let asked = scene.work().join("asked");
+    std::thread::spawn(move || {
+        // Connections stay open, and nothing is ever said.
+        let mut clients = Vec::new();
+        for client in server.incoming() {
+            clients.push(client);
+            std::fs::write(&asked, "").unwrap();
+        }
+    });
+    for scheme in ["git", "http"] {
+        for (signal, code) in [("INT", 130), ("TERM", 143), ("KILL", 137)] {
+            let dockerfile = format!("FROM scratch\nADD {scheme}://{address}/x.git /\n");
+            std::fs::write(scene.work().join("Dockerfile"), dockerfile).unwrap();
+            let said = scene.must("sh", &["-ec", STOP, "stop", signal, "ashlar", "build", "."]);
+            assert_eq!(said.stdout_text(), format!("{code} quick\n"), "{scheme} {signal}");
+        }
+    }
+    // What was half fetched goes with the next start.
+    std::fs::write(
+        scene.work().join("Dockerfile"),
+        "FROM scratch\nCOPY Dockerfile /\n",
+    )
+    .unwrap();
+    scene.ashlar_ok(&["build", "-q", "."]);
+    validate::finish(scene);
+}
+
+#[test]
+fn waiting_for_a_registry_ends_with_the_signal() {
+    // hardening R37, hardening R38: while something is pulled
+    let scene = Scene::new("stop_pulling").with_deadline(Duration::from_secs(40));
+    let Some(registry) = Registry::start("stop_pulling", &scene.aside("registry"), Options::default()) else {
+        return;
+    };
+    registry.fill(&scene, "team/app:1");
+    type IsMeant = fn(&Seen) -> bool;
+    let phases: [(&str, IsMeant); 2] = [
+        ("manifest", |seen| seen.path.contains("/manifests/")),
+        // Everything else was answered before, and is half stored.
+        ("last blob", |seen| seen.is_blob() && seen.method == "GET"),
+    ];
+    for (phase, is_meant) in phases {
+        for (signal, code) in [("INT", 130), ("TERM", 143), ("KILL", 137)] {
+            for command in ["build", "pull"] {
+                if (command, signal) == ("pull", "INT") {
+                    // It leaves the signal to the kernel, and what a shell starts in the background ignores this one.
+                    continue;
+                }
+                let asked = scene.work().join("asked");
+                let faults = Faults::start(&registry.host, move |seen| {
+                    if is_meant(seen) {
+                        std::fs::write(&asked, "").unwrap();
+                        loop {
+                            std::thread::park();
+                        }
+                    }
+                    Act::Pass
+                });
+                let name = format!("{}/team/app:1", faults.host);
+                let dockerfile = format!("FROM {name}\nCOPY Dockerfile /\n");
+                std::fs::write(scene.work().join("Dockerfile"), dockerfile).unwrap();
+                let words: &[&str] = match command {
+                    "build" => &["ashlar", "build", "-o", "type=tar,dest=out.tar", "."],
+                    _ => &["ashlar", "pull", &name],
+                };
+                let script = [&["-ec", STOP, "stop", signal], words].concat();
+                let said = scene.must("sh", &script).stdout_text();
+                assert_eq!(said, format!("{code} quick\n"), "{command} {phase} {signal}");
+                assert!(
+                    !scene.work().join("out.tar").exists(),
+                    "{command} {phase} {signal}"
+                );
+            }
+        }
+    }
+    // What was half stored goes with the next start, and is no harm.
+    let name = format!("{}/team/app:1", registry.host);
+    scene.ashlar_ok(&["pull", "-q", &name]);
+    drop(registry);
+    validate::finish(scene);
+}
