@@ -56,6 +56,7 @@ scripts! {
     debugging,
     delta,
     determinism,
+    diff,
     doctor,
     dry_run,
     dockerfile_syntax,
