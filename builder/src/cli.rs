@@ -440,6 +440,12 @@ pub(crate) struct SaveArgs {
     /// Write to a file [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Leave out the layers that this older image begins with: for readers who have it (may be repeated)
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) since: Vec<String>,
+    /// Write nothing; list the layers and the size of the archive
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `ashlar load`.

@@ -112,7 +112,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
         Command::Login(args) => report::data(&commands::login::login(&args)?)?,
         Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
-        Command::Save(args) => commands::save::save(&args, &open()?)?,
+        Command::Save(args) => report::data(&commands::save::save(&args, &open()?)?)?,
         Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
         Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {

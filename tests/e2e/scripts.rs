@@ -49,6 +49,7 @@ scripts! {
     copy_paths,
     copy_wildcards,
     debugging,
+    delta_archives,
     determinism,
     doctor,
     dry_run,

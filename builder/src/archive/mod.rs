@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use cache::{Digest, Store, compress};
+use cache::{DiffId, Digest, Store, compress};
 use frontend::Platform;
 
 use crate::image;
@@ -66,9 +66,30 @@ pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Resu
         return Err(source.refuse("it has neither manifest.json nor index.json"));
     };
     found
+        .iter()
+        .try_for_each(|image| check_whole(store, &source, image))?;
+    found
         .into_iter()
         .map(|image| take(store, &source, image))
         .collect()
+}
+
+/// Fails where layers of an image are neither in the archive nor in the store: those of a delta archive whose older
+/// image isn't here. Said before anything is taken in.
+fn check_whole(store: &Store, source: &Source, found: &Found) -> Result<(), ImageError> {
+    let is_missing = |layer: &DiffId, name: &str| !store.layers().contains(layer) && !source.contains(name);
+    let missing = found.layers.iter().map(|(layer, name)| (layer.diff_id, name));
+    let missing = missing.filter(|(layer, name)| is_missing(layer, name));
+    let layers: Vec<DiffId> = missing.map(|(layer, _)| layer).collect();
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let id = || Digest::of(&found.config).to_string();
+    Err(ImageError::MissingLayers {
+        path: source.title().to_owned(),
+        image: found.names.first().map_or_else(id, Reference::familiar),
+        layers,
+    })
 }
 
 fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {

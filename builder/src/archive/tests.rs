@@ -163,18 +163,22 @@ fn hostile_archives_are_refused_and_name_nothing() {
         (
             "path out",
             by_hand("../../etc/passwd", &layer, &layer, none),
-            "is not in it",
+            "neither in it nor in the store",
         ),
         (
             "absolute path",
             by_hand("/etc/passwd", &layer, &layer, none),
-            "is not in it",
+            "neither in it nor in the store",
         ),
-        ("link out", by_hand("x", &layer, &layer, outside), "is not in it"),
+        (
+            "link out",
+            by_hand("x", &layer, &layer, outside),
+            "neither in it nor in the store",
+        ),
         (
             "link to itself",
             by_hand("x", &layer, &layer, loops),
-            "is not in it",
+            "neither in it nor in the store",
         ),
         (
             "other layer",

@@ -2,20 +2,50 @@
 
 use cache::Store;
 
+use super::{human, table};
 use crate::cli::SaveArgs;
-use crate::export::{self, Destination, ExportImage};
+use crate::export::{self, Destination, ExportImage, Survey};
 use crate::image;
 use crate::report::{Failure, Kind};
 
-/// Writes the archive to a file or to stdout. Blocks.
-pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<(), Failure> {
+/// Writes the archive to a file or to stdout; returns what to print instead where it is only asked about. Blocks.
+pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
     let mut images = Vec::new();
     for word in &args.images {
         images.push(ExportImage::from_stored(image::find(store, word)?)?);
+    }
+    for word in &args.since {
+        // For the same words as with the images themselves.
+        image::look_up(store, word)?;
+    }
+    if args.dry_run {
+        let survey = export::survey(store, &images, &args.since);
+        let survey = survey.map_err(|error| Failure::of(Kind::Machine, &error))?;
+        return Ok(listing(&survey));
     }
     let dest = match args.output.clone().filter(|path| path.as_os_str() != "-") {
         Some(path) => Destination::File(path),
         None => Destination::Stdout,
     };
-    export::save(store, &dest, &images).map_err(|error| Failure::of(Kind::Machine, &error))
+    export::save(store, &dest, &images, &args.since).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    Ok(String::new())
+}
+
+fn listing(survey: &Survey) -> String {
+    let words = |words: [&str; 3]| words.map(str::to_owned).to_vec();
+    let mut rows = vec![words(["LAYER", "SIZE", "ARCHIVE"])];
+    for layer in &survey.layers {
+        let place = if layer.is_left_out { "left out" } else { "included" };
+        rows.push(words([
+            &layer.diff_id.to_string(),
+            &human::size(layer.size_bytes),
+            place,
+        ]));
+    }
+    format!(
+        "{}\nsize of the archive: {} ({} bytes)\n",
+        table::render(&rows),
+        human::size(survey.size_bytes),
+        survey.size_bytes
+    )
 }

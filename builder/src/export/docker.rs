@@ -4,10 +4,11 @@
 use cache::Store;
 use serde_json::{Map, Value, json};
 
+use super::delta::Older;
 use super::document::{self, Packed};
 use super::spec::{Destination, ImageOptions};
 use super::tarball::Tarball;
-use super::{ExportError, ExportImage};
+use super::{ExportError, ExportImage, Survey, SurveyedLayer};
 use crate::registry::Descriptor;
 
 /// Writes the archive; returns the images' manifests in order.
@@ -19,27 +20,71 @@ pub(super) fn archive(
     epoch: Option<i64>,
 ) -> Result<Vec<Descriptor>, ExportError> {
     let mut tarball = Tarball::create(dest, epoch)?;
-    let packed = images
-        .iter()
-        .map(|image| document::pack(store, image, options, epoch))
-        .collect::<Result<Vec<Packed>, _>>()?;
-    let entries = packed.iter().flat_map(document::entries).collect();
-    // What describes the archive comes first: a reader of a stream then knows what to expect.
-    tarball.file("oci-layout", document::LAYOUT_MARKER)?;
-    tarball.file("index.json", &document::index(entries))?;
-    tarball.file("manifest.json", &document::bytes(&manifest(&packed)))?;
-    tarball.file("repositories", &document::bytes(&repositories(&packed)))?;
-    tarball.directory("blobs/")?;
-    tarball.directory("blobs/sha256/")?;
-    for image in &packed {
-        write_blobs(&mut tarball, image)?;
-    }
+    let packed = pack(store, images, options, epoch)?;
+    fill(&mut tarball, &packed, &options.older)?;
     tarball.finish()?;
     Ok(packed.iter().map(|image| image.top().clone()).collect())
 }
 
-/// Writes index, manifests, configs and layers of an image under their digests.
-pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed) -> Result<(), ExportError> {
+/// Says what [`archive`] would write.
+pub(super) fn survey(
+    store: &Store,
+    images: &[ExportImage],
+    options: &ImageOptions,
+) -> Result<Survey, ExportError> {
+    let packed = pack(store, images, options, None)?;
+    let mut tarball = Tarball::measured();
+    fill(&mut tarball, &packed, &options.older)?;
+    let mut layers: Vec<SurveyedLayer> = Vec::new();
+    for one in packed.iter().flat_map(|image| &image.manifests) {
+        let n_shared = options.older.n_shared(&one.diff_ids);
+        for (position, (diff_id, blob)) in one.diff_ids.iter().zip(&one.layers).enumerate() {
+            let is_left_out = position < n_shared;
+            match layers.iter_mut().find(|known| known.diff_id == *diff_id) {
+                // One image needs it, whatever the others do.
+                Some(known) => known.is_left_out &= is_left_out,
+                None => layers.push(SurveyedLayer {
+                    diff_id: *diff_id,
+                    size_bytes: blob.size_bytes,
+                    is_left_out,
+                }),
+            }
+        }
+    }
+    Ok(Survey {
+        layers,
+        size_bytes: tarball.finish()?,
+    })
+}
+
+fn pack(
+    store: &Store,
+    images: &[ExportImage],
+    options: &ImageOptions,
+    epoch: Option<i64>,
+) -> Result<Vec<Packed>, ExportError> {
+    let images = images.iter();
+    let packed = images.map(|image| document::pack(store, image, options, epoch));
+    packed.collect()
+}
+
+fn fill(tarball: &mut Tarball, packed: &[Packed], older: &Older) -> Result<(), ExportError> {
+    let entries = packed.iter().flat_map(document::entries).collect();
+    // What describes the archive comes first: a reader of a stream then knows what to expect.
+    tarball.file("oci-layout", document::LAYOUT_MARKER)?;
+    tarball.file("index.json", &document::index(entries))?;
+    tarball.file("manifest.json", &document::bytes(&manifest(packed)))?;
+    tarball.file("repositories", &document::bytes(&repositories(packed)))?;
+    tarball.directory("blobs/")?;
+    tarball.directory("blobs/sha256/")?;
+    for image in packed {
+        write_blobs(tarball, image, older)?;
+    }
+    Ok(())
+}
+
+/// Writes index, manifests, configs and layers of an image under their digests, but for the layers that the reader has.
+pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed, older: &Older) -> Result<(), ExportError> {
     let name = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
     if let Some((index, bytes)) = &image.index {
         tarball.file(&name(&index.digest), bytes)?;
@@ -50,7 +95,7 @@ pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed) -> Result<(), E
     for one in &image.manifests {
         tarball.file(&name(&one.manifest.digest), &one.manifest_bytes)?;
         tarball.file(&name(&one.config_digest), &one.config)?;
-        for layer in &one.layers {
+        for layer in one.layers.iter().skip(older.n_shared(&one.diff_ids)) {
             tarball.blob(&name(&layer.digest), layer)?;
         }
     }

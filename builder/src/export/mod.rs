@@ -5,6 +5,7 @@
 
 mod annotations;
 mod blob;
+mod delta;
 mod docker;
 mod document;
 mod flat;
@@ -31,6 +32,7 @@ use crate::options::host_platform;
 use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
+use delta::Older;
 pub(crate) use document::platform_of;
 pub(crate) use spec::{Compression, Destination, ImageOptions, Output, Times};
 
@@ -67,6 +69,14 @@ pub(crate) enum ExportError {
     Attested {
         /// What was asked for.
         what: &'static str,
+    },
+    /// There is nothing to leave out.
+    #[error("cannot leave out what `{name}` has: {why}")]
+    Since {
+        /// The older image.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// A file of the result would be overwritten.
     #[error("an attestation can't be written as {name}: the result has a file of that name")]
@@ -342,9 +352,44 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
     }
 }
 
-/// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once. Blocks.
-pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) -> Result<(), ExportError> {
-    let options = ImageOptions {
+/// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once, those of the
+/// images `since` not at all. Blocks.
+pub(crate) fn save(
+    store: &Store,
+    dest: &Destination,
+    images: &[ExportImage],
+    since: &[String],
+) -> Result<(), ExportError> {
+    docker::archive(store, dest, images, &as_saved(store, since)?, None).map(|_| ())
+}
+
+/// Returns what [`save`] would write, without writing it. Blocks.
+pub(crate) fn survey(store: &Store, images: &[ExportImage], since: &[String]) -> Result<Survey, ExportError> {
+    docker::survey(store, images, &as_saved(store, since)?)
+}
+
+/// What an archive would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// In the order of the images, base layers first. A layer that several images have is listed once.
+    pub(crate) layers: Vec<SurveyedLayer>,
+    /// Size of the whole file.
+    pub(crate) size_bytes: u64,
+}
+
+/// A layer that an archive could hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SurveyedLayer {
+    /// Which.
+    pub(crate) diff_id: DiffId,
+    /// Size of its blob.
+    pub(crate) size_bytes: u64,
+    /// The reader needs to have it.
+    pub(crate) is_left_out: bool,
+}
+
+fn as_saved(store: &Store, since: &[String]) -> Result<ImageOptions, ExportError> {
+    Ok(ImageOptions {
         names: Vec::new(),
         compression: Compression {
             codec: cache::compress::Codec::None,
@@ -354,8 +399,9 @@ pub(crate) fn save(store: &Store, dest: &Destination, images: &[ExportImage]) ->
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
-    };
-    docker::archive(store, dest, images, &options, None).map(|_| ())
+        since: since.to_vec(),
+        older: Older::find(store, since)?,
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::delta::Older;
 use super::document::{self, Packed};
 use super::spec::{Destination, ImageOptions};
 use super::tarball::Tarball;
@@ -34,7 +35,7 @@ pub(super) fn archive(
     tarball.file("index.json", &document::index(document::entries(&packed)))?;
     tarball.directory("blobs/")?;
     tarball.directory("blobs/sha256/")?;
-    docker::write_blobs(&mut tarball, &packed)?;
+    docker::write_blobs(&mut tarball, &packed, &Older::default())?;
     tarball.finish()?;
     Ok(packed.top().clone())
 }

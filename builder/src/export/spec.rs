@@ -4,9 +4,12 @@
 
 use std::path::PathBuf;
 
+use cache::Store;
 use cache::compress::Codec;
 
+use super::ExportError;
 use super::annotations::{AnnotationError, Annotations};
+use super::delta::Older;
 use crate::csv;
 use crate::registry::{Reference, ReferenceError};
 
@@ -47,6 +50,9 @@ pub(crate) enum SpecError {
     /// Nowhere to write to.
     #[error("output type `{0}` needs dest=DIRECTORY")]
     NoDestination(String),
+    /// What only a file can be.
+    #[error("output attribute `{0}` needs dest=FILE")]
+    NoFile(&'static str),
     /// A layer's files can't be unpacked as one and written as another.
     #[error("rewrite-timestamp conflicts with unpack")]
     RewriteUnpacked,
@@ -91,6 +97,10 @@ pub(crate) struct ImageOptions {
     pub(crate) oci_artifact: bool,
     /// What manifests and index are marked with.
     pub(crate) annotations: Annotations,
+    /// Images of the store whose layers are left out, as the user named them.
+    pub(crate) since: Vec<String>,
+    /// What they were when the build began: it may give their names to its own image.
+    pub(crate) older: Older,
 }
 
 /// Which time an output's own `source-date-epoch` says.
@@ -230,6 +240,14 @@ impl Output {
         }
     }
 
+    /// Finds the images that are counted on in the store. To be called before the build changes what names mean.
+    pub(crate) fn find_older(&mut self, store: &Store) -> Result<(), ExportError> {
+        if let Self::DockerArchive { image, .. } = self {
+            image.older = Older::find(store, &image.since)?;
+        }
+        Ok(())
+    }
+
     /// Parses one `-o` value.
     pub(crate) fn parse(text: &str) -> Result<(Self, Times), SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
@@ -328,6 +346,10 @@ impl Attributes {
         value
     }
 
+    fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name == key)
+    }
+
     fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.take(key).as_deref() {
             None => Ok(default),
@@ -400,14 +422,20 @@ impl Attributes {
                 dest: self.destination(),
                 image: self.image(gzip())?,
             }),
+            // Nothing is left out of the store.
+            "docker" if !self.has("dest") && self.has("since") => Err(SpecError::NoFile("since")),
             // Without a file, it is for the local engine, and that is this store.
-            "docker" if !self.pairs.iter().any(|(key, _)| key == "dest") => {
-                Ok(Output::Image { names: self.names()? })
+            "docker" if !self.has("dest") => Ok(Output::Image { names: self.names()? }),
+            "docker" => {
+                let since = self.list("since");
+                Ok(Output::DockerArchive {
+                    dest: self.destination(),
+                    image: ImageOptions {
+                        since,
+                        ..self.image(Codec::None)?
+                    },
+                })
             }
-            "docker" => Ok(Output::DockerArchive {
-                dest: self.destination(),
-                image: self.image(Codec::None)?,
-            }),
             other => Err(SpecError::Type(other.to_owned())),
         }
     }
@@ -433,13 +461,16 @@ impl Attributes {
     }
 
     fn names(&mut self) -> Result<Vec<String>, SpecError> {
-        let names = self.take("name").unwrap_or_default();
-        names
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(|name| Ok(Reference::parse(name)?.to_string()))
-            .collect()
+        let names = self.list("name");
+        let names = names.iter().map(|name| Ok(Reference::parse(name)?.to_string()));
+        names.collect()
+    }
+
+    /// Takes an attribute that lists words between commas.
+    fn list(&mut self, key: &str) -> Vec<String> {
+        let text = self.take(key).unwrap_or_default();
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
     }
 
     fn image(&mut self, default: Codec) -> Result<ImageOptions, SpecError> {
@@ -449,6 +480,8 @@ impl Attributes {
             oci_types: self.flag("oci-mediatypes", true)?,
             oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
+            since: Vec::new(),
+            older: Older::default(),
         })
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn outputs_are_understood() {
     let file = |path: &str| Destination::File(path.into());
     let image = |codec, is_explicit| ImageOptions {
@@ -15,6 +16,8 @@ fn outputs_are_understood() {
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
+        since: vec![],
+        older: Older::default(),
     };
     let local = || Output::Local {
         dest: "out".into(),
@@ -65,6 +68,16 @@ fn outputs_are_understood() {
             },
         ),
         (
+            "type=docker,dest=-,\"since=app:1, app:2\"",
+            Output::DockerArchive {
+                dest: Destination::Stdout,
+                image: ImageOptions {
+                    since: vec!["app:1".to_owned(), "app:2".to_owned()],
+                    ..image(Codec::None, false)
+                },
+            },
+        ),
+        (
             "type=oci,compression=gzip,compression-level=9",
             Output::OciArchive {
                 dest: Destination::Stdout,
@@ -106,6 +119,11 @@ fn what_is_not_understood_is_an_error() {
         (
             "type=registry,name=x",
             "output type `registry` isn't supported yet",
+        ),
+        ("type=docker,since=app:1", "`since` needs dest=FILE"),
+        (
+            "type=oci,since=app:1",
+            "output type `oci` has no attribute `since`",
         ),
         ("type=image,push=true", "`push` isn't supported yet"),
         ("type=local,dest=x,mode=delete", "`mode` isn't supported yet"),

@@ -132,6 +132,19 @@ pub(crate) enum ImageError {
         /// What is wrong.
         why: String,
     },
+    /// A delta archive without the image it is a difference to.
+    #[error(
+        "cannot load {image} from {path}: neither in it nor in the store are the layers {}",
+        listed(layers)
+    )]
+    MissingLayers {
+        /// The archive.
+        path: String,
+        /// The image's name, or its ID.
+        image: String,
+        /// Base layer first.
+        layers: Vec<cache::DiffId>,
+    },
     /// The file system's word about an archive or layout.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -157,4 +170,14 @@ pub(crate) enum ImageError {
     /// Its layers.
     #[error(transparent)]
     Layers(#[from] LayersError),
+}
+
+/// Lists layers, as many as a reader can make use of.
+fn listed(layers: &[cache::DiffId]) -> String {
+    const MAX: usize = 10;
+    let mut words: Vec<String> = layers.iter().take(MAX).map(ToString::to_string).collect();
+    if layers.len() > MAX {
+        words.push(format!("and {} more", layers.len() - MAX));
+    }
+    words.join(", ")
 }
