@@ -63,6 +63,7 @@ scripts! {
     heredocs,
     history,
     image_commands,
+    import_and_export,
     kill_leaves_nothing,
     limits,
     lock_file,

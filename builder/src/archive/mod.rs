@@ -63,7 +63,10 @@ pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Resu
     } else if source.contains("index.json") {
         layout::images(&source, platform)?
     } else {
-        return Err(source.refuse("it has neither manifest.json nor index.json"));
+        return Err(source.refuse(match source.looks_like_a_root() {
+            true => "it looks like a root file system, for `ashlar import` or ADD",
+            false => "it has neither manifest.json nor index.json",
+        }));
     };
     found
         .iter()

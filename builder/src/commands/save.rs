@@ -23,10 +23,7 @@ pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
         let survey = survey.map_err(|error| Failure::of(Kind::Machine, &error))?;
         return Ok(listing(&survey));
     }
-    let dest = match args.output.clone().filter(|path| path.as_os_str() != "-") {
-        Some(path) => Destination::File(path),
-        None => Destination::Stdout,
-    };
+    let dest = Destination::of_flag(args.output.as_deref());
     export::save(store, &dest, &images, &args.since).map_err(|error| Failure::of(Kind::Machine, &error))?;
     Ok(String::new())
 }

@@ -2,7 +2,7 @@
 //!
 //! An attribute that isn't understood is an error: a typing mistake must not change what is written in silence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cache::Store;
 use cache::compress::Codec;
@@ -71,6 +71,16 @@ pub(crate) enum Destination {
     Stdout,
     /// A file, written beside and renamed.
     File(PathBuf),
+}
+
+impl Destination {
+    /// Reads what `-o` of a command says: a file, or stdout for none and for `-`.
+    pub(crate) fn of_flag(path: Option<&Path>) -> Self {
+        match path.filter(|path| path.as_os_str() != "-") {
+            Some(path) => Self::File(path.to_owned()),
+            None => Self::Stdout,
+        }
+    }
 }
 
 /// How layers are compressed.
