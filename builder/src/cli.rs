@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use archives::{ExportArgs, ImportArgs, LoadArgs, SaveArgs};
+pub(crate) use archives::{ExportArgs, Format as ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
 
 /// Builds container images from Dockerfiles.
 #[derive(Debug, Parser)]

@@ -2,7 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+
+/// What an archive has beside its blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Docker's lists and those of an OCI layout.
+    Docker,
+    /// Those of an OCI layout only.
+    Oci,
+}
 
 /// `ashlar save`.
 #[derive(Debug, Args)]
@@ -13,6 +22,9 @@ pub(crate) struct SaveArgs {
     /// Write to a file [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// What the archive is: for docker, podman and readers of OCI layouts alike, or an OCI layout only
+    #[arg(long, value_name = "docker|oci", default_value = "docker")]
+    pub(crate) format: Format,
     /// Leave out the layers that this older image begins with: for readers who have it (may be repeated)
     #[arg(long, value_name = "IMAGE")]
     pub(crate) since: Vec<String>,

@@ -1,15 +1,24 @@
-//! `ashlar save`: writes images to a docker-archive that other tools load.
+//! `ashlar save`: writes images to an archive that other tools load.
 
 use cache::Store;
 
 use super::{human, table};
-use crate::cli::SaveArgs;
-use crate::export::{self, Destination, ExportImage, Survey};
+use crate::cli::{ArchiveFormat, SaveArgs};
+use crate::export::{self, Destination, ExportImage, Lists, Survey};
 use crate::image;
 use crate::report::{Failure, Kind};
 
 /// Writes the archive to a file or to stdout; returns what to print instead where it is only asked about. Blocks.
 pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
+    if args.format == ArchiveFormat::Oci && !args.since.is_empty() {
+        return Err(Failure::usage(
+            "an OCI layout has all its layers: --since conflicts with --format oci",
+        ));
+    }
+    let lists = match args.format {
+        ArchiveFormat::Docker => Lists::DockerToo,
+        ArchiveFormat::Oci => Lists::Oci,
+    };
     let mut images = Vec::new();
     for word in &args.images {
         images.push(ExportImage::from_stored(image::find(store, word)?)?);
@@ -19,12 +28,13 @@ pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
         image::look_up(store, word)?;
     }
     if args.dry_run {
-        let survey = export::survey(store, &images, &args.since);
+        let survey = export::survey(store, &images, lists, &args.since);
         let survey = survey.map_err(|error| Failure::of(Kind::Machine, &error))?;
         return Ok(listing(&survey));
     }
     let dest = Destination::of_flag(args.output.as_deref());
-    export::save(store, &dest, &images, &args.since).map_err(|error| Failure::of(Kind::Machine, &error))?;
+    export::save(store, &dest, &images, lists, &args.since)
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
     Ok(String::new())
 }
 

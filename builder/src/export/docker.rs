@@ -11,17 +11,27 @@ use super::tarball::Tarball;
 use super::{ExportError, ExportImage, Survey, SurveyedLayer};
 use crate::registry::Descriptor;
 
+/// How an archive says which images it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lists {
+    /// As an OCI layout does.
+    Oci,
+    /// As Docker reads it too.
+    DockerToo,
+}
+
 /// Writes the archive; returns the images' manifests in order.
 pub(super) fn archive(
     store: &Store,
     dest: &Destination,
     images: &[ExportImage],
+    lists: Lists,
     options: &ImageOptions,
     epoch: Option<i64>,
 ) -> Result<Vec<Descriptor>, ExportError> {
     let mut tarball = Tarball::create(dest, epoch)?;
     let packed = pack(store, images, options, epoch)?;
-    fill(&mut tarball, &packed, &options.older)?;
+    fill(&mut tarball, &packed, lists, &options.older)?;
     tarball.finish()?;
     Ok(packed.iter().map(|image| image.top().clone()).collect())
 }
@@ -30,11 +40,12 @@ pub(super) fn archive(
 pub(super) fn survey(
     store: &Store,
     images: &[ExportImage],
+    lists: Lists,
     options: &ImageOptions,
 ) -> Result<Survey, ExportError> {
     let packed = pack(store, images, options, None)?;
     let mut tarball = Tarball::measured();
-    fill(&mut tarball, &packed, &options.older)?;
+    fill(&mut tarball, &packed, lists, &options.older)?;
     let mut layers: Vec<SurveyedLayer> = Vec::new();
     for one in packed.iter().flat_map(|image| &image.manifests) {
         let n_shared = options.older.n_shared(&one.diff_ids);
@@ -68,13 +79,15 @@ fn pack(
     packed.collect()
 }
 
-fn fill(tarball: &mut Tarball, packed: &[Packed], older: &Older) -> Result<(), ExportError> {
+fn fill(tarball: &mut Tarball, packed: &[Packed], lists: Lists, older: &Older) -> Result<(), ExportError> {
     let entries = packed.iter().flat_map(document::entries).collect();
     // What describes the archive comes first: a reader of a stream then knows what to expect.
     tarball.file("oci-layout", document::LAYOUT_MARKER)?;
     tarball.file("index.json", &document::index(entries))?;
-    tarball.file("manifest.json", &document::bytes(&manifest(packed)))?;
-    tarball.file("repositories", &document::bytes(&repositories(packed)))?;
+    if lists == Lists::DockerToo {
+        tarball.file("manifest.json", &document::bytes(&manifest(packed)))?;
+        tarball.file("repositories", &document::bytes(&repositories(packed)))?;
+    }
     tarball.directory("blobs/")?;
     tarball.directory("blobs/sha256/")?;
     for image in packed {

@@ -33,6 +33,7 @@ use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
 use delta::Older;
+pub(crate) use docker::Lists;
 pub(crate) use document::platform_of;
 pub(crate) use spec::{Compression, Destination, ImageOptions, Output, Times};
 
@@ -297,7 +298,8 @@ pub(crate) fn export(
             }
             let mut image = with_names(&options.names);
             image.attestations.clear();
-            docker::archive(store, dest, std::slice::from_ref(&image), options, epoch)?.pop()
+            let images = std::slice::from_ref(&image);
+            docker::archive(store, dest, images, Lists::DockerToo, options, epoch)?.pop()
         }
         Output::Tar { dest, split, prefix } => {
             flat::archive(store, dest, &image.trees(*split)?, prefix, epoch)?;
@@ -352,20 +354,26 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
     }
 }
 
-/// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once, those of the
+/// Writes local images as one archive: `ashlar save`. Layers that several share are written once, those of the
 /// images `since` not at all. Blocks.
 pub(crate) fn save(
     store: &Store,
     dest: &Destination,
     images: &[ExportImage],
+    lists: Lists,
     since: &[String],
 ) -> Result<(), ExportError> {
-    docker::archive(store, dest, images, &as_saved(store, since)?, None).map(|_| ())
+    docker::archive(store, dest, images, lists, &as_saved(store, since)?, None).map(|_| ())
 }
 
 /// Returns what [`save`] would write, without writing it. Blocks.
-pub(crate) fn survey(store: &Store, images: &[ExportImage], since: &[String]) -> Result<Survey, ExportError> {
-    docker::survey(store, images, &as_saved(store, since)?)
+pub(crate) fn survey(
+    store: &Store,
+    images: &[ExportImage],
+    lists: Lists,
+    since: &[String],
+) -> Result<Survey, ExportError> {
+    docker::survey(store, images, lists, &as_saved(store, since)?)
 }
 
 /// What an archive would be.
