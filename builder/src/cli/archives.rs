@@ -36,7 +36,7 @@ pub(crate) struct SaveArgs {
 /// `ashlar load`.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Read from a file [default: stdin]
+    /// Read from a file, or from a directory that is an OCI layout; `-` for stdin [default: stdin]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// Print nothing
