@@ -163,22 +163,22 @@ fn hostile_archives_are_refused_and_name_nothing() {
         (
             "path out",
             by_hand("../../etc/passwd", &layer, &layer, none),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "absolute path",
             by_hand("/etc/passwd", &layer, &layer, none),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "link out",
             by_hand("x", &layer, &layer, outside),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "link to itself",
             by_hand("x", &layer, &layer, loops),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "other layer",

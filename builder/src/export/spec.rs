@@ -2,11 +2,14 @@
 //!
 //! An attribute that isn't understood is an error: a typing mistake must not change what is written in silence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use cache::Store;
 use cache::compress::Codec;
 
+use super::ExportError;
 use super::annotations::{AnnotationError, Annotations};
+use super::delta::Older;
 use crate::csv;
 use crate::registry::{Reference, ReferenceError};
 
@@ -47,6 +50,9 @@ pub(crate) enum SpecError {
     /// Nowhere to write to.
     #[error("output type `{0}` needs dest=DIRECTORY")]
     NoDestination(String),
+    /// What only a file can be.
+    #[error("output attribute `{0}` needs dest=FILE")]
+    NoFile(&'static str),
     /// A layer's files can't be unpacked as one and written as another.
     #[error("rewrite-timestamp conflicts with unpack")]
     RewriteUnpacked,
@@ -65,6 +71,16 @@ pub(crate) enum Destination {
     Stdout,
     /// A file, written beside and renamed.
     File(PathBuf),
+}
+
+impl Destination {
+    /// Reads what `-o` of a command says: a file, or stdout for none and for `-`.
+    pub(crate) fn of_flag(path: Option<&Path>) -> Self {
+        match path.filter(|path| path.as_os_str() != "-") {
+            Some(path) => Self::File(path.to_owned()),
+            None => Self::Stdout,
+        }
+    }
 }
 
 /// How layers are compressed.
@@ -91,8 +107,10 @@ pub(crate) struct ImageOptions {
     pub(crate) oci_artifact: bool,
     /// What manifests and index are marked with.
     pub(crate) annotations: Annotations,
-    /// Images that the reader of an archive has: layers that the image begins with as they do are left out.
+    /// Images of the store whose layers are left out, as the user named them.
     pub(crate) since: Vec<String>,
+    /// What they were when the build began: it may give their names to its own image.
+    pub(crate) older: Older,
 }
 
 /// Which time an output's own `source-date-epoch` says.
@@ -254,6 +272,14 @@ impl Output {
         }
     }
 
+    /// Finds the images that are counted on in the store. To be called before the build changes what names mean.
+    pub(crate) fn find_older(&mut self, store: &Store) -> Result<(), ExportError> {
+        if let Self::DockerArchive { image, .. } = self {
+            image.older = Older::find(store, &image.since)?;
+        }
+        Ok(())
+    }
+
     /// Parses one `-o` value.
     pub(crate) fn parse(text: &str) -> Result<(Self, Times), SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
@@ -365,6 +391,10 @@ impl Attributes {
         value
     }
 
+    fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name == key)
+    }
+
     /// Takes an attribute that is true or false; without a value it is true.
     pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.take(key).as_deref() {
@@ -444,14 +474,20 @@ impl Attributes {
                 dest: self.destination(),
                 image: self.image(gzip())?,
             }),
+            // Nothing is left out of the store.
+            "docker" if !self.has("dest") && self.has("since") => Err(SpecError::NoFile("since")),
             // Without a file, it is for the local engine, and that is this store.
-            "docker" if !self.pairs.iter().any(|(key, _)| key == "dest") => {
-                Ok(Output::Image { names: self.names()? })
+            "docker" if !self.has("dest") => Ok(Output::Image { names: self.names()? }),
+            "docker" => {
+                let since = self.list("since");
+                Ok(Output::DockerArchive {
+                    dest: self.destination(),
+                    image: ImageOptions {
+                        since,
+                        ..self.image(Codec::None)?
+                    },
+                })
             }
-            "docker" => Ok(Output::DockerArchive {
-                dest: self.destination(),
-                image: self.image(Codec::None)?,
-            }),
             other => Err(SpecError::Type(other.to_owned())),
         }
     }
@@ -490,29 +526,27 @@ impl Attributes {
     }
 
     fn names(&mut self) -> Result<Vec<String>, SpecError> {
-        let names = self.take("name").unwrap_or_default();
-        names
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(|name| Ok(Reference::parse(name)?.to_string()))
-            .collect()
+        let names = self.list("name");
+        let names = names.iter().map(|name| Ok(Reference::parse(name)?.to_string()));
+        names.collect()
+    }
+
+    /// Takes an attribute that lists words between commas.
+    fn list(&mut self, key: &str) -> Vec<String> {
+        let text = self.take(key).unwrap_or_default();
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
     }
 
     fn image(&mut self, default: Codec) -> Result<ImageOptions, SpecError> {
-        // What a registry has it is asked about.
-        let is_archive = matches!(self.kind.as_str(), "oci" | "docker");
         Ok(ImageOptions {
             names: self.names()?,
             compression: self.compression(default)?,
             oci_types: self.flag("oci-mediatypes", true)?,
             oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
-            since: is_archive
-                .then(|| self.take("since"))
-                .flatten()
-                .into_iter()
-                .collect(),
+            since: Vec::new(),
+            older: Older::default(),
         })
     }
 
