@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::delta::Older;
 use super::document::{self, Packed};
-use super::spec::{Destination, ImageOptions};
+use super::options::{Destination, ImageOptions};
 use super::statement::Attached;
 use super::tarball::Tarball;
 use super::{ExportError, ExportImage, Survey, SurveyedLayer};

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::annotations::{Annotations, Level};
 use super::blob::{self, Blob};
-use super::spec::ImageOptions;
+use super::options::ImageOptions;
 use super::statement::{self, Attached};
 use super::{ExportError, ExportImage};
 use crate::clock;

@@ -12,6 +12,7 @@ mod document;
 mod flat;
 mod local;
 mod oci;
+mod options;
 pub(crate) mod rewrite;
 mod spec;
 mod statement;
@@ -39,9 +40,8 @@ use delta::Older;
 pub(crate) use docker::Lists;
 pub(crate) use document::platform_of;
 pub(crate) use oci::Layout;
-pub(crate) use spec::{
-    Attributes, Compression, Destination, ImageOptions, Naming, Output, SpecError, Times, zstd,
-};
+pub(crate) use options::{Compression, Destination, ImageOptions, Naming, Times};
+pub(crate) use spec::{Attributes, Output, SpecError, zstd};
 pub(crate) use upload::upload;
 
 /// Says why an output could not be written.

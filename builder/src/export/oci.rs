@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::blob::Blob;
 use super::delta::Older;
 use super::document::{self, Packed};
-use super::spec::{Destination, ImageOptions};
+use super::options::{Destination, ImageOptions};
 use super::statement::Attached;
 use super::tarball::Tarball;
 use super::target::{self, Target};

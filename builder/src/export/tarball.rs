@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ExportError;
 use super::blob::Blob;
-use super::spec::Destination;
+use super::options::Destination;
 use super::target::Target;
 
 const BLOCK_BYTES: u64 = 512;
