@@ -9,7 +9,7 @@ use cache::layer::LayerFile;
 use cache::{DiffId, Digest, Store};
 
 use super::ExportError;
-use super::spec::Compression;
+use super::options::Compression;
 use crate::registry::push::Content;
 use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cache::Store;
 
 use super::document;
-use super::spec::ImageOptions;
+use super::options::ImageOptions;
 use super::{ExportError, ExportImage};
 use crate::registry::Descriptor;
 use crate::registry::push::{Blob, Content, Document, Upload};
