@@ -194,7 +194,7 @@ pub(crate) struct BuildArgs {
     /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
-    /// Leave this build's results in a cache: type=local,dest=DIR[,mode=max]
+    /// Leave this build's results in a cache: type=local,dest=DIR or type=registry,ref=NAME [,mode=max]. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
     /// Push the image to the registries of its names: -o type=registry
