@@ -75,13 +75,14 @@ async fn at_stops<T>(
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
     let started_unix = clock::now_unix();
-    let outputs = outputs::parse(options)?;
+    let mut outputs = outputs::parse(options)?;
     caches::check_keys(&options.cache_from, &options.cache_to)
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Secrets::load(&options.secrets, &options.ssh, &Environment::of_process())
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
     let store = Arc::new(image::open_store(&options.store_root)?);
+    outputs::find_older(&mut outputs, &store)?;
     let mut fetched = remote::inputs::fetch(options, &store, &secrets).await?;
     let origin = fetched.origin.take();
     let inputs = context::read(&options.context, &options.dockerfile, fetched, &store)

@@ -3,13 +3,16 @@
 //! Every flag of `docker buildx build` parses, so that what isn't supported is refused by name (in `options`), never
 //! ignored and never called unknown. Nothing is decided here; `options` settles what was typed with the environment.
 
+mod archives;
 mod limits;
-
-pub(crate) use limits::LimitArgs;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use limits::LimitArgs;
+
+pub(crate) use archives::{ExportArgs, Format as ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
 
 /// Builds container images from Dockerfiles.
 #[derive(Debug, Parser)]
@@ -51,6 +54,10 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Make an image of a tar of a root file system
+    Import(ImportArgs),
+    /// Write the files of an image, its layers merged, as a tar
+    Export(ExportArgs),
     /// Show what the steps of a build wrote
     Logs(LogsArgs),
     /// Say why the steps of a build ran, or didn't
@@ -117,6 +124,8 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// Read images from a tar archive
     Load(LoadArgs),
+    /// Make an image of a tar of a root file system
+    Import(ImportArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
 }
@@ -133,6 +142,7 @@ impl ImageCommand {
             Self::Rm(args) => Command::Rmi(args),
             Self::Save(args) => Command::Save(args),
             Self::Load(args) => Command::Load(args),
+            Self::Import(args) => Command::Import(args),
             Self::Pull(args) => Command::Pull(args),
         }
     }
@@ -186,7 +196,7 @@ pub(crate) struct BuildArgs {
     /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
-    /// Leave this build's results in a cache: type=local,dest=DIR[,mode=max]
+    /// Leave this build's results in a cache: type=local,dest=DIR or type=registry,ref=NAME [,mode=max]. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
     /// Push the image to the registries of its names: -o type=registry
@@ -446,34 +456,6 @@ pub(crate) struct PushArgs {
     #[arg(long, value_name = "CODEC")]
     pub(crate) compression: Option<String>,
     /// Print the image's name only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-/// `ashlar save`.
-#[derive(Debug, Args)]
-pub(crate) struct SaveArgs {
-    /// Image names or IDs
-    #[arg(value_name = "IMAGE", required = true)]
-    pub(crate) images: Vec<String>,
-    /// Write to a file [default: stdout]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Leave out the layers of an image that the reader has already (repeatable)
-    #[arg(long, value_name = "IMAGE")]
-    pub(crate) since: Vec<String>,
-    /// Say what would be written, and how big it is
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// `ashlar load`.
-#[derive(Debug, Args)]
-pub(crate) struct LoadArgs {
-    /// Read from a file [default: stdin]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
-    /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }

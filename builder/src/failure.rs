@@ -78,8 +78,9 @@ pub(crate) fn of_image(error: &ImageError) -> Failure {
         | ImageError::NotAnArchive { .. }
         | ImageError::Malformed { .. }
         | ImageError::BadLayer { .. } => of_machine_or_build(error),
-        ImageError::LeftOut { .. } => Failure::of(Kind::Build, error)
-            .with_help("load the image first that it was made since, or save the whole image"),
+        ImageError::MissingLayers { .. } => Failure::of(Kind::Build, error).with_help(
+            "an archive made with --since holds what changed: load the older image first, or save this one whole",
+        ),
         _ => with_disk_help(Failure::of(Kind::Machine, error), error),
     }
 }

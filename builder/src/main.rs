@@ -115,6 +115,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
         Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
+        Command::Import(args) => report::data(&commands::import::import(&args, &open()?, now_unix)?)?,
+        Command::Export(args) => commands::export::export(&args, &open()?)?,
         Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
         Command::Push(args) => {
             report::data(&commands::push::push(&args, open()?, &environment)?)?;

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use cache::{Digest, Store, compress};
+use cache::{DiffId, Digest, Store, compress};
 use frontend::Platform;
 
 use crate::image;
@@ -63,25 +63,39 @@ pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Resu
     } else if source.contains("index.json") {
         layout::images(&source, platform)?
     } else {
-        return Err(source.refuse("it has neither manifest.json nor index.json"));
+        return Err(source.refuse(match source.looks_like_a_root() {
+            true => "it looks like a root file system, for `ashlar import` or ADD",
+            false => "it has neither manifest.json nor index.json",
+        }));
     };
+    found
+        .iter()
+        .try_for_each(|image| check_whole(store, &source, image))?;
     found
         .into_iter()
         .map(|image| take(store, &source, image))
         .collect()
 }
 
-fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {
-    let is_missing = |(layer, name): &&(LayerSource, String)| {
-        !store.layers().contains(&layer.diff_id) && !source.contains(name)
-    };
-    let missing: Vec<_> = found.layers.iter().filter(is_missing).collect();
-    if !missing.is_empty() {
-        return Err(ImageError::LeftOut {
-            path: source.title().to_owned(),
-            layers: missing.iter().map(|(layer, _)| layer.diff_id).collect(),
-        });
+/// Fails where layers of an image are neither in the archive nor in the store: those of a delta archive whose older
+/// image isn't here. Said before anything is taken in.
+fn check_whole(store: &Store, source: &Source, found: &Found) -> Result<(), ImageError> {
+    let is_missing = |layer: &DiffId, name: &str| !store.layers().contains(layer) && !source.contains(name);
+    let missing = found.layers.iter().map(|(layer, name)| (layer.diff_id, name));
+    let missing = missing.filter(|(layer, name)| is_missing(layer, name));
+    let layers: Vec<DiffId> = missing.map(|(layer, _)| layer).collect();
+    if layers.is_empty() {
+        return Ok(());
     }
+    let id = || Digest::of(&found.config).to_string();
+    Err(ImageError::MissingLayers {
+        path: source.title().to_owned(),
+        image: found.names.first().map_or_else(id, Reference::familiar),
+        layers,
+    })
+}
+
+fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {
     for (layer, name) in &found.layers {
         let _lock = store.lock(&format!("layer{}", layer.diff_id.hex()))?;
         if !store.layers().contains(&layer.diff_id) {

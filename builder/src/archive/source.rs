@@ -89,6 +89,18 @@ impl Source {
         self.open(name).is_ok()
     }
 
+    /// Says whether a tar has files where a root file system has them.
+    pub(crate) fn looks_like_a_root(&self) -> bool {
+        let is_usual = |path: &TreePath| {
+            let first = path.as_bytes().split(|byte| *byte == b'/').next();
+            matches!(first, Some(b"bin" | b"etc" | b"lib" | b"sbin" | b"usr"))
+        };
+        match &self.kind {
+            Kind::Directory(_) => false,
+            Kind::Tar { entries, .. } => entries.keys().any(is_usual),
+        }
+    }
+
     /// Opens an entry. An absent one and one that isn't a regular file are errors.
     pub(crate) fn open(&self, name: &str) -> Result<Entry, ImageError> {
         let missing = || self.refuse(format!("`{}` is not in it", name.escape_debug()));

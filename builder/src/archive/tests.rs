@@ -127,6 +127,13 @@ fn by_hand(
     builder.into_inner().unwrap()
 }
 
+fn append(builder: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, name, bytes).unwrap();
+}
+
 fn link(builder: &mut tar::Builder<Vec<u8>>, name: &str, target: &str) {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(tar::EntryType::Symlink);
@@ -163,27 +170,41 @@ fn hostile_archives_are_refused_and_name_nothing() {
         (
             "path out",
             by_hand("../../etc/passwd", &layer, &layer, none),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "absolute path",
             by_hand("/etc/passwd", &layer, &layer, none),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "link out",
             by_hand("x", &layer, &layer, outside),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "link to itself",
             by_hand("x", &layer, &layer, loops),
-            "leaves out layers that aren't here",
+            "neither in it nor in the store",
         ),
         (
             "other layer",
             by_hand("l/layer.tar", &layer, b"promised", none),
             "is not what was sent",
+        ),
+        (
+            "layer twice, the second a lie",
+            by_hand("l/layer.tar", &layer, &layer, |builder| {
+                append(builder, "l/layer.tar", b"lie")
+            }),
+            "layer sha256:",
+        ),
+        (
+            "config twice, the second of nothing",
+            by_hand("l/layer.tar", &layer, &layer, |builder| {
+                append(builder, "c.json", b"{}")
+            }),
+            "config c.json",
         ),
         (
             "not a layer",

@@ -1,5 +1,7 @@
 //! The outputs of a build, settled and checked before time is spent on it.
 
+use cache::Store;
+
 use crate::export::{self, Output, Shape, Times};
 use crate::failure;
 use crate::options::BuildOptions;
@@ -33,6 +35,13 @@ pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Fail
         );
     }
     Ok(outputs)
+}
+
+/// Finds the older images that outputs are differences to.
+pub(super) fn find_older(outputs: &mut [(Output, Times)], store: &Store) -> Result<(), Failure> {
+    let mut each = outputs.iter_mut();
+    each.try_for_each(|(output, _)| output.find_older(store))
+        .map_err(|error| failure::of_export(&error))
 }
 
 /// Returns all names that the image gets, each once.

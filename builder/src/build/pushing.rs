@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use cache::Digest;
 use cache::index::ImageName;
-use solver::{Cancel, Event, Events, Subject};
+use solver::{Cancel, Event, Subject};
 
 use super::Stops;
 use super::stop::Stop;
 use crate::clock;
 use crate::export::{self, ExportImage, ImageOptions, Naming};
 use crate::failure;
-use crate::registry::push::{self, Progress, Report, Target};
+use crate::ops;
+use crate::registry::push::{self, Target};
 use crate::registry::{Descriptor, ImageError};
 use crate::report::{Failure, Kind};
 use crate::runtime::blocking;
@@ -47,7 +48,7 @@ impl Stops<'_> {
             why: None,
         });
         let begun = Instant::now();
-        let report = report(&events, &subject);
+        let report = ops::upload_report(&events, &subject);
         let pushed = tokio::select! {
             pushed = push::push_all(&self.store, &upload, &targets, &report) => pushed,
             () = cancel.cancelled() => {
@@ -94,17 +95,4 @@ impl Stops<'_> {
         }
         Ok(())
     }
-}
-
-fn report(events: &Events, subject: &Subject) -> Report {
-    let (events, subject) = (events.clone(), subject.clone());
-    Arc::new(move |progress: Progress| {
-        events.send(Event::Progress {
-            subject: subject.clone(),
-            part: progress.blob.to_string(),
-            current_bytes: progress.done_bytes,
-            total_bytes: Some(progress.total_bytes),
-            done: progress.outcome.is_some(),
-        });
-    })
 }

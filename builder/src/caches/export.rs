@@ -4,7 +4,9 @@
 //!
 //! Layers of base images are not part of a cache: they are where the image is.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +23,8 @@ use super::{CacheError, Imports};
 use crate::export::{self, ExportError, Layout};
 use crate::ops::{self, Worker};
 use crate::records::Records;
+use crate::registry::push::{Blob, Content, Document, Target, Upload, push_all};
+use crate::registry::{Descriptor, Reference};
 use crate::runtime::blocking;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -75,27 +79,34 @@ async fn write(to: &CacheTo, made: &Made, events: &Events) -> Result<(), CacheEr
     if to.mounts {
         contents.add_mounts(made, events).await?;
     }
-    let CachePlace::Local { dest, tag, reset } = to.place.clone();
-    let layout = Arc::new(open(&dest)?);
+    match to.place.clone() {
+        CachePlace::Local { dest, tag, reset } => write_layout(contents, to, made, &dest, (tag, reset)).await,
+        CachePlace::Registry { reference } => push(contents, to, made, reference, events).await,
+    }
+}
+
+async fn write_layout(
+    contents: Contents,
+    to: &CacheTo,
+    made: &Made,
+    dest: &Path,
+    (tag, reset): (String, bool),
+) -> Result<(), CacheError> {
+    let layout = Arc::new(open(dest)?);
     let has = |blob: &BlobEntry| layout.contains(&blob.digest, blob.size);
     let wanted = contents.layers_to_fetch(made, to, has);
     made.worker.ensure(&wanted).await?;
     let (to, made) = (to.clone(), made.clone());
     blocking(move || {
-        let store = &made.worker.store;
-        let document =
-            contents.document(store, made.records.imports(), &to, |blob| layout.put_layer(blob))?;
-        let config = document.to_bytes();
-        let signer = to.sign.as_deref().map(Signer::read).transpose()?;
-        let signature = signer.map(|signer| signer.sign(&Digest::of(&config)));
-        let manifest = document.manifest(&config, to.oci_types, signature);
-        layout.put_bytes(&Digest::of(&config), &config)?;
-        layout.put_bytes(&Digest::of(&manifest), &manifest)?;
-        list(&layout, &manifest, &tag, reset)?;
+        let packed = contents.pack(&made, &to, |blob| layout.put_layer(&blob))?;
+        layout.put_bytes(&Digest::of(&packed.config), &packed.config)?;
+        layout.put_bytes(&Digest::of(&packed.manifest), &packed.manifest)?;
+        list(&layout, &packed.manifest, &tag, reset)?;
         if reset {
-            let blobs = document.layers.iter().filter_map(|layer| layer.blob.as_ref());
+            let blobs = packed.document.layers.iter();
+            let blobs = blobs.filter_map(|layer| layer.blob.as_ref());
             let mut kept: HashSet<String> = blobs.map(|blob| blob.digest.hex()).collect();
-            kept.extend([&config, &manifest].map(|bytes| Digest::of(bytes).hex()));
+            kept.extend([&packed.config, &packed.manifest].map(|bytes| Digest::of(bytes).hex()));
             layout.remove_others(&kept)?;
         }
         Ok(())
@@ -103,8 +114,59 @@ async fn write(to: &CacheTo, made: &Made, events: &Events) -> Result<(), CacheEr
     .await
 }
 
+/// Brings the cache into a repository, its tag last.
+async fn push(
+    contents: Contents,
+    to: &CacheTo,
+    made: &Made,
+    reference: Reference,
+    events: &Events,
+) -> Result<(), CacheError> {
+    let repository = reference.repository();
+    let imports = made.records.imports();
+    let wanted = contents.layers_to_fetch(made, to, |blob: &BlobEntry| {
+        imports.lists(&blob.digest, &repository)
+    });
+    made.worker.ensure(&wanted).await?;
+    let subject = Subject::internal(&format!("exporting cache to {}", to.title()));
+    let (to, task) = (to.clone(), made.clone());
+    let upload = blocking(move || {
+        let blobs = RefCell::new(Vec::new());
+        let packed = contents.pack(&task, &to, |blob| {
+            blobs.borrow_mut().push(blob.into_upload());
+            Ok(())
+        })?;
+        let mut blobs = blobs.into_inner();
+        blobs.push(Blob {
+            digest: Digest::of(&packed.config),
+            size_bytes: packed.config.len() as u64,
+            content: Content::Memory(packed.config.into()),
+        });
+        let descriptor = Descriptor {
+            media_type: media_type(&packed.manifest),
+            digest: Digest::of(&packed.manifest),
+            size_bytes: packed.manifest.len() as u64,
+        };
+        let bytes = packed.manifest;
+        Ok::<_, CacheError>(Upload {
+            blobs,
+            manifests: vec![Document { descriptor, bytes }],
+        })
+    })
+    .await?;
+    let targets = Target::of_names(&[reference.to_string()])?;
+    push_all(
+        &made.worker.store,
+        &upload,
+        &targets,
+        &ops::upload_report(events, &subject),
+    )
+    .await?;
+    Ok(())
+}
+
 /// Opens the directory, making it with its parents when missing.
-fn open(dest: &std::path::Path) -> Result<Layout, ExportError> {
+fn open(dest: &Path) -> Result<Layout, ExportError> {
     if let Some(parent) = dest.parent() {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -117,11 +179,16 @@ fn open(dest: &std::path::Path) -> Result<Layout, ExportError> {
     Layout::open(dest)
 }
 
+/// Returns what a manifest says that it is.
+fn media_type(manifest: &[u8]) -> String {
+    let manifest: Value = serde_json::from_slice(manifest).expect("because it was just written");
+    manifest["mediaType"].as_str().unwrap_or_default().to_owned()
+}
+
 /// Lists the cache in the layout, in the place of one of the same name.
 fn list(layout: &Layout, manifest: &[u8], tag: &str, alone: bool) -> Result<(), ExportError> {
-    let media_type: Value = serde_json::from_slice(manifest).expect("because it was just written");
     let entry = json!({
-        "mediaType": media_type["mediaType"],
+        "mediaType": media_type(manifest),
         "digest": Digest::of(manifest).to_string(),
         "size": manifest.len(),
         "annotations": {REF_NAME: tag},
@@ -130,6 +197,13 @@ fn list(layout: &Layout, manifest: &[u8], tag: &str, alone: bool) -> Result<(), 
     entries.retain(|other| other["annotations"][REF_NAME] != json!(tag));
     entries.push(entry);
     layout.set_entries(entries)
+}
+
+/// A cache, ready to be written but for its blobs.
+struct Packed {
+    document: CacheDocument,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
 }
 
 /// What belongs into a cache.
@@ -238,13 +312,32 @@ impl Contents {
         self.layers.iter().filter(is_to_fetch).copied().collect()
     }
 
+    /// Makes the documents, and hands each blob of what is here to `put`. Blocks.
+    fn pack(
+        self,
+        made: &Made,
+        to: &CacheTo,
+        put: impl Fn(export::Blob) -> Result<(), ExportError>,
+    ) -> Result<Packed, CacheError> {
+        let document = self.document(&made.worker.store, made.records.imports(), to, put)?;
+        let config = document.to_bytes();
+        let signer = to.sign.as_deref().map(Signer::read).transpose()?;
+        let signature = signer.map(|signer| signer.sign(&Digest::of(&config)));
+        let manifest = document.manifest(&config, to.oci_types, signature);
+        Ok(Packed {
+            document,
+            config,
+            manifest,
+        })
+    }
+
     /// Brings the layers that are here into form, hands each blob to `put`, and says what all of it is.
     fn document(
         self,
         store: &Store,
         imports: &Imports,
         to: &CacheTo,
-        put: impl Fn(&export::Blob) -> Result<(), ExportError>,
+        put: impl Fn(export::Blob) -> Result<(), ExportError>,
     ) -> Result<CacheDocument, CacheError> {
         let mut entries = Vec::with_capacity(self.layers.len());
         for diff_id in self.layers {
@@ -254,12 +347,13 @@ impl Contents {
                 Some(blob) if !is_here => Some(blob.clone()),
                 _ => {
                     let blob = export::of_layer(store, &diff_id, to.compression)?;
-                    put(&blob)?;
-                    Some(BlobEntry {
+                    let entry = BlobEntry {
                         media_type: blob.form.media_type(to.oci_types).to_owned(),
                         digest: blob.digest,
                         size: blob.size_bytes,
-                    })
+                    };
+                    put(blob)?;
+                    Some(entry)
                 }
             };
             let made = store.layers().made_unix(&diff_id);

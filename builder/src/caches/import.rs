@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use cache::mounts::Identity;
 use cache::tree::Selection;
-use cache::{DiffId, Key, Record, TreeHash};
+use cache::{DiffId, Digest, Key, Record, TreeHash};
 use futures_util::future::join_all;
 use solver::{Event, Events, Subject};
 
@@ -249,6 +249,20 @@ impl Imports {
     /// Returns the blob of a layer.
     pub(super) fn blob(&self, layer: &DiffId) -> Option<&BlobEntry> {
         self.all.iter().find_map(|one| one.layer(layer)?.blob.as_ref())
+    }
+
+    /// Says whether a cache of this repository lists a blob: then it is there.
+    pub(super) fn lists(&self, blob: &Digest, repository: &str) -> bool {
+        let is_there = |one: &&Imported| match &one.source.origin {
+            Origin::Registry(session) => session.reference().repository() == repository,
+            Origin::Local | Origin::OciLayout(_) => false,
+        };
+        let mut layers = self
+            .all
+            .iter()
+            .filter(is_there)
+            .flat_map(|one| &one.document.layers);
+        layers.any(|layer| layer.blob.as_ref().is_some_and(|known| known.digest == *blob))
     }
 
     /// Returns the layers that new cache mounts begin with; of several, those of the first cache.

@@ -13,6 +13,7 @@ mod spec;
 
 use crate::export::ExportError;
 use crate::registry::ImageError;
+use crate::registry::push::PushError;
 
 #[cfg(test)]
 pub(crate) use document::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
@@ -60,6 +61,9 @@ pub(crate) enum CacheError {
     /// The store's index.
     #[error(transparent)]
     Index(#[from] solver::IndexError),
+    /// Where it is pushed to.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// Fetching a layer that is to be passed on.
     #[error(transparent)]
     Op(#[from] crate::ops::OpError),

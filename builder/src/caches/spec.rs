@@ -140,6 +140,11 @@ pub(crate) enum CachePlace {
         /// Nothing else stays in it.
         reset: bool,
     },
+    /// A repository of a registry.
+    Registry {
+        /// With a tag.
+        reference: Reference,
+    },
 }
 
 impl CacheFrom {
@@ -188,6 +193,9 @@ impl CacheTo {
                 tag: tag(&mut attributes),
                 reset: attributes.flag("reset", false)?,
             },
+            "registry" => CachePlace::Registry {
+                reference: reference(&mut attributes)?,
+            },
             kind => return Err(unknown(kind)),
         };
         let mode = match attributes.take("mode") {
@@ -225,6 +233,7 @@ impl CacheTo {
     pub(crate) fn title(&self) -> String {
         match &self.place {
             CachePlace::Local { dest, .. } => format!("local {}", dest.display()),
+            CachePlace::Registry { reference } => reference.familiar(),
         }
     }
 }
@@ -275,9 +284,7 @@ fn value(key: &'static str, value: String, expected: &'static str) -> CacheSpecE
 
 fn unknown(kind: &str) -> CacheSpecError {
     match kind {
-        "registry" | "inline" | "gha" | "s3" | "azblob" => {
-            CacheSpecError::Unsupported(format!("type `{kind}`"))
-        }
+        "inline" | "gha" | "s3" | "azblob" => CacheSpecError::Unsupported(format!("type `{kind}`")),
         _ => CacheSpecError::Type(kind.to_owned()),
     }
 }

@@ -14,7 +14,7 @@ use crate::report::Failure;
 /// Loads an archive from a file or stdin and returns docker's lines about what it held. Blocks.
 pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
     let mut stdin = io::stdin();
-    let input = match args.input.as_deref() {
+    let input = match args.input.as_deref().filter(|path| path.as_os_str() != "-") {
         Some(path) => Input::Path(path),
         None if io::IsTerminal::is_terminal(&stdin) => {
             return Err(Failure::usage("nothing to load: stdin is a terminal")

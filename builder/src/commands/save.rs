@@ -1,54 +1,58 @@
-//! `ashlar save`: writes images to a docker-archive that other tools load.
+//! `ashlar save`: writes images to an archive that other tools load.
 
 use cache::Store;
 
 use super::{human, table};
-use crate::cli::SaveArgs;
-use crate::export::{self, Destination, ExportImage, Listed};
+use crate::cli::{ArchiveFormat, SaveArgs};
+use crate::export::{self, Destination, ExportImage, Lists, Survey};
 use crate::image;
 use crate::report::{Failure, Kind};
 
-/// Writes the archive to a file or to stdout, or only says what would be in it. Blocks.
+/// Writes the archive to a file or to stdout; returns what to print instead where it is only asked about. Blocks.
 pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
-    let failed = |error| Failure::of(Kind::Machine, &error);
+    if args.format == ArchiveFormat::Oci && !args.since.is_empty() {
+        return Err(Failure::usage(
+            "an OCI layout has all its layers: --since conflicts with --format oci",
+        ));
+    }
+    let lists = match args.format {
+        ArchiveFormat::Docker => Lists::DockerToo,
+        ArchiveFormat::Oci => Lists::Oci,
+    };
     let mut images = Vec::new();
     for word in &args.images {
         images.push(ExportImage::from_stored(image::find(store, word)?)?);
     }
-    // Before anything is written: a name that isn't known is no reason to overwrite a file.
     for word in &args.since {
-        image::find(store, word)?;
+        // For the same words as with the images themselves.
+        image::look_up(store, word)?;
     }
     if args.dry_run {
-        let listed = export::save_preview(store, &images, &args.since).map_err(failed)?;
-        return Ok(shown(&listed));
+        let survey = export::survey(store, &images, lists, &args.since);
+        let survey = survey.map_err(|error| Failure::of(Kind::Machine, &error))?;
+        return Ok(listing(&survey));
     }
-    let dest = match args.output.clone().filter(|path| path.as_os_str() != "-") {
-        Some(path) => Destination::File(path),
-        None => Destination::Stdout,
-    };
-    export::save(store, &dest, &images, &args.since).map_err(failed)?;
+    let dest = Destination::of_flag(args.output.as_deref());
+    export::save(store, &dest, &images, lists, &args.since)
+        .map_err(|error| Failure::of(Kind::Machine, &error))?;
     Ok(String::new())
 }
 
-fn shown(listed: &[Listed]) -> String {
-    let mut rows = vec![["LAYER", "SIZE", "ARCHIVE"].map(str::to_owned).to_vec()];
-    rows.extend(listed.iter().map(|one| {
-        let what = if one.is_left_out { "left out" } else { "written" };
-        vec![
-            one.layer.to_string(),
-            human::size(one.size_bytes),
-            what.to_owned(),
-        ]
-    }));
-    let sum = |is_left_out: bool| {
-        let sizes = listed.iter().filter(|one| one.is_left_out == is_left_out);
-        human::size(sizes.map(|one| one.size_bytes).sum())
-    };
+fn listing(survey: &Survey) -> String {
+    let words = |words: [&str; 3]| words.map(str::to_owned).to_vec();
+    let mut rows = vec![words(["LAYER", "SIZE", "ARCHIVE"])];
+    for layer in &survey.layers {
+        let place = if layer.is_left_out { "left out" } else { "included" };
+        rows.push(words([
+            &layer.diff_id.to_string(),
+            &human::size(layer.size_bytes),
+            place,
+        ]));
+    }
     format!(
-        "{}Written:\t{}\nLeft out:\t{}\n",
+        "{}\nsize of the archive: {} ({} bytes)\n",
         table::render(&rows),
-        sum(false),
-        sum(true)
+        human::size(survey.size_bytes),
+        survey.size_bytes
     )
 }

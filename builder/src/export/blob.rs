@@ -9,8 +9,8 @@ use cache::layer::LayerFile;
 use cache::{DiffId, Digest, Store};
 
 use super::ExportError;
-use super::spec::Compression;
-use crate::registry::push::Content;
+use super::options::Compression;
+use crate::registry::push::{self, Content};
 use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
 
 /// A layer's blob, ready to be copied.
@@ -52,10 +52,14 @@ impl Form {
 
 impl Blob {
     /// Gives the bytes to whoever uploads them.
-    pub(super) fn into_content(self) -> Content {
-        match self.bytes {
-            Bytes::Layer(layer) => Content::Layer(layer),
-            Bytes::Stored(file) => Content::File(Arc::new(file)),
+    pub(crate) fn into_upload(self) -> push::Blob {
+        push::Blob {
+            digest: self.digest,
+            size_bytes: self.size_bytes,
+            content: match self.bytes {
+                Bytes::Layer(layer) => Content::Layer(layer),
+                Bytes::Stored(file) => Content::File(Arc::new(file)),
+            },
         }
     }
 

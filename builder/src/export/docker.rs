@@ -1,68 +1,104 @@
 //! docker-archive: what `docker load`, podman and skopeo read, written as current `docker save` does: blobs by digest,
 //! with `manifest.json` for Docker and `index.json` beside it, so that it is an OCI layout too.
 
-use std::collections::BTreeSet;
-
-use cache::{Digest, Store};
+use cache::Store;
 use serde_json::{Map, Value, json};
 
-use super::delta::{self, Listed};
+use super::delta::Older;
 use super::document::{self, Packed};
-use super::spec::{Destination, ImageOptions};
+use super::options::{Destination, ImageOptions};
 use super::statement::Attached;
 use super::tarball::Tarball;
-use super::{ExportError, ExportImage};
+use super::{ExportError, ExportImage, Survey, SurveyedLayer};
 use crate::registry::Descriptor;
+
+/// How an archive says which images it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lists {
+    /// As an OCI layout does.
+    Oci,
+    /// As Docker reads it too.
+    DockerToo,
+}
 
 /// Writes the archive; returns the images' manifests in order.
 pub(super) fn archive(
     store: &Store,
     dest: &Destination,
     images: &[ExportImage],
+    lists: Lists,
     options: &ImageOptions,
     epoch: Option<i64>,
 ) -> Result<Vec<Descriptor>, ExportError> {
     let mut tarball = Tarball::create(dest, epoch)?;
-    let packed = images
-        .iter()
-        .map(|image| document::pack(store, image, options, epoch))
-        .collect::<Result<Vec<Packed>, _>>()?;
-    let left_out = delta::left_out(&packed, &delta::known(store, &options.since)?);
-    let entries = packed.iter().flat_map(document::entries).collect();
-    // What describes the archive comes first: a reader of a stream then knows what to expect.
-    tarball.file("oci-layout", document::LAYOUT_MARKER)?;
-    tarball.file("index.json", &document::index(entries))?;
-    tarball.file("manifest.json", &document::bytes(&manifest(&packed)))?;
-    tarball.file("repositories", &document::bytes(&repositories(&packed)))?;
-    tarball.directory("blobs/")?;
-    tarball.directory("blobs/sha256/")?;
-    for image in &packed {
-        write_blobs(&mut tarball, image, &left_out)?;
-    }
+    let packed = pack(store, images, options, epoch)?;
+    fill(&mut tarball, &packed, lists, &options.older)?;
     tarball.finish()?;
     Ok(packed.iter().map(|image| image.top().clone()).collect())
 }
 
-/// Says which layers the archive would have, and which it would leave out.
-pub(super) fn preview(
+/// Says what [`archive`] would write.
+pub(super) fn survey(
+    store: &Store,
+    images: &[ExportImage],
+    lists: Lists,
+    options: &ImageOptions,
+) -> Result<Survey, ExportError> {
+    let packed = pack(store, images, options, None)?;
+    let mut tarball = Tarball::measured();
+    fill(&mut tarball, &packed, lists, &options.older)?;
+    let mut layers: Vec<SurveyedLayer> = Vec::new();
+    for one in packed.iter().flat_map(|image| &image.manifests) {
+        let n_shared = options.older.n_shared(&one.diff_ids);
+        for (position, (diff_id, blob)) in one.diff_ids.iter().zip(&one.layers).enumerate() {
+            let is_left_out = position < n_shared;
+            match layers.iter_mut().find(|known| known.diff_id == *diff_id) {
+                // One image needs it, whatever the others do.
+                Some(known) => known.is_left_out &= is_left_out,
+                None => layers.push(SurveyedLayer {
+                    diff_id: *diff_id,
+                    size_bytes: blob.size_bytes,
+                    is_left_out,
+                }),
+            }
+        }
+    }
+    Ok(Survey {
+        layers,
+        size_bytes: tarball.finish()?,
+    })
+}
+
+fn pack(
     store: &Store,
     images: &[ExportImage],
     options: &ImageOptions,
-) -> Result<Vec<Listed>, ExportError> {
-    let packed = images
-        .iter()
-        .map(|image| document::pack(store, image, options, None))
-        .collect::<Result<Vec<Packed>, _>>()?;
-    let left_out = delta::left_out(&packed, &delta::known(store, &options.since)?);
-    Ok(delta::list(&packed, &left_out))
+    epoch: Option<i64>,
+) -> Result<Vec<Packed>, ExportError> {
+    let images = images.iter();
+    let packed = images.map(|image| document::pack(store, image, options, epoch));
+    packed.collect()
 }
 
-/// Writes index, manifests, configs and layers of an image under their digests, but for layers that are left out.
-pub(super) fn write_blobs(
-    tarball: &mut Tarball,
-    image: &Packed,
-    left_out: &BTreeSet<Digest>,
-) -> Result<(), ExportError> {
+fn fill(tarball: &mut Tarball, packed: &[Packed], lists: Lists, older: &Older) -> Result<(), ExportError> {
+    let entries = packed.iter().flat_map(document::entries).collect();
+    // What describes the archive comes first: a reader of a stream then knows what to expect.
+    tarball.file("oci-layout", document::LAYOUT_MARKER)?;
+    tarball.file("index.json", &document::index(entries))?;
+    if lists == Lists::DockerToo {
+        tarball.file("manifest.json", &document::bytes(&manifest(packed)))?;
+        tarball.file("repositories", &document::bytes(&repositories(packed)))?;
+    }
+    tarball.directory("blobs/")?;
+    tarball.directory("blobs/sha256/")?;
+    for image in packed {
+        write_blobs(tarball, image, older)?;
+    }
+    Ok(())
+}
+
+/// Writes index, manifests, configs and layers of an image under their digests, but for the layers that the reader has.
+pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed, older: &Older) -> Result<(), ExportError> {
     let name = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
     if let Some((index, bytes)) = &image.index {
         tarball.file(&name(&index.digest), bytes)?;
@@ -73,11 +109,7 @@ pub(super) fn write_blobs(
     for one in &image.manifests {
         tarball.file(&name(&one.manifest.digest), &one.manifest_bytes)?;
         tarball.file(&name(&one.config_digest), &one.config)?;
-        for layer in one
-            .layers
-            .iter()
-            .filter(|layer| !left_out.contains(&layer.digest))
-        {
+        for layer in one.layers.iter().skip(older.n_shared(&one.diff_ids)) {
             tarball.blob(&name(&layer.digest), layer)?;
         }
     }

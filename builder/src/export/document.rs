@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::annotations::{Annotations, Level};
 use super::blob::{self, Blob};
-use super::spec::ImageOptions;
+use super::options::ImageOptions;
 use super::statement::{self, Attached};
 use super::{ExportError, ExportImage};
 use crate::clock;
@@ -43,9 +43,9 @@ pub(super) struct PackedManifest {
     pub(super) config: Vec<u8>,
     pub(super) config_digest: Digest,
     /// Base layer first.
-    pub(super) layers: Vec<Blob>,
-    /// The same, by what is in them.
     pub(super) diff_ids: Vec<DiffId>,
+    /// Their blobs.
+    pub(super) layers: Vec<Blob>,
     /// What the manifest says of them.
     pub(super) layer_entries: Vec<Value>,
 }
@@ -115,11 +115,10 @@ pub(super) fn pack(
 fn pack_one(
     store: &Store,
     config: &[u8],
-    layers: &[DiffId],
+    diff_ids: &[DiffId],
     options: &ImageOptions,
 ) -> Result<PackedManifest, ExportError> {
-    let diff_ids = layers.to_vec();
-    let layers = layers
+    let layers = diff_ids
         .iter()
         .map(|layer| blob::of_layer(store, layer, options.compression))
         .collect::<Result<Vec<Blob>, _>>()?;
@@ -163,8 +162,8 @@ fn pack_one(
         config: config.to_vec(),
         config_digest,
         manifest_bytes,
+        diff_ids: diff_ids.to_vec(),
         layers,
-        diff_ids,
         layer_entries: entries,
     })
 }

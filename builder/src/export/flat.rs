@@ -10,7 +10,7 @@ use cache::layers::LayersError;
 use cache::tree::{NodeKind, View};
 use cache::{DiffId, Store};
 
-use super::spec::Destination;
+use super::options::Destination;
 use super::target::Target;
 use super::{ExportError, Tree, statement};
 use crate::clock;

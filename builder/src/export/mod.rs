@@ -12,6 +12,7 @@ mod document;
 mod flat;
 mod local;
 mod oci;
+mod options;
 pub(crate) mod rewrite;
 mod spec;
 mod statement;
@@ -35,12 +36,12 @@ use crate::registry::{Descriptor, ImageError};
 use crate::report::Failure;
 pub(crate) use annotations::Annotations;
 pub(crate) use blob::{Blob, of_layer};
-pub(crate) use delta::Listed;
+use delta::Older;
+pub(crate) use docker::Lists;
 pub(crate) use document::platform_of;
 pub(crate) use oci::Layout;
-pub(crate) use spec::{
-    Attributes, Compression, Destination, ImageOptions, Naming, Output, SpecError, Times, zstd,
-};
+pub(crate) use options::{Compression, Destination, ImageOptions, Naming, Times};
+pub(crate) use spec::{Attributes, Output, SpecError, zstd};
 pub(crate) use upload::upload;
 
 /// Says why an output could not be written.
@@ -77,19 +78,19 @@ pub(crate) enum ExportError {
         /// What was asked for.
         what: &'static str,
     },
+    /// There is nothing to leave out.
+    #[error("cannot leave out what `{name}` has: {why}")]
+    Since {
+        /// The older image.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// A file of the result would be overwritten.
     #[error("an attestation can't be written as {name}: the result has a file of that name")]
     AttestationName {
         /// The name, with its prefix.
         name: String,
-    },
-    /// What the reader has isn't known.
-    #[error("cannot leave out what {name} has: {why}")]
-    Since {
-        /// The older image, as asked for.
-        name: String,
-        /// Why.
-        why: String,
     },
     /// An archive on a terminal helps nobody.
     #[error("refusing to write an archive to a terminal: give dest=FILE or redirect standard output")]
@@ -330,7 +331,8 @@ pub(crate) fn export(
             }
             let mut image = with_names(&options.names);
             image.attestations.clear();
-            docker::archive(store, dest, std::slice::from_ref(&image), options, epoch)?.pop()
+            let images = std::slice::from_ref(&image);
+            docker::archive(store, dest, images, Lists::DockerToo, options, epoch)?.pop()
         }
         Output::Tar { dest, split, prefix } => {
             flat::archive(store, dest, &image.trees(*split)?, prefix, epoch)?;
@@ -385,27 +387,50 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
     }
 }
 
-/// Writes local images as one docker-archive: `ashlar save`. Layers that several share are written once. Blocks.
+/// Writes local images as one archive: `ashlar save`. Layers that several share are written once, those of the
+/// images `since` not at all. Blocks.
 pub(crate) fn save(
     store: &Store,
     dest: &Destination,
     images: &[ExportImage],
+    lists: Lists,
     since: &[String],
 ) -> Result<(), ExportError> {
-    docker::archive(store, dest, images, &saved(since), None).map(|_| ())
+    docker::archive(store, dest, images, lists, &as_saved(store, since)?, None).map(|_| ())
 }
 
-/// Lists the layers that [`save`] would write, and those that it would leave out.
-pub(crate) fn save_preview(
+/// Returns what [`save`] would write, without writing it. Blocks.
+pub(crate) fn survey(
     store: &Store,
     images: &[ExportImage],
+    lists: Lists,
     since: &[String],
-) -> Result<Vec<Listed>, ExportError> {
-    docker::preview(store, images, &saved(since))
+) -> Result<Survey, ExportError> {
+    docker::survey(store, images, lists, &as_saved(store, since)?)
 }
 
-fn saved(since: &[String]) -> ImageOptions {
-    ImageOptions {
+/// What an archive would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// In the order of the images, base layers first. A layer that several images have is listed once.
+    pub(crate) layers: Vec<SurveyedLayer>,
+    /// Size of the whole file.
+    pub(crate) size_bytes: u64,
+}
+
+/// A layer that an archive could hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SurveyedLayer {
+    /// Which.
+    pub(crate) diff_id: DiffId,
+    /// Size of its blob.
+    pub(crate) size_bytes: u64,
+    /// The reader needs to have it.
+    pub(crate) is_left_out: bool,
+}
+
+fn as_saved(store: &Store, since: &[String]) -> Result<ImageOptions, ExportError> {
+    Ok(ImageOptions {
         names: Vec::new(),
         compression: Compression {
             codec: cache::compress::Codec::None,
@@ -416,7 +441,8 @@ fn saved(since: &[String]) -> ImageOptions {
         oci_artifact: true,
         annotations: Annotations::default(),
         since: since.to_vec(),
-    }
+        older: Older::find(store, since)?,
+    })
 }
 
 #[cfg(test)]

@@ -15,12 +15,13 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::blob::Blob;
+use super::delta::Older;
 use super::document::{self, Packed};
-use super::spec::{Destination, ImageOptions};
+use super::options::{Destination, ImageOptions};
 use super::statement::Attached;
 use super::tarball::Tarball;
 use super::target::{self, Target};
-use super::{ExportError, ExportImage, delta, docker};
+use super::{ExportError, ExportImage, docker};
 use crate::registry::{Descriptor, MAX_MANIFEST_BYTES};
 
 /// Writes the layout as a tar; returns the image's manifest or index.
@@ -37,9 +38,7 @@ pub(super) fn archive(
     tarball.file("index.json", &document::index(document::entries(&packed)))?;
     tarball.directory("blobs/")?;
     tarball.directory("blobs/sha256/")?;
-    let known = delta::known(store, &options.since)?;
-    let left_out = delta::left_out(std::slice::from_ref(&packed), &known);
-    docker::write_blobs(&mut tarball, &packed, &left_out)?;
+    docker::write_blobs(&mut tarball, &packed, &Older::default())?;
     tarball.finish()?;
     Ok(packed.top().clone())
 }
@@ -55,14 +54,8 @@ pub(super) fn directory(
 ) -> Result<Descriptor, ExportError> {
     let layout = Layout::open(dest)?;
     let packed = document::pack(store, image, options, epoch)?;
-    let known = delta::known(store, &options.since)?;
-    let left_out = delta::left_out(std::slice::from_ref(&packed), &known);
     for one in &packed.manifests {
-        for layer in one
-            .layers
-            .iter()
-            .filter(|layer| !left_out.contains(&layer.digest))
-        {
+        for layer in &one.layers {
             layout.put_layer(layer)?;
         }
     }

@@ -4,9 +4,13 @@
 
 use std::path::PathBuf;
 
+use cache::Store;
 use cache::compress::Codec;
 
+use super::ExportError;
 use super::annotations::{AnnotationError, Annotations};
+use super::delta::Older;
+use super::options::{Compression, Destination, Epoch, ImageOptions, Naming, Times};
 use crate::csv;
 use crate::registry::{Reference, ReferenceError};
 
@@ -47,6 +51,9 @@ pub(crate) enum SpecError {
     /// Nowhere to write to.
     #[error("output type `{0}` needs dest=DIRECTORY")]
     NoDestination(String),
+    /// What only a file can be.
+    #[error("output attribute `{0}` needs dest=FILE")]
+    NoFile(&'static str),
     /// A layer's files can't be unpacked as one and written as another.
     #[error("rewrite-timestamp conflicts with unpack")]
     RewriteUnpacked,
@@ -56,84 +63,6 @@ pub(crate) enum SpecError {
     /// A bad image name.
     #[error(transparent)]
     Name(#[from] ReferenceError),
-}
-
-/// Where a file is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Destination {
-    /// Standard output.
-    Stdout,
-    /// A file, written beside and renamed.
-    File(PathBuf),
-}
-
-/// How layers are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Compression {
-    /// Codec and level for layers that have no suitable blob yet.
-    pub(crate) codec: Codec,
-    /// The user named it; otherwise blobs of base layers are taken as they are.
-    pub(crate) is_explicit: bool,
-    /// Compress even layers whose blobs came from elsewhere.
-    pub(crate) force: bool,
-}
-
-/// How an image is written into an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ImageOptions {
-    /// Names in addition to the build's tags.
-    pub(crate) names: Vec<String>,
-    /// What the layers become.
-    pub(crate) compression: Compression,
-    /// OCI media types, rather than Docker's, which know no annotations and no attestations: with these it is OCI.
-    pub(crate) oci_types: bool,
-    /// Attestations are OCI artifacts that name their subject, and not only images that can't be run.
-    pub(crate) oci_artifact: bool,
-    /// What manifests and index are marked with.
-    pub(crate) annotations: Annotations,
-    /// Images that the reader of an archive has: layers that the image begins with as they do are left out.
-    pub(crate) since: Vec<String>,
-}
-
-/// Which time an output's own `source-date-epoch` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Epoch {
-    /// None was given: the build's.
-    #[default]
-    OfBuild,
-    /// An empty one: real times.
-    Off,
-    /// This one.
-    At(i64),
-}
-
-impl Epoch {
-    /// Returns the time that counts, in seconds since the Unix epoch.
-    pub(crate) fn or(self, of_build: Option<i64>) -> Option<i64> {
-        match self {
-            Self::OfBuild => of_build,
-            Self::Off => None,
-            Self::At(seconds) => Some(seconds),
-        }
-    }
-}
-
-/// What an output says about times. Spec: dockerfile.md §14.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Times {
-    /// Takes the place of the build's SOURCE_DATE_EPOCH.
-    pub(crate) epoch: Epoch,
-    /// Lowers times of files that are later than the epoch, in the layers that the build made.
-    pub(crate) rewrite: bool,
-}
-
-/// What an image is called in a registry and here, besides its names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Naming {
-    /// No tag stands for it: names are those of repositories.
-    pub(crate) by_digest: bool,
-    /// The store knows it as `name@digest` too.
-    pub(crate) canonical: bool,
 }
 
 /// One output of a build.
@@ -254,6 +183,14 @@ impl Output {
         }
     }
 
+    /// Finds the images that are counted on in the store. To be called before the build changes what names mean.
+    pub(crate) fn find_older(&mut self, store: &Store) -> Result<(), ExportError> {
+        if let Self::DockerArchive { image, .. } = self {
+            image.older = Older::find(store, &image.since)?;
+        }
+        Ok(())
+    }
+
     /// Parses one `-o` value.
     pub(crate) fn parse(text: &str) -> Result<(Self, Times), SpecError> {
         let syntax = || SpecError::Syntax(text.to_owned());
@@ -365,6 +302,10 @@ impl Attributes {
         value
     }
 
+    fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name == key)
+    }
+
     /// Takes an attribute that is true or false; without a value it is true.
     pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.take(key).as_deref() {
@@ -444,14 +385,20 @@ impl Attributes {
                 dest: self.destination(),
                 image: self.image(gzip())?,
             }),
+            // Nothing is left out of the store.
+            "docker" if !self.has("dest") && self.has("since") => Err(SpecError::NoFile("since")),
             // Without a file, it is for the local engine, and that is this store.
-            "docker" if !self.pairs.iter().any(|(key, _)| key == "dest") => {
-                Ok(Output::Image { names: self.names()? })
+            "docker" if !self.has("dest") => Ok(Output::Image { names: self.names()? }),
+            "docker" => {
+                let since = self.list("since");
+                Ok(Output::DockerArchive {
+                    dest: self.destination(),
+                    image: ImageOptions {
+                        since,
+                        ..self.image(Codec::None)?
+                    },
+                })
             }
-            "docker" => Ok(Output::DockerArchive {
-                dest: self.destination(),
-                image: self.image(Codec::None)?,
-            }),
             other => Err(SpecError::Type(other.to_owned())),
         }
     }
@@ -490,29 +437,27 @@ impl Attributes {
     }
 
     fn names(&mut self) -> Result<Vec<String>, SpecError> {
-        let names = self.take("name").unwrap_or_default();
-        names
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(|name| Ok(Reference::parse(name)?.to_string()))
-            .collect()
+        let names = self.list("name");
+        let names = names.iter().map(|name| Ok(Reference::parse(name)?.to_string()));
+        names.collect()
+    }
+
+    /// Takes an attribute that lists words between commas.
+    fn list(&mut self, key: &str) -> Vec<String> {
+        let text = self.take(key).unwrap_or_default();
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
     }
 
     fn image(&mut self, default: Codec) -> Result<ImageOptions, SpecError> {
-        // What a registry has it is asked about.
-        let is_archive = matches!(self.kind.as_str(), "oci" | "docker");
         Ok(ImageOptions {
             names: self.names()?,
             compression: self.compression(default)?,
             oci_types: self.flag("oci-mediatypes", true)?,
             oci_artifact: self.flag("oci-artifact", true)?,
             annotations: std::mem::take(&mut self.annotations),
-            since: is_archive
-                .then(|| self.take("since"))
-                .flatten()
-                .into_iter()
-                .collect(),
+            since: Vec::new(),
+            older: Older::default(),
         })
     }
 

@@ -2,8 +2,11 @@
 
 use super::*;
 
-fn image(codec: Codec, is_explicit: bool) -> ImageOptions {
-    ImageOptions {
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn outputs_are_understood() {
+    let file = |path: &str| Destination::File(path.into());
+    let image = |codec, is_explicit| ImageOptions {
         names: vec![],
         compression: Compression {
             codec,
@@ -13,13 +16,9 @@ fn image(codec: Codec, is_explicit: bool) -> ImageOptions {
         oci_types: true,
         oci_artifact: true,
         annotations: Annotations::default(),
-        since: Vec::new(),
-    }
-}
-
-#[test]
-fn outputs_are_understood() {
-    let file = |path: &str| Destination::File(path.into());
+        since: vec![],
+        older: Older::default(),
+    };
     let local = || Output::Local {
         dest: "out".into(),
         split: true,
@@ -69,6 +68,16 @@ fn outputs_are_understood() {
             },
         ),
         (
+            "type=docker,dest=-,\"since=app:1, app:2\"",
+            Output::DockerArchive {
+                dest: Destination::Stdout,
+                image: ImageOptions {
+                    since: vec!["app:1".to_owned(), "app:2".to_owned()],
+                    ..image(Codec::None, false)
+                },
+            },
+        ),
+        (
             "type=oci,compression=gzip,compression-level=9",
             Output::OciArchive {
                 dest: Destination::Stdout,
@@ -107,8 +116,13 @@ fn what_is_not_understood_is_an_error() {
             "type=docker,dest=x,compression-level=1",
             "the layers are not compressed",
         ),
-        ("type=registry,unpack=true", "`unpack` isn't supported yet"),
         ("type=image,compression=zstd", "has no attribute `compression`"),
+        ("type=registry,unpack=true", "`unpack` isn't supported yet"),
+        ("type=docker,since=app:1", "`since` needs dest=FILE"),
+        (
+            "type=oci,since=app:1",
+            "output type `oci` has no attribute `since`",
+        ),
         ("type=local,dest=x,mode=delete", "`mode` isn't supported yet"),
         (
             "type=oci,annotation-layer.a=b",

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use super::ExportError;
 use super::blob::Blob;
-use super::spec::Destination;
+use super::options::Destination;
 use super::target::Target;
 
 const BLOCK_BYTES: u64 = 512;
 
 /// An archive being written.
 pub(super) struct Tarball {
-    target: Target,
+    /// `None` where it is only measured.
+    target: Option<Target>,
+    size_bytes: u64,
     names: BTreeSet<String>,
     mtime: u64,
 }
@@ -20,10 +22,20 @@ impl Tarball {
     /// Opens the destination. All entries get the time `epoch`, or 1970.
     pub(super) fn create(dest: &Destination, epoch: Option<i64>) -> Result<Self, ExportError> {
         Ok(Self {
-            target: Target::create(dest)?,
-            names: BTreeSet::new(),
+            target: Some(Target::create(dest)?),
             mtime: epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
+            ..Self::measured()
         })
+    }
+
+    /// Begins an archive that is written nowhere: only its size counts.
+    pub(super) fn measured() -> Self {
+        Self {
+            target: None,
+            size_bytes: 0,
+            names: BTreeSet::new(),
+            mtime: 0,
+        }
     }
 
     /// Adds a directory; once.
@@ -40,7 +52,7 @@ impl Tarball {
             return Ok(());
         }
         self.header(name, tar::EntryType::Regular, 0o644, bytes.len() as u64)?;
-        self.target.write(bytes)?;
+        self.write(bytes)?;
         self.pad(bytes.len() as u64)
     }
 
@@ -50,15 +62,24 @@ impl Tarball {
             return Ok(());
         }
         self.header(name, tar::EntryType::Regular, 0o644, blob.size_bytes)?;
-        let copied = blob.copy_to(self.target.file());
-        copied.map_err(|source| self.target.failed(source))?;
+        if let Some(target) = &self.target {
+            let copied = blob.copy_to(target.file());
+            copied.map_err(|source| target.failed(source))?;
+        }
+        self.size_bytes = self.size_bytes.saturating_add(blob.size_bytes);
         self.pad(blob.size_bytes)
     }
 
-    /// Ends the archive and gives it its name.
-    pub(super) fn finish(mut self) -> Result<(), ExportError> {
-        self.target.write(&[0; 2 * BLOCK_BYTES as usize])?;
-        self.target.commit()
+    /// Ends the archive and gives it its name; returns its size.
+    pub(super) fn finish(mut self) -> Result<u64, ExportError> {
+        self.write(&[0; 2 * BLOCK_BYTES as usize])?;
+        self.target.map_or(Ok(()), Target::commit)?;
+        Ok(self.size_bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
+        self.size_bytes = self.size_bytes.saturating_add(bytes.len() as u64);
+        self.target.as_mut().map_or(Ok(()), |target| target.write(bytes))
     }
 
     fn header(
@@ -71,7 +92,7 @@ impl Tarball {
         let mut header = tar::Header::new_gnu();
         header
             .set_path(name)
-            .map_err(|source| self.target.failed(source))?;
+            .expect("because the names are ours: short and relative");
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_uid(0);
@@ -79,12 +100,12 @@ impl Tarball {
         header.set_mtime(self.mtime);
         header.set_size(size_bytes);
         header.set_cksum();
-        self.target.write(header.as_bytes())
+        self.write(header.as_bytes())
     }
 
     fn pad(&mut self, size_bytes: u64) -> Result<(), ExportError> {
         let n_missing = size_bytes.next_multiple_of(BLOCK_BYTES) - size_bytes;
         let n_missing = usize::try_from(n_missing).expect("because it is less than a block");
-        self.target.write(&[0; BLOCK_BYTES as usize][..n_missing])
+        self.write(&[0; BLOCK_BYTES as usize][..n_missing])
     }
 }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::report;
 
 use super::ExportError;
-use super::spec::Destination;
+use super::options::Destination;
 
 /// A file being written. Dropped without [`Target::commit`], it leaves nothing behind.
 #[derive(Debug)]

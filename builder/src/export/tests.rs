@@ -185,7 +185,14 @@ fn several_images_are_saved_in_one_archive_with_shared_layers_once() {
     let ids = stored.each_ref().map(|image| image.id);
     let images = stored.map(|image| ExportImage::from_stored(image).unwrap());
     let path = dir.path().join("saved.tar");
-    save(&store, &Destination::File(path.clone()), &images, &[]).unwrap();
+    save(
+        &store,
+        &Destination::File(path.clone()),
+        &images,
+        Lists::DockerToo,
+        &[],
+    )
+    .unwrap();
     let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
     let names: Vec<_> = archive
         .entries()

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use cache::Store;
 
-use super::document;
-use super::spec::ImageOptions;
+use super::options::ImageOptions;
 use super::{ExportError, ExportImage};
+use super::{blob, document};
 use crate::registry::Descriptor;
 use crate::registry::push::{Blob, Content, Document, Upload};
 
@@ -20,11 +20,7 @@ pub(crate) fn upload(
     let packed = document::pack(store, image, options, epoch)?;
     let (mut blobs, mut manifests) = (Vec::new(), Vec::new());
     for one in packed.manifests {
-        blobs.extend(one.layers.into_iter().map(|layer| Blob {
-            digest: layer.digest,
-            size_bytes: layer.size_bytes,
-            content: layer.into_content(),
-        }));
+        blobs.extend(one.layers.into_iter().map(blob::Blob::into_upload));
         blobs.push(Blob {
             digest: one.config_digest,
             size_bytes: one.config.len() as u64,

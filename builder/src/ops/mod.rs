@@ -33,7 +33,7 @@ use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
 use crate::journal::Journal;
-use crate::registry::{ImageError, LayerSource, Resolved, Transfer};
+use crate::registry::{ImageError, LayerSource, Resolved, Transfer, push};
 use crate::remote;
 use crate::runtime::blocking;
 use crate::sandbox::user::UserError;
@@ -248,6 +248,20 @@ fn progress_of(reference: &str, transfer: Transfer) -> Event {
         total_bytes: Some(transfer.total_bytes),
         done: transfer.is_finished,
     }
+}
+
+/// Returns what tells how far the blobs of an upload are.
+pub(crate) fn upload_report(events: &solver::Events, subject: &Subject) -> push::Report {
+    let (events, subject) = (events.clone(), subject.clone());
+    Arc::new(move |progress: push::Progress| {
+        events.send(Event::Progress {
+            subject: subject.clone(),
+            part: progress.blob.to_string(),
+            current_bytes: progress.done_bytes,
+            total_bytes: Some(progress.total_bytes),
+            done: progress.outcome.is_some(),
+        });
+    })
 }
 
 impl Executor for Worker {

@@ -112,7 +112,7 @@ pub(crate) enum ImageError {
         /// Which image.
         reference: String,
         /// Which layer.
-        layer: cache::DiffId,
+        layer: DiffId,
     },
     /// The bytes of a layer are at fault.
     #[error("layer {layer} of {reference}: {source}")]
@@ -120,17 +120,9 @@ pub(crate) enum ImageError {
         /// Which image.
         reference: String,
         /// Which layer.
-        layer: cache::DiffId,
+        layer: DiffId,
         /// What is wrong with it.
         source: Box<LayersError>,
-    },
-    /// A delta archive, and what it was made since isn't here.
-    #[error("{path} leaves out layers that aren't here: {}", layers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
-    LeftOut {
-        /// The archive.
-        path: String,
-        /// The layers.
-        layers: Vec<DiffId>,
     },
     /// The file or directory is not an image archive.
     #[error("{path} is not an image archive: {why}")]
@@ -139,6 +131,19 @@ pub(crate) enum ImageError {
         path: String,
         /// What is wrong.
         why: String,
+    },
+    /// A delta archive without the image it is a difference to.
+    #[error(
+        "cannot load {image} from {path}: neither in it nor in the store are the layers {}",
+        listed(layers)
+    )]
+    MissingLayers {
+        /// The archive.
+        path: String,
+        /// The image's name, or its ID.
+        image: String,
+        /// Base layer first.
+        layers: Vec<DiffId>,
     },
     /// The file system's word about an archive or layout.
     #[error("cannot {action} {path}: {source}")]
@@ -165,4 +170,14 @@ pub(crate) enum ImageError {
     /// Its layers.
     #[error(transparent)]
     Layers(#[from] LayersError),
+}
+
+/// Lists layers, as many as a reader can make use of.
+fn listed(layers: &[DiffId]) -> String {
+    const MAX: usize = 10;
+    let mut words: Vec<String> = layers.iter().take(MAX).map(ToString::to_string).collect();
+    if layers.len() > MAX {
+        words.push(format!("and {} more", layers.len() - MAX));
+    }
+    words.join(", ")
 }

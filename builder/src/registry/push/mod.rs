@@ -148,6 +148,18 @@ pub(crate) async fn push_all(
     Ok(())
 }
 
+/// Brings one blob there, and tells so.
+async fn bring(
+    wire: &Wire<'_>,
+    blob: &Blob,
+    neighbour: Option<&str>,
+    report: &Report,
+) -> Result<(), PushError> {
+    let outcome = blob::upload(wire, blob, neighbour, report).await?;
+    report(done(blob, outcome));
+    Ok(())
+}
+
 /// Brings an image into the session's repository, under `tags`; under none, only its digest names it. Ok means that
 /// all of it is there, not that this call sent it. A tag that stands for this very image is left alone, and when all
 /// do, nothing else is looked at: the registry has checked the rest when it took the manifest.
@@ -177,16 +189,11 @@ async fn push(
         }
         return Ok(());
     }
-    stream::iter(distinct(upload))
-        .map(|blob| {
-            let wire = &wire;
-            async move {
-                let neighbour = neighbours.of(&blob.digest);
-                let outcome = blob::upload(wire, blob, neighbour, report).await?;
-                report(done(blob, outcome));
-                Ok::<_, PushError>(())
-            }
-        })
+    let mut uploads = Vec::new();
+    for blob in distinct(upload) {
+        uploads.push(bring(&wire, blob, neighbours.of(&blob.digest), report));
+    }
+    stream::iter(uploads)
         .buffer_unordered(N_PARALLEL)
         .try_collect::<()>()
         .await?;
