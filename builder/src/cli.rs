@@ -348,6 +348,9 @@ pub(crate) struct HistoryArgs {
     /// Print IDs only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Show what makes the image big: of each layer its N heaviest files and directories, and what later layers hide
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "10", value_name = "N", conflicts_with = "quiet")]
+    pub(crate) files: Option<usize>,
     /// Sizes and dates for people [default: true]
     #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) human: Option<bool>,

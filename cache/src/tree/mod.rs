@@ -17,6 +17,7 @@ mod selected;
 mod selection;
 mod settle;
 mod view;
+mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -31,3 +32,4 @@ pub use read::Reader;
 pub use selected::{Parents, Selected};
 pub use selection::Selection;
 pub use view::{Children, Part, Resolved, View, Walk};
+pub use weight::{Heavy, LayerWeight};

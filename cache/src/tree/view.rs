@@ -459,7 +459,7 @@ pub(super) fn position(entries: &[Entry], path: &[u8]) -> Option<usize> {
         .ok()
 }
 
-fn entry_number(number: usize) -> u32 {
+pub(super) fn entry_number(number: usize) -> u32 {
     u32::try_from(number).expect("because a layer has fewer than 2^32 entries")
 }
 

@@ -6,6 +6,7 @@ mod flags;
 mod model;
 mod select;
 mod view;
+mod weight;
 
 use std::fs::File;
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! `ashlar history`.
 
+mod files;
+
 use cache::Store;
 use serde_json::{Map, Value};
 
@@ -23,6 +25,9 @@ const HEADINGS: [(&str, &str); 6] = [
 
 /// Returns how an image was made, newest step first.
 pub(crate) fn history(args: &HistoryArgs, store: &Store, now_unix: i64) -> Result<String, Failure> {
+    if let Some(most) = args.files {
+        return files::files(args, store, &image::find(store, &args.image)?, most);
+    }
     let format = Format::parse(args.format.as_deref())?;
     let image = image::find(store, &args.image)?;
     let rows = rows(args, store, &image, now_unix)?;
@@ -47,6 +52,15 @@ pub(crate) fn history(args: &HistoryArgs, store: &Store, now_unix: i64) -> Resul
     format.list(rows, &columns, &HEADINGS)
 }
 
+/// Returns the steps that made an image, oldest first, each with whether it made a layer.
+fn steps(image: &StoredImage) -> impl Iterator<Item = (&Value, bool)> {
+    let steps = image.config.get("history").and_then(Value::as_array);
+    steps.into_iter().flatten().map(|step| {
+        let is_empty = step.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
+        (step, !is_empty)
+    })
+}
+
 fn rows(
     args: &HistoryArgs,
     store: &Store,
@@ -55,16 +69,10 @@ fn rows(
 ) -> Result<Vec<Map<String, Value>>, Failure> {
     let people = args.human.unwrap_or(true);
     let mut layers = image.layers()?.into_iter();
-    let steps = image
-        .config
-        .get("history")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
     let mut rows = Vec::new();
-    for step in steps {
+    for (step, makes_layer) in steps(image) {
         let text = |field: &str| step.get(field).and_then(Value::as_str).unwrap_or_default();
-        let empty = step.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
-        let layer = if empty { None } else { layers.next() };
+        let layer = if makes_layer { layers.next() } else { None };
         let size_bytes = layer.map_or(0, |layer| image::layer_size_bytes(store, &layer));
         let created_by = text("created_by").replace('\t', " ");
         let since = clock::unix_seconds(text("created"))
