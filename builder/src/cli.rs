@@ -331,7 +331,7 @@ pub(crate) struct ImagesArgs {
     /// table, json, or a Go template
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
-    /// reference=PATTERN or dangling=true|false (repeatable)
+    /// reference=PATTERN, dangling=true|false, label=NAME[=VALUE], before=IMAGE or since=IMAGE (repeatable)
     #[arg(short, long, value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
 }
@@ -389,7 +389,7 @@ pub(crate) struct InspectArgs {
     /// Image names or IDs
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,
-    /// json, or a Go template: {{.Config.Env}}, {{json .Config}}, {{index .RepoTags 0}}
+    /// json, or a Go template: {{.Config.Env}}, {{json .Config}}, {{range .RepoTags}}{{println .}}{{end}}
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
     /// Accepted for docker's sake

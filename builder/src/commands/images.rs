@@ -27,7 +27,7 @@ pub(crate) fn images(args: &ImagesArgs, store: &Store, now_unix: i64) -> Result<
     let filters = args
         .filter
         .iter()
-        .map(|text| Filter::parse(text))
+        .map(|text| Filter::parse(text, store))
         .collect::<Result<Vec<_>, _>>()?;
     let mut images = image::all(store)?;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_unix()));
@@ -39,7 +39,7 @@ pub(crate) fn images(args: &ImagesArgs, store: &Store, now_unix: i64) -> Result<
                 .repository
                 .as_deref()
                 .is_none_or(|pattern| name.is_called(pattern))
-                && filters.iter().all(|filter| filter.keeps(&name));
+                && keeps(&filters, image, &name);
             if chosen {
                 rows.push(row(args, image, &name, size_bytes, now_unix));
             }
@@ -144,21 +144,58 @@ fn row(
 enum Filter {
     Reference(String),
     Dangling(bool),
+    /// A label, and what it must be where that was said.
+    Label(String, Option<String>),
+    /// Made before that time.
+    Before(i64),
+    /// Made after that time.
+    Since(i64),
+}
+
+/// Says whether all filters keep a name of an image; of several patterns for the name one is enough.
+fn keeps(filters: &[Filter], image: &StoredImage, name: &Name) -> bool {
+    let is_pattern = |filter: &&Filter| matches!(filter, Filter::Reference(_));
+    let mut patterns = filters.iter().filter(is_pattern).peekable();
+    let is_called = patterns.peek().is_none() || patterns.any(|filter| filter.keeps(image, name));
+    let others = filters.iter().filter(|filter| !is_pattern(filter));
+    is_called && others.into_iter().all(|filter| filter.keeps(image, name))
 }
 
 impl Filter {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    fn parse(text: &str, store: &Store) -> Result<Self, Failure> {
+        let made = |word: &str| {
+            let image = image::find(store, word)?;
+            Ok(image.created_unix().unwrap_or(0))
+        };
         match text.split_once('=') {
+            Some(("before", word)) => made(word).map(Self::Before),
+            Some(("since", word)) => made(word).map(Self::Since),
+            Some(("label", label)) => Ok(match label.split_once('=') {
+                Some((name, value)) => Self::Label(name.to_owned(), Some(value.to_owned())),
+                None => Self::Label(label.to_owned(), None),
+            }),
             Some(("reference", pattern)) => Ok(Self::Reference(pattern.to_owned())),
             Some(("dangling", "true" | "1")) => Ok(Self::Dangling(true)),
             Some(("dangling", "false" | "0")) => Ok(Self::Dangling(false)),
-            _ => Err(Failure::usage(format!("invalid filter `{text}`"))
-                .with_help("reference=PATTERN or dangling=true|false")),
+            _ => Err(Failure::usage(format!("invalid filter `{text}`")).with_help(
+                "reference=PATTERN, dangling=true|false, label=NAME[=VALUE], before=IMAGE or since=IMAGE",
+            )),
         }
     }
 
-    fn keeps(&self, name: &Name) -> bool {
+    fn keeps(&self, image: &StoredImage, name: &Name) -> bool {
+        // An image that doesn't say when it was made is as old as can be.
+        let made = image.created_unix().unwrap_or(0);
         match self {
+            Self::Before(then) => made < *then,
+            Self::Since(then) => made > *then,
+            Self::Label(label, wanted) => {
+                let labels = image.config.pointer("/config/Labels").and_then(Value::as_object);
+                let value = labels
+                    .and_then(|labels| labels.get(label))
+                    .and_then(Value::as_str);
+                value.is_some_and(|value| wanted.as_deref().is_none_or(|wanted| wanted == value))
+            }
             Self::Reference(pattern) => name.is_called(pattern),
             Self::Dangling(wanted) => name.dangling == *wanted,
         }

@@ -155,6 +155,26 @@ fn images_are_listed() {
         &["images", "-f", "reference=a*", "--format", "{{.Tag}}"],
         "1\n",
     );
+    let filtered = |filters: &[&str], expected: &str| {
+        let mut argv = vec!["images", "--format", "{{.Repository}}"];
+        argv.extend(filters.iter().flat_map(|filter| ["-f", filter]));
+        check(store, &argv, expected);
+    };
+    filtered(&["reference=a*", "reference=*/*/*"], "app\nx.io/team/app\n");
+    filtered(&["reference=a*", "dangling=true"], "");
+    filtered(&["label=k", "reference=a*"], "app\n");
+    filtered(&["label=k=v", "dangling=true"], "<none>\n");
+    filtered(&["label=k=w"], "");
+    filtered(&["label=z"], "");
+    filtered(&["before=app:1"], "<none>\n");
+    filtered(&["since=app:1"], "");
+    filtered(&[&format!("since={}", base.hex())], "app\nx.io/team/app\n");
+    check_fails(
+        store,
+        &["images", "-f", "before=nothing"],
+        "no such image: nothing",
+        1,
+    );
     check(store, &["images", "nothing", "-q"], "");
     let digests = ashlar(store, &["images", "--digests", "x.io/team/app"]).unwrap();
     assert!(
@@ -212,8 +232,10 @@ fn inspect_speaks_dockers_json() {
                 "RepoDigests": [
                     "x.io/team/app@<digest>"
                 ],
+                "Parent": "",
                 "Comment": "ashlar",
                 "Created": "2024-01-01T22:00:00Z",
+                "DockerVersion": "",
                 "Author": "me",
                 "Architecture": "amd64",
                 "Os": "linux",
