@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Images(ImagesArgs),
     /// Show how an image was made, newest step first
     History(HistoryArgs),
+    /// Show what is other in one image than in another
+    Diff(DiffArgs),
     /// Show the details of images as JSON
     Inspect(InspectArgs),
     /// Give an image another name
@@ -350,6 +352,30 @@ pub(crate) struct HistoryArgs {
     #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) human: Option<bool>,
     /// table, json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+/// `ashlar diff`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show what is other in one image than in another: files that were added (A), changed (C) or removed (D), \
+                  settings and layers. Contents, types, modes, owners and extended attributes of files count."
+)]
+pub(crate) struct DiffArgs {
+    /// Name or ID of the older image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) from: String,
+    /// Name or ID of the newer image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) to: String,
+    /// Modification times of files count, too
+    #[arg(long)]
+    pub(crate) times: bool,
+    /// Exit with 1 if there are differences
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+    /// text or json
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cache::index::{ImageName, Variant};
+use cache::tree::View;
 use cache::{DiffId, Digest, Store};
 use serde_json::Value;
 
@@ -114,6 +115,24 @@ pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
 /// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
 pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
     store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
+}
+
+/// Returns the files of a stack of layers, base first, all of which must be here.
+pub(crate) fn view(store: &Store, layers: &[DiffId]) -> Result<View, Failure> {
+    let mut view = View::default();
+    for layer in layers {
+        if !store.layers().contains(layer) {
+            return Err(Failure::build(format!("layer {layer} isn't in the store"))
+                .with_help("`ashlar pull` fetches all layers of an image"));
+        }
+        let file = store
+            .layers()
+            .get(layer)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
+        view.push(file)
+            .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    }
+    Ok(view)
 }
 
 /// Says whether a row of the index only keeps an unnamed image: its name is the image's ID.

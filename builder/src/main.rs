@@ -93,6 +93,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match command {
         Command::Images(args) => report::data(&commands::images::images(&args, &open()?, now_unix)?)?,
         Command::History(args) => report::data(&commands::history::history(&args, &open()?, now_unix)?)?,
+        Command::Diff(args) => {
+            let outcome = commands::diff::diff(&args, &open()?)?;
+            report::data(&outcome.text)?;
+            return Ok(u8::from(outcome.differs && args.exit_code));
+        }
         Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
         Command::Prune(args) => {

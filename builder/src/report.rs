@@ -267,6 +267,11 @@ fn visible(text: &str) -> String {
         .collect()
 }
 
+/// Returns text of images and Dockerfiles as one line that does a terminal no harm, for results.
+pub(crate) fn one_line(text: &str) -> String {
+    visible(text).replace(['\n', '\t'], " ")
+}
+
 /// Characters that reorder what follows them, and so could make a message read as another one.
 fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -56,6 +56,7 @@ scripts! {
     debugging,
     delta_archives,
     determinism,
+    diff,
     doctor,
     dry_run,
     dockerfile_syntax,

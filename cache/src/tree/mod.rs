@@ -1,5 +1,6 @@
 //! Trees of files as steps see them: the merged view of layers, the build context, selections and their hashes.
 
+mod compare;
 mod context;
 mod error;
 mod hash;
@@ -20,6 +21,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use compare::{Aspect, Change, Changes, Times};
 pub use context::{ContextTree, Notice};
 pub use error::Error;
 pub use ignore::{IgnoreError, IgnoreList};

@@ -1,5 +1,6 @@
 //! Tests of trees, by room; what they share is here.
 
+mod compare;
 mod context;
 mod flags;
 mod model;
