@@ -1,35 +1,45 @@
 //! Which files differ between the layers that one step made at two times: the answer to why it ran again.
 
-use cache::layer::{Difference, TreePath, differences};
-use cache::layers::LayersError;
+use cache::tree::{Aspect, Change, Times, View};
 use cache::{DiffId, Store};
+
+use super::OpError;
 
 /// More files than anybody reads of; the rest is counted.
 const NAMED: usize = 1000;
 
-/// Names the files, in the order of their paths. An error says that the older layer isn't here any more.
-pub(super) fn files(store: &Store, older: &DiffId, newer: &DiffId) -> Result<Vec<String>, LayersError> {
-    let (older, newer) = (store.layers().get(older)?, store.layers().get(newer)?);
-    let found = differences(older.index()?, newer.index()?);
-    let mut said: Vec<String> = found
-        .iter()
-        .take(NAMED)
-        .map(|(path, what)| say(path, *what))
-        .collect();
-    if let Some(more @ 1..) = found.len().checked_sub(NAMED) {
-        said.push(format!("{more} more files"));
+/// Names the files, parents first. An error says that the older layer isn't here any more.
+pub(super) fn files(store: &Store, older: &DiffId, newer: &DiffId) -> Result<Vec<String>, OpError> {
+    let older = View::of_layers([store.layers().get(older)?])?;
+    let newer = View::of_layers([store.layers().get(newer)?])?;
+    let (mut said, mut n_more) = (Vec::new(), 0_usize);
+    for change in older.changes(&newer, Times::Ignore) {
+        match said.len() < NAMED {
+            true => said.push(say(&change?)),
+            false => n_more += 1,
+        }
+    }
+    if n_more > 0 {
+        said.push(format!("{n_more} more files"));
     }
     Ok(said)
 }
 
-fn say(path: &TreePath, what: Difference) -> String {
-    match what {
-        Difference::Added => format!("{path} added"),
-        Difference::Removed => format!("{path} removed"),
-        Difference::Type => format!("{path} changed (type)"),
-        Difference::Content => format!("{path} changed (content)"),
-        Difference::Mode => format!("{path} changed (mode)"),
-        Difference::Owner => format!("{path} changed (owner)"),
-        Difference::Attributes => format!("{path} changed (extended attributes)"),
-    }
+fn say(change: &Change<'_>) -> String {
+    let path = &change.path;
+    let Some(aspect) = change.aspects.first() else {
+        return match change.before {
+            Some(_) => format!("{path} removed"),
+            None => format!("{path} added"),
+        };
+    };
+    let what = match aspect {
+        Aspect::Type => "type",
+        Aspect::Content => "content",
+        Aspect::Mode => "mode",
+        Aspect::Owner => "owner",
+        Aspect::Attributes => "extended attributes",
+        Aspect::Time => "time",
+    };
+    format!("{path} changed ({what})")
 }

@@ -1,10 +1,9 @@
 //! Layer files: one file per layer, never unpacked. See `ARCHITECTURE.md`, "A layer is one file".
 //!
 //! `writer`, `import` and `pack` make them (entries, a foreign tar, an overlay's upper directory), `file` reads
-//! them, `compare` tells two apart, `merge` writes one image over many. Below these: `tar` (the stream), `sink` (one pass: write and hash),
+//! them, `merge` writes one image over many. Below these: `tar` (the stream), `sink` (one pass: write and hash),
 //! `fold` and `names` (what the entries amount to), `erofs` (the mountable metadata), `index`, `head`.
 
-mod compare;
 mod entry;
 mod erofs;
 mod file;
@@ -24,7 +23,6 @@ mod whiteout;
 mod writer;
 mod xattr;
 
-pub use compare::{Difference, differences};
 pub use entry::{Entry, FileData, Kind, Meta, Timestamp, TreePath, Xattrs};
 pub use file::{FileReader, LayerFile};
 pub use import::import;
