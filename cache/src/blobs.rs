@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::incomplete::Incomplete;
+use crate::leases::{Item, Leases};
 
 /// Says why a blob can't be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -45,24 +47,32 @@ pub enum BlobError {
 #[derive(Debug)]
 pub struct Blobs {
     dir: PathBuf,
+    leases: Arc<Leases>,
 }
 
 impl Blobs {
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub(crate) fn new(dir: PathBuf, leases: Arc<Leases>) -> Self {
+        Self { dir, leases }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(digest.hex())
     }
 
-    /// Says whether the blob is here.
+    /// Says whether the blob is here. If it is, it stays as long as this process lives.
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.path(digest).is_file()
+        let path = self.path(digest);
+        path.is_file() && (!self.leases.take(Item::Blob(*digest), &path) || path.is_file())
     }
 
-    /// Opens a blob for streaming. The caller checks the digest while reading; see [`Blobs::read`] for small ones.
+    /// Opens a blob for streaming. The caller checks the digest while reading; see [`Blobs::read`] for small ones. It
+    /// stays as long as this process lives.
     pub fn open(&self, digest: &Digest) -> Result<File, BlobError> {
+        self.leases.take(Item::Blob(*digest), &self.path(digest));
+        self.open_file(digest)
+    }
+
+    fn open_file(&self, digest: &Digest) -> Result<File, BlobError> {
         std::fs::OpenOptions::new()
             .read(true)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
@@ -76,8 +86,14 @@ impl Blobs {
 
     /// Reads a whole small blob and checks its digest.
     pub fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, BlobError> {
+        self.leases.take(Item::Blob(*digest), &self.path(digest));
+        self.peek(digest, limit_bytes)
+    }
+
+    /// Reads a whole small blob and checks its digest, relying on nothing: it may go any time.
+    pub fn peek(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, BlobError> {
         let mut bytes = Vec::new();
-        self.open(digest)?
+        self.open_file(digest)?
             .take(limit_bytes + 1)
             .read_to_end(&mut bytes)
             .map_err(|source| BlobError::Io {
@@ -140,6 +156,7 @@ impl Blobs {
             let _ = std::fs::remove_file(&path);
             return Err(BlobError::Mismatch { expected, actual });
         }
+        self.leases.take(Item::Blob(actual), &self.path(&actual));
         commit_file(&file, &path, &self.path(&actual)).map_err(|source| BlobError::Io {
             action: "commit",
             digest: actual.to_string(),
@@ -192,10 +209,11 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Blobs, Incomplete) {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["blobs", "incomplete"] {
+        for name in ["blobs", "incomplete", "leases"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let blobs = Blobs::new(dir.path().join("blobs"));
+        let leases = Arc::new(Leases::new(dir.path()));
+        let blobs = Blobs::new(dir.path().join("blobs"), leases);
         let scratch = Incomplete::new(dir.path().join("incomplete"));
         (dir, blobs, scratch)
     }

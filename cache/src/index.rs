@@ -4,6 +4,8 @@
 //! Nothing here is believed over content: a record is used only when the layer files it names are there, and losing
 //! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
 
+mod upkeep;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::digest::{DiffId, Digest, Key, TreeHash};
 use crate::record::Record;
 use crate::tree::Selection;
+
+pub use upkeep::{KnownForm, RecordSummary};
 
 /// What brings an index from each version to the next. The version is written into the file; an older index is brought
 /// up to date, a newer one is set aside.

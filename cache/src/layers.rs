@@ -11,6 +11,7 @@ use crate::blobs::commit_file;
 use crate::digest::DiffId;
 use crate::incomplete::Incomplete;
 use crate::layer::{LayerFile, LayerWriter, Limits, Written};
+use crate::leases::{Item, Leases};
 
 /// Says why a layer can't be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,7 @@ pub enum LayersError {
 #[derive(Debug)]
 pub struct Layers {
     dir: PathBuf,
+    leases: Arc<Leases>,
     open: Mutex<HashMap<DiffId, Arc<LayerFile>>>,
 }
 
@@ -54,9 +56,10 @@ pub struct Draft {
 }
 
 impl Layers {
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, leases: Arc<Leases>) -> Self {
         Self {
             dir,
+            leases,
             open: Mutex::default(),
         }
     }
@@ -77,13 +80,11 @@ impl Layers {
     pub fn set_made_unix(&self, layer: &DiffId, made_unix: i64) -> Result<(), LayersError> {
         let set = || {
             let file = File::open(self.path(layer))?;
-            let made = rustix::fs::Timespec {
-                tv_sec: made_unix,
-                tv_nsec: 0,
-            };
+            let time = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
             let times = rustix::fs::Timestamps {
-                last_access: made,
-                last_modification: made,
+                // When it was used here is another matter.
+                last_access: time(0, rustix::fs::UTIME_OMIT),
+                last_modification: time(made_unix, 0),
             };
             rustix::fs::futimens(file, &times).map_err(io::Error::from)
         };
@@ -94,16 +95,19 @@ impl Layers {
         })
     }
 
-    /// Says whether the layer's file is here.
+    /// Says whether the layer's file is here. If it is, it stays as long as this process lives.
     pub fn contains(&self, layer: &DiffId) -> bool {
-        self.path(layer).is_file()
+        let path = self.path(layer);
+        // What isn't here needs no lease; what is here might be gone before there is one.
+        path.is_file() && (!self.leases.take(Item::Layer(*layer), &path) || path.is_file())
     }
 
-    /// Opens a layer; a process opens each only once.
+    /// Opens a layer; a process opens each only once. It stays as long as this process lives.
     pub fn get(&self, layer: &DiffId) -> Result<Arc<LayerFile>, LayersError> {
         if let Some(open) = self.opened().get(layer) {
             return Ok(Arc::clone(open));
         }
+        self.leases.take(Item::Layer(*layer), &self.path(layer));
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
@@ -131,9 +135,11 @@ impl Layers {
         Ok(Draft { file, path })
     }
 
-    /// Makes a finished layer durable. Ok means that it is here, not that this call put it here.
+    /// Makes a finished layer durable. Ok means that it is here, not that this call put it here; and it stays as long as
+    /// this process lives.
     pub fn commit(&self, written: Written, path: &Path) -> Result<Arc<LayerFile>, LayersError> {
         let layer = written.diff_id;
+        self.leases.take(Item::Layer(layer), &self.path(&layer));
         if self.contains(&layer) && self.get(&layer).is_ok() {
             // The same bytes are here already; the draft goes with the scratch space.
             let _ = std::fs::remove_file(path);

@@ -13,6 +13,7 @@
 //!   files.memo           stat identity of context files → content hash; may be lost at any time
 //!   mounts/<identity>-<n> cache mounts, each beside its kernel lock; made when first needed
 //!   locks/<key>          a kernel lock per running step or transfer
+//!   leases/<id>, gate    what running processes rely on, and what keeps it from being removed meanwhile
 //! ```
 //!
 //! What is written becomes visible by one rename of a complete, synced file; the index is told last. So a crash at any
@@ -24,10 +25,12 @@ pub mod blobs;
 pub mod compress;
 pub mod digest;
 mod error;
+pub mod gc;
 pub mod incomplete;
 pub mod index;
 pub mod layer;
 pub mod layers;
+pub mod leases;
 pub mod lock;
 pub mod mounts;
 pub mod record;

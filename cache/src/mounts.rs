@@ -317,30 +317,10 @@ impl CacheMounts {
 
     /// Adds up what a cache occupies; what goes away meanwhile doesn't count.
     fn size_bytes(&self, name: &str) -> Result<u64, MountsError> {
-        let top = match Root::open_host(&self.dir.join(name)) {
-            Err(error) if error.is_missing() => return Ok(0),
-            other => other?,
-        };
-        let mut total = 0_u64;
-        let mut left = vec![TreePath::root()];
-        while let Some(path) = left.pop() {
-            let dir = match path.is_root() {
-                true => top.clone(),
-                false => match top.sub(&path) {
-                    Err(error) if error.is_missing() => continue,
-                    other => other?,
-                },
-            };
-            for listed in dir.list()? {
-                let name = TreePath::root().join(&listed.name);
-                let Ok(stat) = dir.stat(&name) else { continue };
-                total = total.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512));
-                if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
-                    left.push(path.join(&listed.name));
-                }
-            }
+        match Root::open_host(&self.dir.join(name)) {
+            Err(error) if error.is_missing() => Ok(0),
+            other => Ok(other?.size_bytes()?),
         }
-        Ok(total)
     }
 }
 

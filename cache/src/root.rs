@@ -6,6 +6,7 @@
 //! policy about which paths are wanted.
 
 mod attributes;
+mod measure;
 mod remove;
 
 #[cfg(test)]
@@ -104,6 +105,11 @@ impl Error {
             self.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
         )
+    }
+
+    /// Says whether the rights for it are missing.
+    pub fn is_denied(&self) -> bool {
+        self.kind() == io::ErrorKind::PermissionDenied
     }
 }
 

@@ -4,11 +4,13 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::blobs::Blobs;
 use crate::incomplete::Incomplete;
 use crate::index::{Index, IndexError};
 use crate::layers::Layers;
+use crate::leases::{Item, Leases};
 use crate::lock::{self, FileLock};
 use crate::mounts::CacheMounts;
 
@@ -45,6 +47,7 @@ pub struct Store {
     index: Index,
     incomplete: Incomplete,
     mounts: CacheMounts,
+    leases: Arc<Leases>,
     set_aside: Option<PathBuf>,
     _share: File,
 }
@@ -70,9 +73,11 @@ impl Store {
         let incomplete = Incomplete::new(root.join("incomplete"));
         incomplete.sweep().map_err(io("sweep", root))?;
         let (index, set_aside) = Index::open(&root.join("index"))?;
+        let leases = Arc::new(Leases::new(root));
         Ok(Self {
-            blobs: Blobs::new(root.join("blobs/sha256")),
-            layers: Layers::new(root.join("layers")),
+            blobs: Blobs::new(root.join("blobs/sha256"), Arc::clone(&leases)),
+            layers: Layers::new(root.join("layers"), Arc::clone(&leases)),
+            leases,
             index,
             incomplete,
             mounts: CacheMounts::new(root.join("mounts")),
@@ -117,6 +122,17 @@ impl Store {
         &self.mounts
     }
 
+    /// Returns what this process relies on.
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Relies on a directory of `unpacked/`: if it is there now, or comes to be, it stays as long as this process lives.
+    pub fn lease_unpacked(&self, name: &str) {
+        let path = self.root.join("unpacked").join(name);
+        self.leases.take(Item::Unpacked(name.to_owned()), &path);
+    }
+
     /// Waits for the lock of the step or transfer called `name` (digits and letters only), across processes. Blocks.
     pub fn lock(&self, name: &str) -> Result<FileLock, StoreError> {
         let path = self.root.join("locks").join(name);
@@ -129,7 +145,7 @@ impl Store {
 }
 
 /// What a store consists of, in the order in which it is made.
-const DIRECTORIES: [&str; 7] = [
+const DIRECTORIES: [&str; 8] = [
     "",
     "blobs",
     "blobs/sha256",
@@ -137,6 +153,7 @@ const DIRECTORIES: [&str; 7] = [
     "unpacked",
     "incomplete",
     "locks",
+    "leases",
 ];
 
 fn make(root: &Path) -> Result<(), StoreError> {

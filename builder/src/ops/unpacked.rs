@@ -38,6 +38,7 @@ pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<
             None => name,
         };
         let dir = store.root().join("unpacked").join(&name);
+        store.lease_unpacked(&name);
         if !dir.is_dir() {
             // As they stand in the stack: below where lower layers' links lead.
             let entries = view.layer_entries(at).expect("the view has every layer");

@@ -1,0 +1,229 @@
+//! What is in a store, as units.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::{GcError, Kind, Pins, Unit};
+use crate::digest::{DiffId, Digest};
+use crate::index::RecordSummary;
+use crate::leases::{Closed, Item};
+use crate::root::Root;
+use crate::store::Store;
+
+/// What a file of the store occupies, and when it was last used.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    size_bytes: u64,
+    used_unix: i64,
+}
+
+impl Found {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            size_bytes: meta.blocks().saturating_mul(512),
+            // A file system may keep no times of access.
+            used_unix: meta.atime().max(meta.ctime()),
+        }
+    }
+}
+
+/// What all steps took whose results have a layer, and which step made it.
+#[derive(Default)]
+struct Worth<'r> {
+    took_ms: u64,
+    made_by: Option<&'r RecordSummary>,
+}
+
+impl Store {
+    /// Returns everything in the store that could be removed, or is needed. Measures cache mounts, file by file.
+    pub fn units(&self, pins: &Pins) -> Result<Vec<Unit>, GcError> {
+        let records = self.index().records()?;
+        let closed = self.close_gate()?;
+        let mut units = self.stored_units(pins, &closed, &records)?;
+        drop(closed);
+        for mount in self.mounts().list()? {
+            units.push(Unit {
+                kind: Kind::Mount,
+                about: mount.about.map_or_else(String::new, |about| about.id),
+                name: mount.name,
+                size_bytes: mount.size_bytes,
+                used_unix: mount.used_unix,
+                took_ms: 0,
+                is_findable: true,
+                is_pinned: false,
+                is_leased: false,
+                items: Vec::new(),
+            });
+        }
+        Ok(units)
+    }
+
+    /// Returns what layer files and blobs occupy: not all of the store, but quickly known.
+    pub fn quick_size_bytes(&self) -> Result<u64, GcError> {
+        let mut total = 0_u64;
+        for part in ["layers", "blobs/sha256"] {
+            list(&self.root().join(part), |_, meta| {
+                total = total.saturating_add(Found::of(meta).size_bytes);
+            })?;
+        }
+        Ok(total)
+    }
+
+    fn stored_units(
+        &self,
+        pins: &Pins,
+        closed: &Closed,
+        records: &[RecordSummary],
+    ) -> Result<Vec<Unit>, GcError> {
+        let mut blobs: HashMap<Digest, Found> = HashMap::new();
+        list(&self.root().join("blobs/sha256"), |name, meta| {
+            let digest = format!("sha256:{name}").parse();
+            blobs.extend(digest.ok().map(|digest: Digest| (digest, Found::of(meta))));
+        })?;
+        let mut layers: HashMap<DiffId, Found> = HashMap::new();
+        list(&self.root().join("layers"), |name, meta| {
+            let layer = format!("sha256:{name}").parse();
+            layers.extend(layer.ok().map(|layer: DiffId| (layer, Found::of(meta))));
+        })?;
+        let mut forms: HashMap<DiffId, Vec<Digest>> = HashMap::new();
+        for form in self.index().forms()? {
+            forms.entry(form.layer).or_default().push(form.digest);
+        }
+        let mut unpacked = self.unpacked()?;
+        let worths = worths(records);
+        let none = Worth::default();
+        let mut units = Vec::new();
+        for (layer, found) in layers {
+            let worth = worths.get(&layer).unwrap_or(&none);
+            let item = Item::Layer(layer);
+            let mut unit = Unit {
+                kind: Kind::Layer,
+                name: layer.hex(),
+                about: worth
+                    .made_by
+                    .map_or_else(String::new, |record| record.step.clone()),
+                size_bytes: found.size_bytes,
+                used_unix: found.used_unix,
+                took_ms: worth.took_ms,
+                is_findable: worth.took_ms > 0 || worth.made_by.is_some(),
+                is_pinned: pins.hold(&item),
+                is_leased: closed.is_taken(&item),
+                items: vec![item],
+            };
+            if !unit.is_pinned && !unit.is_leased {
+                let own = forms.remove(&layer).unwrap_or_default().into_iter();
+                let own = own.filter(|digest| !pins.blobs.contains(digest));
+                for digest in own {
+                    unit.take_over(blobs.remove(&digest), Item::Blob(digest));
+                }
+                for name in unpacked_names(&unpacked, &layer) {
+                    unit.take_over(unpacked.remove(&name), Item::Unpacked(name));
+                }
+            }
+            units.push(unit);
+        }
+        let others = blobs.into_iter().map(|(digest, found)| {
+            let item = Item::Blob(digest);
+            (Kind::Blob, digest.hex(), found, item)
+        });
+        let kept = unpacked
+            .into_iter()
+            .map(|(name, found)| (Kind::Unpacked, name.clone(), found, Item::Unpacked(name)));
+        for (kind, name, found, item) in others.chain(kept) {
+            units.push(Unit {
+                kind,
+                name,
+                about: String::new(),
+                size_bytes: found.size_bytes,
+                used_unix: found.used_unix,
+                took_ms: 0,
+                is_findable: true,
+                is_pinned: pins.hold(&item),
+                is_leased: closed.is_taken(&item),
+                items: vec![item],
+            });
+        }
+        Ok(units)
+    }
+
+    /// Measures what was unpacked, by name.
+    fn unpacked(&self) -> Result<HashMap<String, Found>, GcError> {
+        let dir = self.root().join("unpacked");
+        let mut found = HashMap::new();
+        list(&dir, |name, meta| {
+            found.insert(name.to_owned(), Found::of(meta));
+        })?;
+        for (name, found) in &mut found {
+            found.size_bytes = match Root::open_host(&dir.join(name)) {
+                Err(error) if error.is_missing() => 0,
+                other => other?.size_bytes()?,
+            };
+        }
+        Ok(found)
+    }
+}
+
+impl Unit {
+    fn take_over(&mut self, found: Option<Found>, item: Item) {
+        if let Some(found) = found {
+            self.size_bytes = self.size_bytes.saturating_add(found.size_bytes);
+            self.used_unix = self.used_unix.max(found.used_unix);
+            self.items.push(item);
+        }
+    }
+}
+
+/// Returns what was unpacked of one layer, in whatever user namespace; of stacks that have it there may be more.
+fn unpacked_names(unpacked: &HashMap<String, Found>, layer: &DiffId) -> Vec<String> {
+    let hex = layer.hex();
+    let is_of_layer = |name: &&String| name.ends_with(&hex) && !name.contains("chain-");
+    unpacked.keys().filter(is_of_layer).cloned().collect()
+}
+
+/// Returns what the layers of records are worth. A layer is lost for every result that has it.
+fn worths(records: &[RecordSummary]) -> HashMap<DiffId, Worth<'_>> {
+    let mut worths: HashMap<DiffId, Worth<'_>> = HashMap::new();
+    for record in records {
+        for layer in &record.layers {
+            let worth = worths.entry(*layer).or_default();
+            worth.took_ms = worth.took_ms.saturating_add(record.took_ms);
+        }
+        if let Some(top) = record.layers.last() {
+            let worth = worths.entry(*top).or_default();
+            // Steps that make no layer stand on the layers of earlier ones: the oldest made it.
+            let is_older = |known: &RecordSummary| record.created_unix_ms < known.created_unix_ms;
+            if worth.made_by.is_none_or(is_older) {
+                worth.made_by = Some(record);
+            }
+        }
+    }
+    worths
+}
+
+/// Lists a directory of the store; one that isn't there is empty, and what goes away meanwhile isn't there.
+fn list(dir: &Path, mut each: impl FnMut(&str, &Metadata)) -> Result<(), GcError> {
+    let failed = |source| GcError::Io {
+        action: "list",
+        path: dir.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        // Names that aren't text are not ours.
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => each(&name, &other.map_err(failed)?),
+        }
+    }
+    Ok(())
+}

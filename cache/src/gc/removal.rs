@@ -1,0 +1,190 @@
+//! Removes units beside running builds.
+//!
+//! While the gate is closed it is looked again who needs what, and what goes is only moved into scratch space: builds
+//! wait for that long. Files are unlinked afterwards. Who is killed in between leaves scratch space, which is swept.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{GcError, Kind, Pins, Unit};
+use crate::digest::{DiffId, Digest, Key};
+use crate::layer::TreePath;
+use crate::leases::{Closed, Item};
+use crate::root::Root;
+use crate::store::Store;
+
+/// How many units go while the gate is closed once.
+const BATCH: usize = 64;
+/// For how long records are kept whose layers are gone: they still explain why a step runs.
+const DEAD_RECORD_MS: i64 = 30 * 24 * 3600 * 1000;
+
+/// What came of a removal.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// What is gone.
+    pub units: Vec<Unit>,
+    /// What is needed after all: somebody began to use it.
+    pub kept: Vec<Unit>,
+}
+
+impl Store {
+    /// Removes units, but for what images or running processes need by now; `pins` says what images need, and is asked
+    /// again whenever builds are kept waiting.
+    pub fn remove_units(
+        &self,
+        units: Vec<Unit>,
+        pins: impl Fn() -> Result<Pins, GcError>,
+    ) -> Result<Removed, GcError> {
+        let mut removed = Removed::default();
+        if self.leases().keeps_gate() {
+            // This process would wait for itself.
+            removed.kept = units;
+            return Ok(removed);
+        }
+        let (mounts, stored): (Vec<Unit>, Vec<Unit>) =
+            units.into_iter().partition(|unit| unit.kind == Kind::Mount);
+        let mut stored = stored.into_iter().peekable();
+        while stored.peek().is_some() {
+            let batch: Vec<Unit> = stored.by_ref().take(BATCH).collect();
+            let mut moved = Vec::new();
+            let mut blobs = Vec::new();
+            let closed = self.close_gate()?;
+            let pins = pins()?;
+            for unit in batch {
+                match self.move_away(&unit, &closed, &pins, &mut moved)? {
+                    true => {
+                        blobs.extend(unit.items.iter().filter_map(blob));
+                        removed.units.push(unit);
+                    }
+                    false => removed.kept.push(unit),
+                }
+            }
+            drop(closed);
+            self.index().forget_blobs(&blobs)?;
+            self.discard(&moved)?;
+        }
+        for unit in mounts {
+            let is_gone = self.mounts().remove(&unit.name, self.incomplete());
+            match is_gone? {
+                true => removed.units.push(unit),
+                false => removed.kept.push(unit),
+            }
+        }
+        Ok(removed)
+    }
+
+    pub(super) fn close_gate(&self) -> Result<Closed, GcError> {
+        self.leases().close_gate().map_err(|source| GcError::Io {
+            action: "lock",
+            path: self.root().join("gate"),
+            source,
+        })
+    }
+
+    /// Moves what a unit consists of out of the way; `false` where its first part must stay.
+    fn move_away(
+        &self,
+        unit: &Unit,
+        closed: &Closed,
+        pins: &Pins,
+        moved: &mut Vec<PathBuf>,
+    ) -> Result<bool, GcError> {
+        let must_stay = |item: &Item| closed.is_taken(item) || pins.hold(item);
+        if unit.items.first().is_some_and(must_stay) {
+            return Ok(false);
+        }
+        let mut is_gone = false;
+        for item in unit.items.iter().filter(|item| !must_stay(item)) {
+            let path = self.place(item);
+            let failed = |source| GcError::Io {
+                action: "remove",
+                path: path.clone(),
+                source,
+            };
+            let beside = self.incomplete().path().map_err(failed)?;
+            match std::fs::rename(&path, &beside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Of users that exist only in a namespace, and we are outside of it.
+                Err(error) if is_unpacked(item) && error.kind() == io::ErrorKind::PermissionDenied => {
+                    continue;
+                }
+                other => {
+                    other.map_err(failed)?;
+                    moved.push(beside);
+                }
+            }
+            is_gone = true;
+        }
+        Ok(is_gone)
+    }
+
+    fn place(&self, item: &Item) -> PathBuf {
+        let root = self.root();
+        match item {
+            Item::Layer(layer) => root.join("layers").join(layer.hex()),
+            Item::Blob(digest) => root.join("blobs/sha256").join(digest.hex()),
+            Item::Unpacked(name) => root.join("unpacked").join(name),
+        }
+    }
+
+    /// Removes what was moved into scratch space.
+    fn discard(&self, moved: &[PathBuf]) -> Result<(), GcError> {
+        let Some(first) = moved.first().and_then(|path| path.parent()) else {
+            return Ok(());
+        };
+        let scratch = Root::open_host(first)?;
+        for name in moved.iter().filter_map(|path| path.file_name()) {
+            match scratch.remove_tree(&TreePath::clean(name.as_encoded_bytes())) {
+                // Of users that exist only in a namespace: a sweep inside of one takes it.
+                Err(error) if error.is_denied() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets records whose layers are gone for long.
+    pub fn forget_dead_records(&self, now_unix: i64) -> Result<(), GcError> {
+        let mut there: HashSet<DiffId> = HashSet::new();
+        let mut gone: HashSet<DiffId> = HashSet::new();
+        let oldest = now_unix.saturating_mul(1000).saturating_sub(DEAD_RECORD_MS);
+        let mut is_gone = |layer: &DiffId| {
+            if there.contains(layer) || gone.contains(layer) {
+                return gone.contains(layer);
+            }
+            let is_here = is_file(&self.place(&Item::Layer(*layer)));
+            match is_here {
+                true => there.insert(*layer),
+                false => gone.insert(*layer),
+            };
+            !is_here
+        };
+        let records = self.index().records()?;
+        let dead: Vec<Key> = records
+            .iter()
+            .filter(|record| record.created_unix_ms < oldest)
+            .filter(|record| record.layers.iter().any(&mut is_gone))
+            .map(|record| record.key)
+            .collect();
+        match dead.is_empty() {
+            true => Ok(()),
+            false => Ok(self.index().forget_records(&dead)?),
+        }
+    }
+}
+
+fn blob(item: &Item) -> Option<Digest> {
+    match item {
+        Item::Blob(digest) => Some(*digest),
+        Item::Layer(_) | Item::Unpacked(_) => None,
+    }
+}
+
+fn is_unpacked(item: &Item) -> bool {
+    matches!(item, Item::Unpacked(_))
+}
+
+fn is_file(path: &Path) -> bool {
+    path.is_file()
+}

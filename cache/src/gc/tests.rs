@@ -1,0 +1,315 @@
+//! What garbage collection finds, chooses and removes; and that it takes nothing from under a running process.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::layers::LayersError;
+use crate::record::Record;
+use crate::store::Store;
+use crate::{Key, layer};
+
+fn unit(name: &str, size_bytes: u64, used_unix: i64, took_ms: u64) -> Unit {
+    Unit {
+        kind: Kind::Layer,
+        name: name.to_owned(),
+        about: String::new(),
+        size_bytes,
+        used_unix,
+        took_ms,
+        is_findable: true,
+        is_pinned: false,
+        is_leased: false,
+        items: Vec::new(),
+    }
+}
+
+const NOW: i64 = 1_000_000;
+
+fn check_choice(units: &[Unit], limits: Limits, used_bytes: u64, free_bytes: u64, expected: &str) {
+    let space = Space {
+        used_bytes,
+        free_bytes,
+        disk_bytes: 1000,
+    };
+    let names: Vec<String> = choose(units.to_vec(), limits, space, NOW)
+        .into_iter()
+        .map(|unit| unit.name)
+        .collect();
+    assert_eq!(names.join(" "), expected, "{limits:?} {space:?}");
+}
+
+#[test]
+fn the_least_valuable_goes_first() {
+    let old = |name: &str, age: i64| unit(name, 10, NOW - age, 1000);
+    let all = Limits::default();
+    let check = |units: &[Unit], expected: &str| check_choice(units, all, 100, 0, expected);
+    check(&[], "");
+    check(
+        &[old("new", 10), old("old", 1000), old("mid", 100)],
+        "old mid new",
+    );
+    check(&[unit("small", 1, 0, 0), unit("big", 9, 0, 0)], "big small");
+    check(
+        &[unit("slow", 5, 0, 60_000), unit("quick", 5, 0, 1_000)],
+        "quick slow",
+    );
+    // What costs an hour stays longer than what is a little older.
+    check(
+        &[
+            unit("hour", 10, NOW - 2000, 3_600_000),
+            unit("second", 10, NOW - 1000, 1000),
+        ],
+        "second hour",
+    );
+    let lost = Unit {
+        is_findable: false,
+        ..unit("lost", 10, NOW - 1, 0)
+    };
+    check(&[old("old", 100_000), lost], "lost old");
+    let pinned = Unit {
+        is_pinned: true,
+        ..old("pinned", 5)
+    };
+    let leased = Unit {
+        is_leased: true,
+        ..old("leased", 5)
+    };
+    check(&[pinned, leased, old("free", 5)], "free");
+}
+
+#[test]
+fn limits_say_how_much_goes() {
+    let units = [
+        unit("a", 10, NOW - 3, 0),
+        unit("b", 10, NOW - 2, 0),
+        unit("c", 10, NOW - 1, 0),
+    ];
+    let check = |max: Option<u64>, min_free: Option<u64>, reserved: u64, expected: &str| {
+        let limits = Limits {
+            max_used_bytes: max,
+            min_free_bytes: min_free,
+            reserved_bytes: reserved,
+        };
+        check_choice(&units, limits, 30, 100, expected);
+    };
+    check(None, None, 0, "a b c");
+    check(Some(30), None, 0, "");
+    check(Some(29), None, 0, "a");
+    check(Some(20), None, 0, "a");
+    check(Some(0), None, 0, "a b c");
+    check(None, Some(100), 0, "");
+    check(None, Some(111), 0, "a b");
+    check(Some(25), Some(125), 0, "a b c");
+    // What is reserved stays, however little is free.
+    check(None, Some(1000), 15, "a b");
+    check(Some(0), None, 30, "");
+    check(None, None, 12, "a b");
+}
+
+/// A store with a layer for each of a text's letters; the letter is a file in it.
+struct Scene {
+    dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.dir.path().join("store")).unwrap()
+    }
+
+    fn layer(store: &Store, name: &str) -> DiffId {
+        let written = store.layers().write(store.incomplete(), |mut writer| {
+            let meta = layer::Meta::default();
+            let body = layer::Body::Dir { opaque: false };
+            let path = layer::TreePath::clean(name.as_bytes());
+            writer.add(path, meta, body).map_err(LayersError::from)?;
+            writer.finish().map_err(LayersError::from)
+        });
+        written.unwrap().diff_id()
+    }
+
+    fn record(store: &Store, name: &str, layers: &[DiffId], took_ms: u64) -> Key {
+        let key: Key = blake3::hash(name.as_bytes()).into();
+        store
+            .index()
+            .put_record(&Record {
+                key,
+                layers: layers.to_vec(),
+                components: Vec::new(),
+                step: name.to_owned(),
+                created_unix_ms: 1000,
+                took_ms,
+            })
+            .unwrap();
+        key
+    }
+}
+
+fn no_pins() -> Result<Pins, GcError> {
+    Ok(Pins::default())
+}
+
+#[test]
+fn what_is_there_is_found_with_what_it_is_worth() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let (base, top, lost) = (
+        Scene::layer(&store, "base"),
+        Scene::layer(&store, "top"),
+        Scene::layer(&store, "lost"),
+    );
+    Scene::record(&store, "first", &[base], 5);
+    Scene::record(&store, "second", &[base, top], 30);
+    let form = store.blobs().put(b"form of top", store.incomplete()).unwrap();
+    let known = crate::index::LayerBlob {
+        digest: form,
+        size_bytes: 11,
+    };
+    store.index().put_layer_blob(&top, "gzip", &known).unwrap();
+    let config = store.blobs().put(b"config", store.incomplete()).unwrap();
+    drop(store);
+
+    let store = scene.open();
+    let pins = Pins {
+        layers: [base].into(),
+        blobs: [config].into(),
+    };
+    let mut units = store.units(&pins).unwrap();
+    units.sort_by_key(|unit| (unit.kind, unit.took_ms));
+    let told: Vec<(&str, u64, bool, bool, usize)> = units
+        .iter()
+        .map(|unit| {
+            let Unit { about, took_ms, .. } = unit;
+            (
+                &about[..],
+                *took_ms,
+                unit.is_findable,
+                unit.is_pinned,
+                unit.items.len(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("", 0, false, false, 1),
+            ("second", 30, true, false, 2),
+            ("first", 35, true, true, 1),
+            ("", 0, true, true, 1),
+        ]
+    );
+    assert!(units.iter().all(|unit| unit.size_bytes > 0 && unit.used_unix > 0));
+    assert!(store.quick_size_bytes().unwrap() > 0);
+
+    let removed = store.remove_units(units, || Ok(pins.clone())).unwrap();
+    assert_eq!((removed.units.len(), removed.kept.len()), (2, 2));
+    assert!(store.layers().contains(&base) && store.blobs().contains(&config));
+    assert!(!store.layers().contains(&top) && !store.layers().contains(&lost));
+    assert!(!store.blobs().contains(&form));
+    assert_eq!(store.index().layer_blob(&top, "gzip").unwrap(), None);
+}
+
+#[test]
+fn what_a_process_found_stays_as_long_as_it_lives() {
+    let scene = Scene::new();
+    let maker = scene.open();
+    let (found, other) = (Scene::layer(&maker, "found"), Scene::layer(&maker, "other"));
+    let blob = maker.blobs().put(b"blob", maker.incomplete()).unwrap();
+    drop(maker);
+
+    let (user, collector) = (scene.open(), scene.open());
+    // Chosen before anybody needed them.
+    let units = collector.units(&Pins::default()).unwrap();
+    assert_eq!(units.len(), 3);
+    assert!(user.layers().contains(&found) && user.blobs().contains(&blob));
+    let removed = collector.remove_units(units.clone(), no_pins).unwrap();
+    assert_eq!((removed.units.len(), removed.kept.len()), (1, 2));
+    assert!(user.layers().get(&found).is_ok() && user.blobs().open(&blob).is_ok());
+    assert!(!user.layers().contains(&other));
+
+    let leased = collector.units(&Pins::default()).unwrap();
+    assert!(leased.iter().all(|unit| unit.is_leased));
+    drop(user);
+    let removed = collector.remove_units(units, no_pins).unwrap();
+    assert_eq!(removed.kept.len(), 0);
+    assert_eq!(collector.units(&Pins::default()).unwrap(), []);
+}
+
+#[test]
+fn what_an_image_needs_by_now_stays() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let layer = Scene::layer(&store, "layer");
+    drop(store);
+    let store = scene.open();
+    let units = store.units(&Pins::default()).unwrap();
+    let n_asked = Cell::new(0);
+    let pins = || {
+        n_asked.set(n_asked.get() + 1);
+        Ok(Pins {
+            layers: [layer].into(),
+            ..Pins::default()
+        })
+    };
+    let removed = store.remove_units(units, pins).unwrap();
+    assert_eq!((removed.kept.len(), n_asked.get()), (1, 1));
+    assert!(store.layers().contains(&layer));
+}
+
+#[test]
+fn records_of_what_is_gone_explain_for_a_month_and_go() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let here = Scene::layer(&store, "here");
+    let kept = Scene::record(&store, "here", &[here], 1);
+    let dead = Scene::record(&store, "gone", &[here, DiffId::of(b"gone")], 1);
+    let has = |key: &Key| store.index().record(key).unwrap().is_some();
+    store.forget_dead_records(29 * 24 * 3600).unwrap();
+    assert!(has(&kept) && has(&dead));
+    store.forget_dead_records(31 * 24 * 3600).unwrap();
+    assert!(has(&kept) && !has(&dead));
+}
+
+#[test]
+fn an_endless_removal_beside_builds_takes_nothing_from_them() {
+    const N_ROUNDS: usize = 30;
+    let scene = Scene::new();
+    let layers = ["a", "b", "c", "d"];
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let builds: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for round in 0..N_ROUNDS {
+                        // A process each time, as far as the store knows.
+                        let store = scene.open();
+                        let name = layers[round % layers.len()];
+                        let made = Scene::layer(&store, name);
+                        assert!(store.layers().contains(&made));
+                        store.layers().get(&made).unwrap().index().unwrap();
+                        assert!(store.layers().path(&made).is_file());
+                    }
+                })
+            })
+            .collect();
+        let removing = scope.spawn(|| {
+            let mut n_removed = 0;
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                let store = scene.open();
+                let units = store.units(&Pins::default()).unwrap();
+                n_removed += store.remove_units(units, no_pins).unwrap().units.len();
+            }
+            n_removed
+        });
+        let built: Vec<_> = builds.into_iter().map(|build| build.join()).collect();
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let n_removed = removing.join().unwrap();
+        assert!(built.iter().all(Result::is_ok));
+        assert!(n_removed > 0, "it has removed what nobody used any more");
+    });
+}
