@@ -52,6 +52,7 @@ use crate::report::{self, Failure, Kind};
 use crate::runtime::unless_cancelled;
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
+use crate::upkeep;
 
 /// Builds, stores and exports an image; says what came of it.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
@@ -96,7 +97,7 @@ async fn at_stops<T>(
         options,
         outputs,
         secrets,
-        store,
+        store: Arc::clone(&store),
         inputs,
         origin,
         id: build_id(),
@@ -137,6 +138,9 @@ async fn at_stops<T>(
         };
         let ended = journal.end(ending, told.steps);
         ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+    }
+    if !is_cancelled && !options.dry_run {
+        upkeep::after_build(&store, options);
     }
     result
 }
@@ -223,7 +227,7 @@ impl Stops<'_> {
         cancel: &Cancel,
     ) -> Result<Facts, Stop> {
         let mut image = self.image(results, Times::default(), made)?;
-        let mut id = match self.is_complete(&image) {
+        let mut id = match self.has_place() && self.is_complete(&image) {
             true => image
                 .commit(&self.store)
                 .map_err(|error| failure::of_image(&error))?,

@@ -5,12 +5,14 @@
 
 mod archives;
 mod limits;
+mod space;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use limits::LimitArgs;
+pub(crate) use space::{CeilingArgs, DfArgs, PruneArgs};
 
 pub(crate) use archives::{ExportArgs, Format as ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
 
@@ -48,8 +50,10 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove image names, and images without names
     Rmi(RmiArgs),
-    /// Remove cache mounts that no build uses
+    /// Remove what no image and no running build needs
     Prune(PruneArgs),
+    /// Say what the store occupies, and what of it could be removed
+    Df(DfArgs),
     /// Write images to a tar archive
     Save(SaveArgs),
     /// Read images from a tar archive
@@ -277,6 +281,8 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
+    pub(crate) ceiling: CeilingArgs,
+    #[command(flatten)]
     pub(crate) refused: RefusedArgs,
     #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
@@ -420,24 +426,6 @@ pub(crate) struct RmiArgs {
     /// Accepted for docker's sake: parents are never removed
     #[arg(long, hide = true)]
     pub(crate) no_prune: bool,
-}
-
-/// `ashlar prune`.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Remove cache mounts (RUN --mount=type=cache) that no build uses. Layers, records and images stay: \
-                  there is no garbage collection of them yet."
-)]
-pub(crate) struct PruneArgs {
-    /// Refused: there is nothing else that could be pruned yet
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Don't ask
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Only these: type=exec.cachemount, id=ID, until=DURATION (not used for so long)
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) filter: Vec<String>,
 }
 
 /// `ashlar push`.

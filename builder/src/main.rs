@@ -31,6 +31,7 @@ mod runtime;
 mod sandbox;
 mod secrets;
 mod ssh;
+mod upkeep;
 mod wildcards;
 
 use std::process::ExitCode;
@@ -105,6 +106,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             let answer = &mut std::io::stdin().lock();
             report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
         }
+        Command::Df(args) => report::data(&commands::df::df(&args, &open()?, now_unix)?)?,
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
         Command::Doctor(args) => {

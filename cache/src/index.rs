@@ -15,11 +15,11 @@ use crate::digest::{DiffId, Digest, Key, TreeHash};
 use crate::record::Record;
 use crate::tree::Selection;
 
-pub use upkeep::{KnownForm, RecordSummary};
+pub use upkeep::{Evicted, KnownForm, RecordSummary};
 
 /// What brings an index from each version to the next. The version is written into the file; an older index is brought
 /// up to date, a newer one is set aside.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
     created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -33,6 +33,9 @@ CREATE TABLE variant (name TEXT, platform TEXT, config BLOB NOT NULL, PRIMARY KE
 ",
     "
 CREATE TABLE fetched (url BLOB PRIMARY KEY, etag TEXT, modified TEXT, digest BLOB NOT NULL) WITHOUT ROWID;
+",
+    "
+CREATE TABLE evicted (layer BLOB PRIMARY KEY, at INTEGER NOT NULL, because TEXT NOT NULL) WITHOUT ROWID;
 ",
 ];
 

@@ -176,7 +176,8 @@ impl<E: Executor> Step<E> {
         }
         let label = &self.shared.graph.vertex(self.id).label;
         let latest = latest(label, &*self.shared.index).map_err(failed)?;
-        let why = Miss::of(label, self.fresh, &keyed.components, latest.as_ref());
+        let index = &*self.shared.index;
+        let why = Miss::of(label, self.fresh, &keyed, latest.as_ref(), index).map_err(failed)?;
         let (end, took) = self
             .execute(keyed.key, inputs, Some(Why { miss: why, latest }))
             .await?;

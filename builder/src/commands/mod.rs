@@ -4,6 +4,7 @@
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod container;
+pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod export;

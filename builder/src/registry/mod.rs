@@ -33,6 +33,7 @@ use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
 pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retry_after};
+pub(crate) use config::parse_toml;
 pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};

@@ -1,6 +1,6 @@
 //! What is in a store, as units.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{GcError, Kind, Pins, Unit};
 use crate::digest::{DiffId, Digest};
 use crate::index::RecordSummary;
-use crate::leases::{Closed, Item};
+use crate::leases::Item;
 use crate::root::Root;
 use crate::store::Store;
 
@@ -41,9 +41,9 @@ impl Store {
     /// Returns everything in the store that could be removed, or is needed. Measures cache mounts, file by file.
     pub fn units(&self, pins: &Pins) -> Result<Vec<Unit>, GcError> {
         let records = self.index().records()?;
-        let closed = self.close_gate()?;
-        let mut units = self.stored_units(pins, &closed, &records)?;
-        drop(closed);
+        // Who needs what changes while things are measured; it is asked again before anything is removed.
+        let taken = self.taken_now()?;
+        let mut units = self.stored_units(pins, &taken, &records)?;
         for mount in self.mounts().list()? {
             units.push(Unit {
                 kind: Kind::Mount,
@@ -75,7 +75,7 @@ impl Store {
     fn stored_units(
         &self,
         pins: &Pins,
-        closed: &Closed,
+        taken: &HashSet<Item>,
         records: &[RecordSummary],
     ) -> Result<Vec<Unit>, GcError> {
         let mut blobs: HashMap<Digest, Found> = HashMap::new();
@@ -110,7 +110,7 @@ impl Store {
                 took_ms: worth.took_ms,
                 is_findable: worth.took_ms > 0 || worth.made_by.is_some(),
                 is_pinned: pins.hold(&item),
-                is_leased: closed.is_taken(&item),
+                is_leased: taken.contains(&item),
                 items: vec![item],
             };
             if !unit.is_pinned && !unit.is_leased {
@@ -142,7 +142,7 @@ impl Store {
                 took_ms: 0,
                 is_findable: true,
                 is_pinned: pins.hold(&item),
-                is_leased: closed.is_taken(&item),
+                is_leased: taken.contains(&item),
                 items: vec![item],
             });
         }
