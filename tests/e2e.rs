@@ -29,6 +29,8 @@ mod scene;
 mod script;
 #[path = "e2e/scripts.rs"]
 mod scripts;
+#[path = "e2e/storm.rs"]
+mod storm;
 #[path = "e2e/tree.rs"]
 mod tree;
 #[path = "e2e/tutorials.rs"]

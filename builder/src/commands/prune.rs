@@ -54,7 +54,7 @@ pub(crate) fn prune(
         .remove_units(going, (now_unix, BECAUSE), &mut || needs.pins(store))
         .map_err(failed)?;
     store
-        .sweep_leftovers(now_unix)
+        .sweep_leftovers(now_unix, &pins)
         .map_err(|error| failed(error.into()))?;
     for kept in &removed.kept {
         let what = match kept.kind {

@@ -111,7 +111,7 @@ impl Store {
         }
         let going = choose(units, limits.with_room(), space, now_unix);
         let removed = self.remove_units(going, (now_unix, because), pins)?;
-        self.sweep_leftovers(now_unix)?;
+        self.sweep_leftovers(now_unix, &pins()?)?;
         let sizes = removed.units.iter().map(|unit| unit.size_bytes);
         let removed_bytes = sizes.fold(0, u64::saturating_add);
         let left = Space {

@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Removes what killed processes left behind, and forgets records whose layers are gone for long.
-    pub fn sweep_leftovers(&self, now_unix: i64) -> Result<(), GcError> {
+    pub fn sweep_leftovers(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| GcError::Io {
@@ -184,11 +184,12 @@ impl Store {
                 drop(FileLock::try_now(path.clone()).map_err(failed(&path))?);
             }
         }
-        self.forget_dead_records(now_unix)
+        self.forget_dead_records(now_unix, pins)
     }
 
-    pub(super) fn forget_dead_records(&self, now_unix: i64) -> Result<(), GcError> {
-        let mut there: HashSet<DiffId> = HashSet::new();
+    /// What an image needs may never have been fetched, and isn't gone.
+    pub(super) fn forget_dead_records(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+        let mut there: HashSet<DiffId> = pins.layers.clone();
         let mut gone: HashSet<DiffId> = HashSet::new();
         let oldest = now_unix.saturating_mul(1000).saturating_sub(DEAD_RECORD_MS);
         let mut is_gone = |layer: &DiffId| {

@@ -348,7 +348,7 @@ fn leftovers_of_the_killed_are_swept() {
     for name in ["locks/dead", "leases/dead"] {
         std::fs::File::create(root.join(name)).unwrap();
     }
-    store.sweep_leftovers(NOW).unwrap();
+    store.sweep_leftovers(NOW, &Pins::default()).unwrap();
     assert!(!root.join("locks/dead").exists() && !root.join("leases/dead").exists());
     assert!(root.join("locks/held").exists());
     drop(held);
@@ -361,11 +361,18 @@ fn records_of_what_is_gone_explain_for_a_month_and_go() {
     let here = Scene::layer(&store, "here");
     let kept = Scene::record(&store, "here", &[here], 1);
     let dead = Scene::record(&store, "gone", &[here, DiffId::of(b"gone")], 1);
+    let lazy = Scene::record(&store, "lazy", &[here, DiffId::of(b"lazy")], 1);
     let has = |key: &Key| store.index().record(key).unwrap().is_some();
-    store.forget_dead_records(29 * 24 * 3600).unwrap();
-    assert!(has(&kept) && has(&dead));
-    store.forget_dead_records(31 * 24 * 3600).unwrap();
-    assert!(has(&kept) && !has(&dead));
+    // Of an image, and never fetched.
+    let pins = Pins {
+        layers: [DiffId::of(b"lazy")].into(),
+        ..Pins::default()
+    };
+    let forget = |days: i64| store.forget_dead_records(days * 24 * 3600, &pins).unwrap();
+    forget(29);
+    assert!(has(&kept) && has(&dead) && has(&lazy));
+    forget(31);
+    assert!(has(&kept) && !has(&dead) && has(&lazy));
 }
 
 #[test]
