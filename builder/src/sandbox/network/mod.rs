@@ -97,8 +97,19 @@ impl Networks {
         if let Some(network) = state.idle.pop() {
             return taken(Net::Own, Some(network), state.tool.clone(), None);
         }
+        let known = state.tool.clone();
         if state.refusal.is_none() {
-            match self.make(state.tool.clone(), helper) {
+            // Until one program is known to work the others wait; then as many networks are made at once as are needed.
+            let waiting = match known {
+                Some(_) => {
+                    drop(state);
+                    None
+                }
+                None => Some(state),
+            };
+            let made = self.make(known, helper);
+            state = waiting.unwrap_or_else(|| self.state());
+            match made {
                 Ok((network, tool)) => {
                     state.tool = Some(tool.clone());
                     return taken(Net::Own, Some(network), Some(tool), None);
