@@ -107,6 +107,8 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     // While the right to raise them is there, and nothing has to be opened any more.
     settings.ulimits.iter().try_for_each(Ulimit::apply)?;
     identity::assume(settings, init.filter)?;
+    // Again: whoever becomes another user has none any more.
+    die_with(init.helper)?;
     // After the rights are gone, and as late as can be: the directory must be below the root that we are in.
     let reached = rustix::process::getcwd(Vec::new()).setup("ask for the working directory")?;
     if !reached.to_bytes().starts_with(b"/") {

@@ -164,7 +164,15 @@ fn stand_in_builder() {
     crate::sandbox::launch::enter_private_mounts().unwrap();
     let lower = Lower::unpacked(open(Path::new(&root)).as_fd()).unwrap();
     let upper = Upper::tmpfs(1 << 20).unwrap();
-    let settings = shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000");
+    let uid = std::env::var("ASHLAR_TEST_STAND_IN_USER")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let settings = Settings {
+        uid,
+        gid: uid,
+        ..shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000")
+    };
     let (stdout, stderr) = (std::io::stdout(), File::create("/dev/null").unwrap());
     let spec = Spec {
         lowers: &[&lower],
@@ -195,13 +203,14 @@ fn helper_of(parent: u32) -> Option<u32> {
 }
 
 /// Starts a builder with a running container, kills one of its processes, and waits until nobody holds the output.
-fn check_nothing_survives(victim: impl Fn(u32) -> u32) {
+fn check_nothing_survives(uid: u32, victim: impl Fn(u32) -> u32) {
     use rustix::event::{PollFd, PollFlags, Timespec};
     // Made here: the one that is killed can't remove it.
     let root = busybox();
     let mut builder = std::process::Command::new("/proc/self/exe")
         .args(["--exact", "sandbox::tests::life::stand_in_builder", "--nocapture"])
         .env("ASHLAR_TEST_STAND_IN", root.path())
+        .env("ASHLAR_TEST_STAND_IN_USER", uid.to_string())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -242,6 +251,13 @@ fn nothing_survives_when_builder_or_helper_is_killed() {
     if skipped() {
         return;
     }
-    check_nothing_survives(|builder| builder);
-    check_nothing_survives(|builder| helper_of(builder).expect("a helper runs"));
+    // The kernel forgets the death signal of a process that becomes another user.
+    for uid in [0, 33] {
+        let helper = |builder| helper_of(builder).expect("a helper runs");
+        check_nothing_survives(uid, |builder| builder);
+        check_nothing_survives(uid, helper);
+        check_nothing_survives(uid, |builder| {
+            helper_of(helper(builder)).expect("one for the container")
+        });
+    }
 }
