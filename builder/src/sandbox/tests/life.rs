@@ -60,6 +60,47 @@ fn exit_codes_are_the_commands_own_and_explained_when_nothing_ran() {
 }
 
 #[test]
+fn a_small_process_1_reaps_and_ends_with_the_command() {
+    if skipped() {
+        return;
+    }
+    let check = |script: &str, code: i32, output: &str| {
+        let settings = Settings {
+            has_init: true,
+            ..shell(script)
+        };
+        let outcome = run_in(busybox().path(), &settings);
+        let found = (outcome.code(), outcome.output.as_str());
+        assert_eq!(found, (code, output), "{script}");
+    };
+    check("echo $$; exit 7", 7, "2\n");
+    check("(sleep 1000 &) ; exit 0", 0, "");
+    check("(true &); kill -TERM $$", 143, "");
+    // Nobody may look into it: it is a copy of the helper's memory.
+    check(
+        "cat /proc/1/environ 2>&1",
+        1,
+        "cat: can't open '/proc/1/environ': Permission denied\n",
+    );
+    let looks = "readlink /proc/1/exe || readlink /proc/1/fd/0 || ls /proc/1/fd";
+    check(looks, 0, "0\n1\n2\n");
+    // Nothing is left as a zombie.
+    let waits = "until [ -z \"$(ps -o stat,comm | grep ^Z)\" ]; do :; done";
+    check(
+        &format!("for n in 1 2 3; do sh -c 'true &'; done; {waits}"),
+        0,
+        "",
+    );
+    let settings = Settings {
+        has_init: true,
+        args: vec!["nothing".to_owned()],
+        ..shell("")
+    };
+    let exit = run_in(busybox().path(), &settings).exit.unwrap();
+    assert_eq!((exit.code, exit.why.is_some()), (127, true), "{exit:?}");
+}
+
+#[test]
 fn background_processes_end_with_the_first() {
     if skipped() {
         return;
