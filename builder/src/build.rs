@@ -56,7 +56,7 @@ use crate::upkeep;
 
 /// Builds, stores and exports an image; says what came of it.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
-    at_stops(options, async |stops, dockerfile| {
+    at_stops(options, cancel, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
     .await
@@ -64,7 +64,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Fac
 
 /// Says what a build would do, step by step. Base images are looked up, contexts are read; nothing is made of them.
 pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<String, Failed> {
-    at_stops(options, async |stops, dockerfile| {
+    at_stops(options, cancel, async |stops, dockerfile| {
         stops.preview(dockerfile, cancel).await
     })
     .await
@@ -73,6 +73,7 @@ pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<S
 /// Reads what a build begins with, and goes on with `work`, under a display of progress.
 async fn at_stops<T>(
     options: &BuildOptions,
+    cancel: &Cancel,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
     let started_unix = clock::now_unix();
@@ -139,8 +140,8 @@ async fn at_stops<T>(
         let ended = journal.end(ending, told.steps);
         ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
     }
-    if !is_cancelled && !options.dry_run {
-        upkeep::after_build(&store, options);
+    if !options.dry_run {
+        upkeep::after_build(&store, options, cancel);
     }
     result
 }

@@ -72,6 +72,7 @@ scripts! {
     image_commands,
     import_and_export,
     kill_leaves_nothing,
+    leaks,
     limits,
     lock_file,
     logs,

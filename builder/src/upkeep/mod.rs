@@ -10,6 +10,7 @@ mod unnamed;
 use cache::Store;
 use cache::blobs::BlobError;
 use cache::gc::GcError;
+use solver::Cancel;
 
 pub(crate) use ceiling::{Amount, Ceiling};
 pub(crate) use needs::{ImageNeeds, Needs};
@@ -31,6 +32,9 @@ pub(crate) enum UpkeepError {
     /// What is stored.
     #[error(transparent)]
     Gc(#[from] GcError),
+    /// Somebody waits for this process to end.
+    #[error("stopped")]
+    Stopped,
     /// What an image needs can't be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -44,13 +48,14 @@ impl From<cache::index::IndexError> for UpkeepError {
 
 /// Removes the least valuable of what nobody needs, where the store has outgrown its ceiling. What the build used stays as
 /// long as its process lives.
-pub(crate) fn after_build(store: &Store, options: &BuildOptions) {
+pub(crate) fn after_build(store: &Store, options: &BuildOptions, cancel: &Cancel) {
     // Nothing came, nothing goes: most builds find all they need.
-    if !store.has_arrivals() {
+    if cancel.is_cancelled() || !store.has_arrivals() {
         return;
     }
-    match keep_below_ceiling(store, options) {
+    match keep_below_ceiling(store, options, cancel) {
         Ok(0) => {}
+        Err(_) if cancel.is_cancelled() => {}
         Ok(_) if options.progress == Mode::Quiet => {}
         Ok(bytes) => report::note(&format!(
             "the store had outgrown its ceiling: {} of its cache are removed (`ashlar df` says what is left)",
@@ -64,7 +69,7 @@ pub(crate) fn after_build(store: &Store, options: &BuildOptions) {
 }
 
 /// Returns how much went.
-fn keep_below_ceiling(store: &Store, options: &BuildOptions) -> Result<u64, Failure> {
+fn keep_below_ceiling(store: &Store, options: &BuildOptions, cancel: &Cancel) -> Result<u64, Failure> {
     let failed = |error: UpkeepError| failure::of_upkeep(&error);
     let files = Ceiling::of_files(&Environment::of_process())?;
     let disk_bytes = store.space(0).map_err(|error| failed(error.into()))?.disk_bytes;
@@ -73,7 +78,10 @@ fn keep_below_ceiling(store: &Store, options: &BuildOptions) -> Result<u64, Fail
     let mut needs = Needs::default();
     let mut removed_bytes = 0;
     loop {
-        let mut pins = || needs.pins(store);
+        let mut pins = || match cancel.is_cancelled() {
+            true => Err(UpkeepError::Stopped),
+            false => needs.pins(store),
+        };
         let kept = store
             .keep_below(limits, now_unix, BECAUSE, &mut pins)
             .map_err(failed)?;

@@ -116,3 +116,71 @@ fn read(store: &Store, digest: &Digest, limit_bytes: u64) -> Result<Option<Vec<u
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cache::index::{LayerBlob, Variant};
+
+    use super::*;
+    use crate::image;
+
+    fn config(layer: DiffId) -> String {
+        format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":["{layer}"]}}}}"#)
+    }
+
+    #[test]
+    fn an_image_needs_all_its_platforms_and_what_a_registry_knows_it_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let put = |text: &str| store.blobs().put(text.as_bytes(), store.incomplete()).unwrap();
+        // Never fetched, all of them.
+        let [own, other, pulled, made] = ["own", "other", "pulled", "made"].map(|name| name.as_bytes());
+        let (own, other) = (DiffId::of(own), DiffId::of(other));
+        let (pulled, made) = (Digest::of(pulled), Digest::of(made));
+        for (codec, digest) in [(PULLED_GZIP, pulled), ("gzip:9", made)] {
+            let form = LayerBlob {
+                digest,
+                size_bytes: 1,
+            };
+            store.index().put_layer_blob(&own, codec, &form).unwrap();
+        }
+        let variant = Variant {
+            platform: "linux/arm64".to_owned(),
+            config: put(&config(other)),
+        };
+        let attested = Digest::of(b"attestation");
+        let index = put(&format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{attested}","size":1}}]}}"#
+        ));
+        let name = ["docker.io/library/app:1".to_owned()];
+        let id = image::commit(
+            &store,
+            config(own).as_bytes(),
+            Some(index),
+            std::slice::from_ref(&variant),
+            &name,
+        )
+        .unwrap();
+        let expected = Pins {
+            layers: [own, other].into(),
+            blobs: [id, variant.config, index, attested, pulled].into(),
+        };
+        assert_eq!(Needs::default().pins(&store).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_image_whose_config_is_lost_needs_nothing_else_and_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let id = image::commit(&store, config(DiffId::of(b"x")).as_bytes(), None, &[], &[]).unwrap();
+        let blob = dir.path().join("store/blobs/sha256").join(id.hex());
+        let check = || {
+            let pins = Needs::default().pins(&store).unwrap();
+            assert_eq!((pins.layers.len(), pins.blobs.len()), (0, 1));
+        };
+        std::fs::write(&blob, b"damaged").unwrap();
+        check();
+        std::fs::remove_file(&blob).unwrap();
+        check();
+    }
+}

@@ -15,8 +15,8 @@ use crate::lock::FileLock;
 use crate::root::Root;
 use crate::store::Store;
 
-/// How many units go while the gate is closed once.
-const BATCH: usize = 64;
+/// How many units go while the gate is closed once, and before it is asked again whether to go on.
+const BATCH: usize = 16;
 /// For how long records are kept whose layers are gone: they still explain why a step runs.
 const DEAD_RECORD_MS: i64 = 30 * 24 * 3600 * 1000;
 
@@ -31,7 +31,7 @@ pub struct Removed {
 
 impl Store {
     /// Removes units, but for what images or running processes need by now; `pins` says what images need, and is asked
-    /// again whenever builds are kept waiting. The index remembers what went, and why, for steps that run again for it.
+    /// again whenever builds are kept waiting; its error ends the removal. The index remembers what went, and why, for steps that run again for it.
     pub fn remove_units<E: From<GcError>>(
         &self,
         units: Vec<Unit>,
