@@ -178,7 +178,7 @@ mod tests {
             let pins = Needs::default().pins(&store).unwrap();
             assert_eq!((pins.layers.len(), pins.blobs.len()), (0, 1));
         };
-        std::fs::write(&blob, b"damaged").unwrap();
+        drop(std::fs::File::create(&blob).unwrap());
         check();
         std::fs::remove_file(&blob).unwrap();
         check();

@@ -71,6 +71,8 @@ impl Store {
         };
         match changed(TIDIED) {
             None => true,
+            // A clock that went wrong for a while must not put an end to looking.
+            Some(looked) if looked > now() => true,
             // Times are coarse: what came at the same time may have come later.
             Some(looked) => ["layers", "blobs/sha256"]
                 .into_iter()
@@ -170,6 +172,11 @@ impl Store {
             source,
         }
     }
+}
+
+fn now() -> (i64, i64) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    (now.tv_sec, now.tv_nsec)
 }
 
 fn time(meta: &std::fs::Metadata) -> (i64, i64) {

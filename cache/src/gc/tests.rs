@@ -221,6 +221,33 @@ fn what_is_there_is_found_with_what_it_is_worth() {
 }
 
 #[test]
+fn what_stands_on_what_is_gone_is_lost() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let [base, top, lazy] = ["base", "top", "lazy"].map(|name| match name {
+        "lazy" => DiffId::of(b"lazy"),
+        name => Scene::layer(&store, name),
+    });
+    Scene::record(&store, "top", &[base, top], 30);
+    Scene::record(&store, "on lazy", &[lazy, base], 7);
+    let worths = |pins: &Pins| {
+        let mut units = store.units(pins).unwrap();
+        units.sort_by_key(|unit| unit.took_ms);
+        let told = units.iter().map(|unit| (unit.took_ms, unit.is_findable));
+        told.collect::<Vec<_>>()
+    };
+    // An image's layer that no step needed so far will be fetched.
+    let pins = Pins {
+        layers: [lazy].into(),
+        ..Pins::default()
+    };
+    assert_eq!(worths(&pins), [(30, true), (37, true)]);
+    assert_eq!(worths(&Pins::default()), [(30, true), (30, true)]);
+    std::fs::remove_file(store.layers().path(&base)).unwrap();
+    assert_eq!(worths(&pins), [(0, false)]);
+}
+
+#[test]
 fn what_a_process_found_stays_as_long_as_it_lives() {
     let scene = Scene::new();
     let maker = scene.open();
@@ -337,6 +364,11 @@ fn what_arrives_is_noticed_and_nothing_else() {
     settle();
     store.blobs().put(b"blob", store.incomplete()).unwrap();
     assert!(store.has_arrivals());
+    settle();
+    let tidied = std::fs::File::open(scene.dir.path().join("store/tidied")).unwrap();
+    let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_secs(86400);
+    tidied.set_modified(tomorrow).unwrap();
+    assert!(store.has_arrivals(), "the clock was wrong");
 }
 
 #[test]
