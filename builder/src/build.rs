@@ -234,16 +234,17 @@ impl Stops<'_> {
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         let provenance = self.options.attestations.provenance.as_ref();
         image.attestations = notes.attestations(provenance, epoch);
+        image.caches = self.inline_caches(&image, made, epoch)?;
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
             let own;
             let image = match *times == Times::default() {
                 true => &image,
                 false => {
-                    own = ExportImage {
-                        attestations: notes.attestations(provenance, epoch),
-                        ..self.image(results, *times, made)?
-                    };
+                    let mut other = self.image(results, *times, made)?;
+                    other.attestations = notes.attestations(provenance, epoch);
+                    other.caches = self.inline_caches(&other, made, epoch)?;
+                    own = other;
                     &own
                 }
             };

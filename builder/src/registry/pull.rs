@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use cache::{DiffId, Digest, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::client::{Ask, Session};
+use super::client::{Ask, Retry, Session};
 use super::error::ImageError;
 use super::intake::take_in;
 use super::{Descriptor, LayerSource, Origin, Resolved};
 use crate::archive::{Source, layout};
+use crate::objects::Objects;
 use crate::runtime::blocking;
 
 /// Layers in flight. More would not be faster: two saturate what decompression can take.
@@ -81,7 +82,14 @@ async fn fetch(
                 })
                 .await?;
             }
-            Origin::Registry(session) => download(store, session, &layer, blob, progress).await?,
+            Origin::Registry(session) => {
+                let giver = Giver::Repository(session);
+                download(store, giver, &layer, blob, progress).await?;
+            }
+            Origin::Objects(objects) => {
+                let giver = Giver::Objects(objects);
+                download(store, giver, &layer, blob, progress).await?;
+            }
         }
         if let Some(made_unix) = layer.made_unix {
             store.layers().set_made_unix(&layer.diff_id, made_unix)?;
@@ -104,10 +112,54 @@ fn missing(resolved: &Resolved, layer: DiffId) -> ImageError {
     }
 }
 
+/// Whom blobs are asked of.
+#[derive(Clone, Copy)]
+enum Giver<'a> {
+    Repository(&'a Session),
+    Objects(&'a Objects),
+}
+
+impl Giver<'_> {
+    fn title(self) -> String {
+        match self {
+            Self::Repository(session) => session.reference().familiar(),
+            Self::Objects(objects) => objects.title().to_owned(),
+        }
+    }
+
+    fn retry(self) -> Retry {
+        match self {
+            Self::Repository(session) => session.retry(),
+            Self::Objects(objects) => objects.retry(),
+        }
+    }
+
+    async fn get(self, blob: &Digest, offset: u64) -> Result<Response, ImageError> {
+        match self {
+            Self::Repository(session) => {
+                let ask = Ask {
+                    path: &format!("blobs/{blob}"),
+                    accept: "*/*",
+                    offset,
+                };
+                session.get(ask).await
+            }
+            Self::Objects(objects) => Ok(objects.get(blob, offset).await?),
+        }
+    }
+
+    fn unreachable(self, error: &reqwest::Error) -> ImageError {
+        match self {
+            Self::Repository(session) => session.unreachable(error),
+            Self::Objects(objects) => objects.unreachable(error).into(),
+        }
+    }
+}
+
 /// Streams one blob from the network into [`take_in`].
 async fn download(
     store: &Arc<Store>,
-    session: &Session,
+    giver: Giver<'_>,
     layer: &LayerSource,
     blob: &Descriptor,
     progress: &impl Fn(Transfer),
@@ -115,21 +167,15 @@ async fn download(
     let (sender, receiver) = mpsc::channel(N_CHUNKS);
     let intake = {
         let (store, layer) = (Arc::clone(store), layer.clone());
-        let reference = session.reference().familiar();
+        let reference = giver.title();
         blocking(move || take_in(&store, Chunks::new(receiver), &layer, &reference))
     };
     let feed = async move {
-        let path = format!("blobs/{}", blob.digest);
         let mut state = State::default();
         loop {
             let offset = if state.ignores_ranges { 0 } else { state.done_bytes };
-            let ask = Ask {
-                path: &path,
-                accept: "*/*",
-                offset,
-            };
-            let mut response = session.get(ask).await?;
-            let Some(mut n_skip) = state.start(session, blob, &response)? else {
+            let mut response = giver.get(&blob.digest, offset).await?;
+            let Some(mut n_skip) = state.start(giver, blob, &response)? else {
                 continue;
             };
             let failure = loop {
@@ -156,9 +202,9 @@ async fn download(
                 }
             };
             state.n_broken += 1;
-            if state.n_broken >= session.retry().n_tries {
+            if state.n_broken >= giver.retry().n_tries {
                 return Err(match failure {
-                    Some(error) => session.unreachable(&error),
+                    Some(error) => giver.unreachable(&error),
                     None => ImageError::WrongSize {
                         what: format!("blob {}", blob.digest),
                         expected_bytes: blob.size_bytes,
@@ -166,7 +212,7 @@ async fn download(
                     },
                 });
             }
-            session.retry().pause(state.n_broken, None).await;
+            giver.retry().pause(state.n_broken, None).await;
         }
     };
     // The network's failure is the cause when there is one: the intake then only saw the bytes end. It is always
@@ -195,9 +241,9 @@ impl State {
     /// Looks at the head of an answer: how many bytes of it are known already, or `None` to ask again without a range.
     fn start(
         &mut self,
-        session: &Session,
+        giver: Giver<'_>,
         blob: &Descriptor,
-        response: &reqwest::Response,
+        response: &Response,
     ) -> Result<Option<u64>, ImageError> {
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let start = response.headers().get("content-range").and_then(|value| {
@@ -215,7 +261,7 @@ impl State {
             }
             if std::mem::replace(&mut self.ignores_ranges, true) {
                 return Err(ImageError::Answer {
-                    reference: session.reference().familiar(),
+                    reference: giver.title(),
                     answer: "part of a blob that wasn't asked for".to_owned(),
                 });
             }
@@ -223,7 +269,7 @@ impl State {
         }
         match response.content_length() {
             Some(actual) if actual != blob.size_bytes => Err(ImageError::WrongSize {
-                what: format!("blob {} of {}", blob.digest, session.reference().familiar()),
+                what: format!("blob {} of {}", blob.digest, giver.title()),
                 expected_bytes: blob.size_bytes,
                 actual: actual.to_string(),
             }),
