@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cancel::Cancel;
 use crate::error::{IndexError, SolveError};
-use crate::event::{Event, Events, Subject};
+use crate::event::{Event, Events, Stream, Subject};
 use crate::execute::{Executor, Job, JobInput, Snapshot};
 use crate::graph::{Graph, InputView, VertexId};
 use crate::index::Index;
@@ -249,7 +249,12 @@ impl<E: Executor> Step<E> {
 
     async fn lock(&self, key: Key) -> Result<Box<dyn Any + Send>, Stopped<E>> {
         let index = Arc::clone(&self.shared.index);
-        let waiting = tokio::task::spawn_blocking(move || index.lock(&key));
+        let (events, subject) = (self.shared.events.clone(), Subject::Vertex(self.id));
+        let mut told = move |who: &str| {
+            let text = format!("waiting for {who}: it runs this step\n");
+            events.log(&subject, Stream::Stderr, text.as_bytes());
+        };
+        let waiting = tokio::task::spawn_blocking(move || index.lock(&key, &mut told));
         tokio::select! {
             biased;
             // The thread goes on waiting; it lets go of the lock as soon as it has it.

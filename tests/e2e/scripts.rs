@@ -105,6 +105,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    waiting,
     why,
 }
 
@@ -143,6 +144,7 @@ scripts_unpacked! {
     rewrite_timestamp,
     run_files,
     users_and_workdir,
+    waiting,
     why,
 }
 

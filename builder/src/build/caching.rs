@@ -15,6 +15,7 @@ use crate::export::{ExportImage, Output};
 use crate::failure;
 use crate::registry::Resolved;
 use crate::report::Failure;
+use crate::runtime::blocking;
 
 /// Caches that are being written.
 pub(super) struct Exports {
@@ -99,7 +100,7 @@ impl Stops<'_> {
     }
 
     /// Makes what an image carries of the cache, for each of its platforms; nothing unless that was asked for.
-    pub(super) fn inline_caches(
+    pub(super) async fn inline_caches(
         &self,
         image: &ExportImage,
         made: &Made,
@@ -110,9 +111,15 @@ impl Stops<'_> {
             return Ok(Vec::new());
         };
         let further = image.further.iter().flatten().map(|image| &image.layers);
-        let layers = std::iter::once(&image.layers).chain(further);
-        let each = layers.map(|layers| caches::annotation(made, layers, epoch));
-        match each.collect::<Result<Vec<_>, _>>() {
+        let layers: Vec<Vec<DiffId>> = std::iter::once(&image.layers).chain(further).cloned().collect();
+        let made = made.clone();
+        let each = blocking(move || {
+            let each = layers
+                .iter()
+                .map(|layers| caches::annotation(&made, layers, epoch));
+            each.collect::<Result<Vec<_>, _>>()
+        });
+        match each.await {
             Ok(each) => Ok(each),
             Err(error) if to.ignore_error => {
                 self.progress.events().warn(error.to_string());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use cache::lock::Attempt;
 use cache::{DiffId, Digest, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Response, StatusCode};
@@ -34,6 +35,8 @@ pub(crate) struct Transfer {
     pub(crate) total_bytes: u64,
     /// The layer file is there.
     pub(crate) is_finished: bool,
+    /// Who fetches it just now, where that isn't this process's work.
+    pub(crate) waits_for: Option<String>,
 }
 
 /// Brings in the layers whose files are missing. Ok means that all are there. Another process that fetches the same
@@ -66,9 +69,21 @@ async fn fetch(
     let Some(blob) = &layer.blob else {
         return Err(missing(resolved, layer.diff_id));
     };
-    let lock = {
-        let (store, name) = (Arc::clone(store), format!("layer{}", layer.diff_id.hex()));
-        blocking(move || store.lock(&name)).await?
+    let moved = |done_bytes, is_finished, waits_for| Transfer {
+        blob: blob.digest,
+        done_bytes,
+        total_bytes: blob.size_bytes,
+        is_finished,
+        waits_for,
+    };
+    let name = format!("layer{}", layer.diff_id.hex());
+    let lock = match store.try_lock(&name)? {
+        Attempt::Held(lock) => lock,
+        Attempt::Busy(user) => {
+            progress(moved(0, false, Some(user)));
+            let store = Arc::clone(store);
+            blocking(move || store.lock(&name)).await?
+        }
     };
     if !store.layers().contains(&layer.diff_id) {
         match &resolved.origin {
@@ -96,12 +111,7 @@ async fn fetch(
         }
     }
     drop(lock);
-    progress(Transfer {
-        blob: blob.digest,
-        done_bytes: blob.size_bytes,
-        total_bytes: blob.size_bytes,
-        is_finished: true,
-    });
+    progress(moved(blob.size_bytes, true, None));
     Ok(())
 }
 
@@ -194,6 +204,7 @@ async fn download(
                             done_bytes: state.done_bytes.min(blob.size_bytes),
                             total_bytes: blob.size_bytes,
                             is_finished: false,
+                            waits_for: None,
                         });
                     }
                     Ok(None) if state.done_bytes >= blob.size_bytes => return Ok(()),

@@ -242,7 +242,7 @@ impl Index for Memory {
         Ok(self.latest.lock().unwrap().get(step).cloned())
     }
 
-    fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError> {
+    fn lock(&self, key: &Key, _: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let (held, freed) = &*self.locks;
         let mut held = freed
