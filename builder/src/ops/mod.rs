@@ -309,6 +309,11 @@ impl Executor for Worker {
         blocking(move || Ok(tree.tree_hash(&selection)?)).await
     }
 
+    async fn files(&self, of: &Snapshot, selection: &Selection) -> Option<Vec<(String, String)>> {
+        let (tree, selection) = (self.view(of).await.ok()?, selection.clone());
+        blocking(move || changed::listing(&tree, &selection)).await
+    }
+
     async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
         let (Some(older), Some(newer)) = (older.last().copied(), newer.last().copied()) else {
             return Vec::new();

@@ -178,6 +178,10 @@ impl Executor for World {
         Ok(blake3::hash(format!("{:?}", selected(&self.tree(of), selection)).as_bytes()).into())
     }
 
+    async fn files(&self, _: &Snapshot, _: &Selection) -> Option<Vec<(String, String)>> {
+        None
+    }
+
     async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
         vec![format!("{} layers, then {}", older.len(), newer.len())]
     }
