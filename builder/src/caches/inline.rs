@@ -79,3 +79,66 @@ pub(super) fn parse(text: &str, layers: &[LayerSource]) -> Result<CacheDocument,
     }
     Ok(document)
 }
+
+#[cfg(test)]
+mod tests {
+    use cache::Digest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry::Descriptor;
+
+    fn packed(document: &[u8]) -> String {
+        STANDARD.encode(zstd::bulk::compress(document, 1).unwrap())
+    }
+
+    fn layer(name: &[u8], digest: Digest) -> LayerSource {
+        LayerSource {
+            diff_id: DiffId::of(name),
+            blob: Some(Descriptor {
+                media_type: "t".to_owned(),
+                digest,
+                size_bytes: 1,
+            }),
+            made_unix: None,
+        }
+    }
+
+    #[test]
+    fn layers_are_those_of_the_image_and_of_nowhere_else() {
+        let (own, foreign) = (DiffId::of(b"own"), DiffId::of(b"foreign"));
+        // What the annotation itself says of blobs counts for nothing.
+        let blob = json!({"mediaType": "t", "digest": Digest::of(b"claimed"), "size": 9});
+        let document = json!({
+            "layers": [{"diff_id": own, "blob": blob}, {"diff_id": foreign, "blob": blob}],
+            "records": [], "tree_hashes": [],
+        });
+        let text = packed(document.to_string().as_bytes());
+        let parsed = parse(&text, &[layer(b"own", Digest::of(b"real"))]).unwrap();
+        let blobs: Vec<Option<Digest>> = parsed
+            .layers
+            .iter()
+            .map(|layer| layer.blob.as_ref().map(|blob| blob.digest))
+            .collect();
+        assert_eq!(blobs, [Some(Digest::of(b"real")), None]);
+    }
+
+    #[test]
+    fn what_is_no_cache_is_refused() {
+        let check = |text: &str, words: &str| {
+            let error = parse(text, &[]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        };
+        check("no base64", "Invalid");
+        check("AAAA", "Src size");
+        check(&packed(b"[]"), "invalid length");
+        // Far more than its size lets expect.
+        check(&packed(&vec![b' '; 65 << 20]), "too small");
+        assert_eq!(
+            find(br#"{"annotations": {"vnd.ashlar.cache.v1": "x"}}"#),
+            Some("x".to_owned())
+        );
+        assert_eq!(find(br#"{"annotations": {"other": "x"}}"#), None);
+        assert_eq!(find(br#"{"annotations": 7}"#), None);
+    }
+}
