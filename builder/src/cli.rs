@@ -197,10 +197,10 @@ pub(crate) struct BuildArgs {
     /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|registry|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
-    /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
+    /// Take results of earlier builds from a cache: NAME, or type=registry|local|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
-    /// Leave this build's results in a cache: type=local,dest=DIR or type=registry,ref=NAME [,mode=max]. Repeat it for several
+    /// Leave this build's results in a cache: type=registry,ref=NAME[,mode=max], or type=local|inline|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
     /// Push the image to the registries of its names: -o type=registry

@@ -20,6 +20,7 @@ mod image;
 mod journal;
 mod lockfile;
 mod metadata;
+mod objects;
 mod ops;
 mod options;
 mod progress;

@@ -26,9 +26,12 @@ scripts! {
     build_arg_file,
     cache_content,
     cache_damaged,
+    cache_gha,
+    cache_inline,
     cache_local,
     cache_mounts,
     cache_registry,
+    cache_s3,
     cache_signed,
     cache_stages,
     calls,
@@ -106,6 +109,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    waiting,
     why,
 }
 
@@ -144,6 +148,7 @@ scripts_unpacked! {
     rewrite_timestamp,
     run_files,
     users_and_workdir,
+    waiting,
     why,
 }
 
