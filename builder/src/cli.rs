@@ -4,12 +4,14 @@
 //! ignored and never called unknown. Nothing is decided here; `options` settles what was typed with the environment.
 
 mod archives;
+mod check;
 mod limits;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use check::CheckArgs;
 pub(crate) use limits::LimitArgs;
 
 pub(crate) use archives::{ExportArgs, Format as ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Remove cache mounts that no build uses
     Prune(PruneArgs),
+    /// Say whether the store is sound, and repair it
+    Check(CheckArgs),
     /// Write images to a tar archive
     Save(SaveArgs),
     /// Read images from a tar archive
