@@ -4,6 +4,7 @@
 //! ignored and never called unknown. Nothing is decided here; `options` settles what was typed with the environment.
 
 mod archives;
+mod check;
 mod limits;
 mod space;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use check::CheckArgs;
 pub(crate) use limits::LimitArgs;
 pub(crate) use space::{CeilingArgs, DfArgs, PruneArgs};
 
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Say what the store occupies, and what of it could be removed
     Df(DfArgs),
+    /// Say whether the store is sound, and repair it
+    Check(CheckArgs),
     /// Write images to a tar archive
     Save(SaveArgs),
     /// Read images from a tar archive

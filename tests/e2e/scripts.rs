@@ -36,6 +36,7 @@ scripts! {
     cache_stages,
     calls,
     cancel,
+    check_and_repair,
     case_archives,
     case_cancel,
     case_errors,

@@ -3,6 +3,7 @@
 
 pub(crate) mod build;
 pub(crate) mod call;
+pub(crate) mod check;
 pub(crate) mod container;
 pub(crate) mod df;
 pub(crate) mod diff;
