@@ -41,6 +41,7 @@ scripts! {
     case_run,
     checks,
     config,
+    container_escapes,
     context_files,
     context_reads,
     context_ignore,
