@@ -99,6 +99,7 @@ scripts! {
     run_files,
     save_and_load,
     step_endings,
+    stuck_step,
     suggestions,
     terminals,
     timeouts,
