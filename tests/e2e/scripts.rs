@@ -89,6 +89,7 @@ scripts! {
     outputs,
     parallel_stages,
     platforms,
+    process_sandbox,
     provenance,
     refused,
     registry_pull,
