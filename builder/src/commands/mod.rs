@@ -26,6 +26,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 mod signals;
+mod stuck;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;
