@@ -14,6 +14,7 @@ mod error;
 #[path = "tests/fixture.rs"]
 pub(crate) mod fixture;
 mod intake;
+mod json;
 mod login;
 mod manifest;
 mod pull;
@@ -36,6 +37,7 @@ pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retr
 pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
+pub(crate) use json::strict as strict_json;
 pub(crate) use login::{log_in, log_out, registry_of};
 pub(crate) use manifest::{
     ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
@@ -260,10 +262,10 @@ async fn resolve_remote(
                 offset: 0,
             };
             let (config, _) = session.document(ask, MAX_CONFIG_BYTES).await?;
-            check(&reference, &manifest.config.digest, &config)?;
             config
         }
     };
+    manifest.config.check(&reference.familiar(), &config)?;
     let resolved = assemble(
         reference.to_string(),
         (manifest_digest, &manifest),
@@ -293,6 +295,7 @@ async fn remote_manifest(
     let reference = session.reference();
     let mut target = reference.target();
     let mut expected = reference.digest().copied();
+    let mut listed: Option<Descriptor> = None;
     let stored = |digest: &Digest| store.blobs().read(digest, MAX_MANIFEST_BYTES).ok();
     let is_known = store.index().image(&reference.to_string())?.is_some();
     if expected.is_none() && is_known {
@@ -316,6 +319,9 @@ async fn remote_manifest(
         if let Some(expected) = expected {
             check(reference, &expected, &bytes)?;
         }
+        if let Some(listed) = &listed {
+            listed.check(&reference.familiar(), &bytes)?;
+        }
         let malformed = |why| ImageError::Malformed {
             what: format!("manifest {target}"),
             reference: reference.familiar(),
@@ -333,6 +339,7 @@ async fn remote_manifest(
         })?;
         target = next.digest.to_string();
         expected = Some(next.digest);
+        listed = Some(next.clone());
     }
     Err(ImageError::Malformed {
         what: "index".to_owned(),
