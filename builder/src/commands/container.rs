@@ -128,7 +128,9 @@ impl Changes {
             host: false,
             resolver: ops::resolves_on_loopback().map_err(|error| machine(&error))?,
         });
-        let network = networks.take(self.network, &helper);
+        let network = networks
+            .take(self.network, &helper)
+            .map_err(|error| machine(&error))?;
         network.warning.iter().for_each(|warning| report::warn(warning));
         let bounds = Bounds::new(self.limits.clone(), report::warn);
         bounds.apply(&mut self.settings);
