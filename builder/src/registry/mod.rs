@@ -112,7 +112,7 @@ pub(crate) async fn resolve_locked(
     let pin = lock.image(&reference, platform)?;
     let local = resolve_local(store, &reference, platform)?;
     match (local, pin) {
-        (Some(local), pin) if local.pin() == pin => Ok(local),
+        (Some(local), pin) if local.pin() == pin || local.id_pin() == pin => Ok(local),
         (_, Pin::Manifest(digest)) => {
             let pinned = format!("{}@{digest}", reference.repository());
             Ok(resolve(store, &pinned, platform, false).await?)
@@ -138,8 +138,13 @@ impl Resolved {
     pub(crate) fn pin(&self) -> Pin {
         match self.manifest {
             Some(digest) => Pin::Manifest(digest),
-            None => Pin::Id(Digest::of(&self.config)),
+            None => self.id_pin(),
         }
+    }
+
+    /// Returns what a lock file called the image before any registry had it.
+    fn id_pin(&self) -> Pin {
+        Pin::Id(Digest::of(&self.config))
     }
 }
 
