@@ -475,7 +475,7 @@ pub(crate) struct LoginArgs {
     /// Registry [default: docker.io]
     #[arg(value_name = "SERVER")]
     pub(crate) server: Option<String>,
-    /// Name of the user
+    /// Name of the user; asked for at a terminal
     #[arg(short, long, value_name = "NAME")]
     pub(crate) username: Option<String>,
     /// Password or token; others can see it here

@@ -18,6 +18,7 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logs;
+mod prompt;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -31,6 +32,7 @@ pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;
 pub(crate) mod terminal;
+mod transfers;
 pub(crate) mod version;
 
 #[cfg(test)]
