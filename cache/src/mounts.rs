@@ -388,17 +388,15 @@ fn try_lock(path: &Path, exclusive: bool) -> io::Result<Option<Lock>> {
     }
 }
 
-/// Says whether a file is in the kernel's list of locks: `1: FLOCK ADVISORY WRITE 71 fe:00:131073 0 EOF`.
+/// Says whether a file is in the kernel's list of locks: `1: FLOCK ADVISORY WRITE 71 fe:00:131073 0 EOF`. By its inode
+/// only, because some file systems have other device numbers there: another file's lock may be taken for it.
 fn is_locked(locks: &str, path: &Path) -> bool {
     let Ok(meta) = std::fs::symlink_metadata(path) else {
         return false;
     };
-    let dev = meta.dev();
-    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
-    let file = format!("{major:02x}:{minor:02x}:{}", meta.ino());
-    locks
-        .lines()
-        .any(|line| line.split_whitespace().nth(5) == Some(&file))
+    let inode = format!(":{}", meta.ino());
+    let mut files = locks.lines().filter_map(|line| line.split_whitespace().nth(5));
+    files.any(|file| file.ends_with(&inode))
 }
 
 /// Returns who says to hold a lock.
