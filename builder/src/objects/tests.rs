@@ -103,7 +103,7 @@ fn an_address_that_nobody_answers_is_told_without_its_signature() {
 }
 
 #[test]
-fn a_layer_from_a_bucket_goes_on_where_it_broke_off() {
+fn a_layer_is_waited_for_and_goes_on_where_it_broke_off() {
     let (_dir, first) = store();
     let layer = image(&first, &[]).layers[0];
     let mut blob = Vec::new();
@@ -141,9 +141,20 @@ fn a_layer_from_a_bucket_goes_on_where_it_broke_off() {
         origin: Origin::Objects(Arc::new(s3(&fake.host))),
     };
     let (_other, second) = store();
-    run(fetch_layers(&second, &source, |_| {})).unwrap();
+    // Somebody else is at it for now.
+    second.introduce("the test".to_owned());
+    let held = std::sync::Mutex::new(Some(second.lock(&format!("layer{}", layer.hex())).unwrap()));
+    let waited = std::sync::Mutex::new(Vec::new());
+    let told = |transfer: crate::registry::Transfer| {
+        if transfer.waits_for.is_some() {
+            held.lock().unwrap().take();
+            waited.lock().unwrap().extend(transfer.waits_for);
+        }
+    };
+    run(fetch_layers(&second, &source, told)).unwrap();
     assert!(second.layers().contains(&layer));
     assert_eq!(fake.requests().len(), 2);
+    assert_eq!(waited.into_inner().unwrap(), ["the test"]);
 }
 
 #[test]
