@@ -74,8 +74,10 @@ fn s3(host: &str) -> Objects {
 fn what_may_pass_is_asked_again_and_what_is_final_once() {
     let blob = Digest::of(b"blob");
     let check = |statuses: &'static [u16], n_asked: usize, expected: &str| {
-        let fake =
-            Fake::start(move |request| Reply::status(statuses[request.n_before.min(statuses.len() - 1)]));
+        let fake = Fake::start(move |request| {
+            let status = statuses[request.n_before.min(statuses.len() - 1)];
+            Reply::status(status).header("Retry-After", "0")
+        });
         // Every request is signed anew, but within a second signatures are the same.
         let said = match run(s3(&fake.host).has(&blob, 0)) {
             Ok(is_there) => is_there.to_string(),
@@ -89,6 +91,7 @@ fn what_may_pass_is_asked_again_and_what_is_final_once() {
     check(&[404], 1, "false");
     check(&[503, 500, 200], 3, "true");
     check(&[403], 1, "403 Forbidden");
+    check(&[429], 5, "429 Too Many Requests");
 }
 
 #[test]
