@@ -3,6 +3,7 @@
 mod caching;
 mod diary;
 mod finish;
+mod loading;
 mod locks;
 mod needs;
 mod outputs;
@@ -249,12 +250,15 @@ impl Stops<'_> {
             };
             let exported = export::export(&self.store, output, image, epoch)
                 .map_err(|error| failure::of_export(&error))?;
-            if let Output::Image { .. } | Output::Registry { .. } = output {
+            if let Output::Image { .. } | Output::Registry { .. } | Output::Engine { .. } = output {
                 id = exported.id;
             }
             let manifest = match output {
                 Output::Registry { image: how, naming } => {
                     Some(self.push(image, how, *naming, epoch, cancel).await?)
+                }
+                Output::Engine { image: how, wanted } => {
+                    Some(self.load(image, how, wanted, epoch, cancel).await?)
                 }
                 _ => exported.manifest,
             };
