@@ -21,7 +21,7 @@ use super::rootfs::{self, Provision};
 use super::spec::{Exit, Net, Settings, TerminalSize};
 use super::userns::Namespace;
 use super::wire::{self, Report};
-use super::{helper, identity, mount, sys};
+use super::{helper, identity, mount, reaper, sys};
 
 /// The default `PATH`, where the environment has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,7 +55,13 @@ pub(super) enum Root<'a> {
 
 /// Becomes the command. Returns only if that didn't work.
 pub(super) fn become_command(init: &Init<'_>) -> Report {
-    match prepare(init) {
+    let prepared = prepare(init).and_then(|command| {
+        if init.settings.has_init {
+            reaper::fork_below()?;
+        }
+        Ok(command)
+    });
+    match prepared {
         Ok(command) => Report::Ended(command.execute()),
         Err(error) => helper::report_of(error),
     }
@@ -107,6 +113,8 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     // While the right to raise them is there, and nothing has to be opened any more.
     settings.ulimits.iter().try_for_each(Ulimit::apply)?;
     identity::assume(settings, init.filter)?;
+    // Again: whoever becomes another user has none any more.
+    die_with(init.helper)?;
     // After the rights are gone, and as late as can be: the directory must be below the root that we are in.
     let reached = rustix::process::getcwd(Vec::new()).setup("ask for the working directory")?;
     if !reached.to_bytes().starts_with(b"/") {

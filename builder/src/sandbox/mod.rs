@@ -52,6 +52,7 @@ mod network;
 mod overlay;
 mod place;
 mod profile;
+mod reaper;
 mod rootfs;
 mod seccomp;
 mod spec;
