@@ -36,7 +36,8 @@ impl Stops<'_> {
             let (store, options) = (Arc::clone(&self.store), options.clone());
             blocking(move || Shipment::new(&store, &image, &options, epoch)).await
         };
-        let shipment = Arc::new(shipment.map_err(|error| failure::of_export(&error))?);
+        let shipment = shipment.map_err(|error| failure::of_export(&error))?;
+        let manifest = shipment.manifest().0.clone();
         let events = self.progress.events();
         let subject = Subject::internal(&format!("loading into {}", engine.title()));
         events.send(Event::Started {
@@ -46,7 +47,7 @@ impl Stops<'_> {
         let begun = Instant::now();
         let tell = teller(&events, &subject);
         let loaded = tokio::select! {
-            loaded = engine::load(&engine, &self.store, Arc::clone(&shipment), &tell) => loaded,
+            loaded = engine::load(&engine, &self.store, shipment, &tell) => loaded,
             () = cancel.cancelled() => {
                 events.send(Event::Cancelled { subject });
                 return Err(Failure::cancelled(libc::SIGINT).into());
@@ -65,7 +66,7 @@ impl Stops<'_> {
                     subject,
                     took: begun.elapsed(),
                 });
-                Ok(shipment.manifest().0.clone())
+                Ok(manifest)
             }
         }
     }

@@ -12,7 +12,7 @@ use super::place::Place;
 use super::stream;
 use super::{EngineError, Tell, Told, n_common};
 use crate::export::Shipment;
-use crate::registry::{MAX_MANIFEST_BYTES, engine_client};
+use crate::registry::{MAX_MANIFEST_BYTES, Reference, engine_client};
 
 /// Largest answer that is read whole.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -29,6 +29,7 @@ pub(super) struct Api {
     /// What paths are put behind, with the version that the engine speaks.
     base: String,
     title: String,
+    is_podman: bool,
     keeps_blobs: bool,
 }
 
@@ -44,20 +45,40 @@ impl Api {
             client,
             base,
             title,
+            is_podman: false,
             keeps_blobs: false,
         };
         let greeting = api.ask("/_ping").await?;
         let header = |name: &str| greeting.headers().get(name)?.to_str().ok();
-        let is_podman = header("libpod-api-version").is_some();
+        api.is_podman = header("libpod-api-version").is_some();
         let is_version =
             |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         if let Some(version) = header("api-version").filter(is_version) {
             api.base = format!("{}/v{version}", api.base);
         }
-        if !is_podman {
+        if !api.is_podman {
             api.keeps_blobs = answer::keeps_blobs(&api.get("/info").await?);
         }
         Ok(api)
+    }
+
+    /// Says whether it is Podman that speaks Docker's language.
+    pub(super) fn is_podman(&self) -> bool {
+        self.is_podman
+    }
+
+    /// Gives an image one more name.
+    pub(super) async fn tag(&self, id: &Digest, name: &Reference) -> Result<(), EngineError> {
+        // Nothing in a name has a meaning in a query.
+        let (repository, tag) = (name.familiar_name(), name.tag().unwrap_or("latest"));
+        let query = format!("repo={repository}&tag={tag}");
+        let request = self
+            .client
+            .post(format!("{}/images/{}/tag?{query}", self.base, id.hex()));
+        let answer = request.timeout(ANSWER_TIME).send().await;
+        self.accepted(answer.map_err(|error| self.unreachable(&error))?)
+            .await
+            .map(drop)
     }
 
     /// Says whether the engine keeps images as registries do: then a layer is there only if its very blob is.
@@ -67,7 +88,7 @@ impl Api {
 
     /// Returns how many of the image's layers, from the base on, the engine has.
     pub(super) async fn n_known(&self, store: &Store, shipment: &Shipment) -> Result<usize, EngineError> {
-        let names: Vec<String> = shipment.names().collect();
+        let names: Vec<String> = shipment.names().iter().map(Reference::familiar).collect();
         let listed = self.get("/images/json").await?;
         let listed = answer::images(&listed, &names).map_err(|why| self.nonsense(why))?;
         let blobs: Vec<Digest> = shipment.blobs().copied().collect();
@@ -158,7 +179,7 @@ impl Api {
 
     async fn accepted(&self, answer: Response) -> Result<Response, EngineError> {
         match answer.status() {
-            StatusCode::OK => Ok(answer),
+            StatusCode::OK | StatusCode::CREATED => Ok(answer),
             status => {
                 let body = self.whole(answer).await?;
                 Err(self.refused(match answer::refusal(&body) {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use cache::Store;
 
 use crate::export::{ExportError, Shipment};
-use crate::registry::ImageError;
+use crate::registry::{ImageError, Reference};
 use api::Api;
 use place::Place;
 pub(crate) use place::{Engine, Wanted, find};
@@ -130,13 +130,25 @@ pub(crate) type Tell = Arc<dyn Fn(Told) + Send + Sync>;
 pub(crate) async fn load(
     engine: &Engine,
     store: &Arc<Store>,
-    shipment: Arc<Shipment>,
+    mut shipment: Shipment,
     tell: &Tell,
 ) -> Result<(), EngineError> {
     let access = match &engine.place {
         Place::Program(path) => Access::Program(Program::new(path)),
         place => Access::Api(Api::connect(engine.title(), place).await?),
     };
+    let mut names = Vec::new();
+    if access.is_podman() {
+        names = shipment
+            .names()
+            .iter()
+            .map(podmans_name)
+            .collect::<Result<_, _>>()?;
+        // It takes an archive without layers only as an OCI layout, and such a one only with one name.
+        let further = names.split_off(names.len().min(1));
+        shipment.set_names(std::mem::replace(&mut names, further));
+    }
+    let shipment = Arc::new(shipment);
     let n_known = access.n_known(store, &shipment).await?;
     if n_known > 0 {
         let n_layers = shipment.layers().len();
@@ -149,7 +161,19 @@ pub(crate) async fn load(
         }
         sent => sent?,
     }
+    access.name(&shipment, &names).await?;
     access.remember(store, &shipment)
+}
+
+/// Returns the name that Podman gives to what is built with it under a name without a registry, so that it runs what was
+/// loaded last, however it came.
+fn podmans_name(name: &Reference) -> Result<Reference, EngineError> {
+    let familiar = name.familiar();
+    if familiar == name.to_string() {
+        return Ok(name.clone());
+    }
+    let local = Reference::parse(&format!("localhost/{familiar}"));
+    Ok(local.map_err(ImageError::from)?)
 }
 
 /// How an engine is spoken to.
@@ -174,6 +198,25 @@ impl Access {
         }
     }
 
+    /// Says whether this is Podman, whose ways are its own.
+    fn is_podman(&self) -> bool {
+        match self {
+            Self::Api(api) => api.is_podman(),
+            Self::Program(_) => true,
+        }
+    }
+
+    /// Gives a loaded image further names.
+    async fn name(&self, shipment: &Shipment, names: &[Reference]) -> Result<(), EngineError> {
+        for name in names {
+            match self {
+                Self::Api(api) => api.tag(shipment.id(), name).await?,
+                Self::Program(program) => program.tag(shipment.id(), name).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps what is needed to know next time what the engine has.
     fn remember(&self, store: &Store, shipment: &Shipment) -> Result<(), EngineError> {
         match self {
@@ -191,3 +234,6 @@ impl Access {
 fn n_common<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
+
+#[cfg(test)]
+mod tests;

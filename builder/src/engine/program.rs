@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use cache::DiffId;
+use cache::{DiffId, Digest};
 
 use super::stream;
 use super::{EngineError, Tell, Told, n_common};
 use crate::export::Shipment;
+use crate::registry::Reference;
 use crate::runtime::blocking;
 
 /// Most images that are looked into for layers in common.
@@ -68,6 +69,13 @@ impl Program {
         let said = said.lines().filter(|line| !line.trim().is_empty());
         said.for_each(|line| tell(Told::Said(crate::report::one_line(line))));
         Ok(())
+    }
+
+    /// Gives an image one more name.
+    pub(super) async fn tag(&self, id: &Digest, name: &Reference) -> Result<(), EngineError> {
+        self.run(&["tag", &id.hex(), &name.familiar()], None)
+            .await
+            .map(drop)
     }
 
     /// Runs the program to its end; returns what it wrote.

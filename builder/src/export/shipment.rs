@@ -12,7 +12,7 @@ use super::document::{self, Packed};
 use super::options::ImageOptions;
 use super::tarball::Tarball;
 use super::{ExportError, ExportImage};
-use crate::registry::Descriptor;
+use crate::registry::{Descriptor, Reference};
 
 /// A docker archive of one image for one platform, all of whose digests are known.
 pub(crate) struct Shipment {
@@ -42,9 +42,19 @@ impl Shipment {
         self.packed.manifests[0].layers.iter().map(|blob| &blob.digest)
     }
 
-    /// Returns the short forms of the image's names.
-    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
-        self.packed.names.iter().map(|name| name.familiar())
+    /// Returns the image's names.
+    pub(crate) fn names(&self) -> &[Reference] {
+        &self.packed.names
+    }
+
+    /// Gives the image other names.
+    pub(crate) fn set_names(&mut self, names: Vec<Reference>) {
+        self.packed.names = names;
+    }
+
+    /// Returns the digest of the image's config.
+    pub(crate) fn id(&self) -> &Digest {
+        &self.packed.manifests[0].config_digest
     }
 
     /// Returns the image's manifest.
