@@ -176,7 +176,12 @@ fn what_others_push_we_pull() {
     let image = format!("{layout}:1");
     scene.must("umoci", &["init", "--layout", &layout]);
     scene.must("umoci", &["new", "--image", &image]);
-    scene.must("umoci", &["insert", "--image", &image, "said", "/a/said"]);
+    // Not `umoci insert`: the tars of that end without padding.
+    let bundle = scene.aside("umoci-bundle");
+    let words = ["--image", &image, &bundle.display().to_string()];
+    scene.must("umoci", &[&["unpack"][..], &words].concat());
+    std::fs::write(bundle.join("rootfs/said"), "hello").unwrap();
+    scene.must("umoci", &[&["repack"][..], &words].concat());
     registry.copy_in(&scene, &format!("oci:{layout}:1"), "umoci:1");
     let from = format!("docker://{}", name("umoci"));
     let raw = scene
