@@ -7,6 +7,7 @@ mod peers;
 mod pull;
 mod push;
 mod stop;
+mod terminal;
 mod trust;
 
 use std::net::{TcpListener, TcpStream};
