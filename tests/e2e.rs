@@ -15,6 +15,8 @@ mod archive;
 mod bombs;
 #[path = "e2e/canary.rs"]
 mod canary;
+#[path = "e2e/engines/mod.rs"]
+mod engines;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]

@@ -33,7 +33,8 @@ install_missing() {
     echo "Installing:$wanted"
     as_root apt-get update -q >/dev/null || echo "apt-get update failed; trying with the old lists" >&2
     # shellcheck disable=SC2086 # one word per package
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $wanted >/dev/null
+    # RUNLEVEL=1: what is a service is not started.
+    as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $wanted >/dev/null
 }
 
 # install_erofs DIR: makes sure that erofs-utils which know 512-byte blocks (1.6 or newer) come first in PATH.

@@ -3,6 +3,7 @@
 mod caching;
 mod diary;
 mod finish;
+mod loading;
 mod locks;
 mod needs;
 mod outputs;
@@ -258,12 +259,15 @@ impl Stops<'_> {
                 blocking(move || export::export(&store, &output, &image, epoch)).await
             };
             let exported = exported.map_err(|error| failure::of_export(&error))?;
-            if let Output::Image { .. } | Output::Registry { .. } = output {
+            if let Output::Image { .. } | Output::Registry { .. } | Output::Engine { .. } = output {
                 id = exported.id;
             }
             let manifest = match output {
                 Output::Registry { image: how, naming } => {
                     Some(self.push(image, how, *naming, epoch, cancel).await?)
+                }
+                Output::Engine { image: how, wanted } => {
+                    Some(self.load(image, how, wanted, epoch, cancel).await?)
                 }
                 _ => exported.manifest,
             };

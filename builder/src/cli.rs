@@ -279,9 +279,9 @@ pub(crate) struct BuildArgs {
     /// Say which steps would run, and why, and run none of them
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Put the result into the store (it always is)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    pub(crate) load: Option<bool>,
+    /// Put the image into Docker or Podman as well, whichever is here, or the one named: -o type=docker
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "docker|podman")]
+    pub(crate) load: Option<String>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]

@@ -14,6 +14,7 @@ use solver::{Graph, SolveError, Subject, VertexId};
 
 use crate::caches::CacheError;
 use crate::context::ContextError;
+use crate::engine::EngineError;
 use crate::export::ExportError;
 use crate::lockfile::LockError;
 use crate::ops::OpError;
@@ -137,6 +138,22 @@ pub(crate) fn of_lock(error: &LockError) -> Failure {
         LockError::Write { .. } => with_disk_help(Failure::of(Kind::Machine, error), error),
         LockError::Read { .. } => Failure::of(Kind::Machine, error),
         _ => Failure::of(Kind::Build, error).with_help(HOW),
+    }
+}
+
+/// An image can't be loaded into an engine.
+pub(crate) fn of_engine(error: &EngineError) -> Failure {
+    match error {
+        EngineError::Nowhere { .. } => Failure::of(Kind::Machine, error).with_help(
+            "start Docker or Podman, or set DOCKER_HOST; without --load, `-t NAME` keeps the image in Ashlar's store, \
+             and `ashlar save` writes it to a file",
+        ),
+        EngineError::Namespace { .. } => Failure::of(Kind::Machine, error)
+            .with_help("start its service: systemctl --user start podman.socket"),
+        EngineError::Address { .. } | EngineError::Context { .. } => Failure::of(Kind::Usage, error),
+        EngineError::Export(error) => of_export(error),
+        EngineError::Client(error) => of_image(error),
+        _ => Failure::of(Kind::Machine, error),
     }
 }
 

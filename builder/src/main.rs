@@ -14,6 +14,7 @@ mod commands;
 mod context;
 mod csv;
 mod dockerfile;
+mod engine;
 mod export;
 mod failure;
 mod image;

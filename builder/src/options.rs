@@ -29,6 +29,7 @@ use crate::attest::{Attestations, Detail};
 use crate::caches::{CacheFrom, CacheTo};
 use crate::cdi;
 use crate::cli::{BuildArgs, LegacyArgs, RefusedArgs};
+use crate::engine::Wanted;
 use crate::export::{Annotations, Output};
 use crate::lockfile::{self, LockMode};
 use crate::progress::Mode;
@@ -145,6 +146,8 @@ pub(crate) struct BuildOptions {
     pub(crate) cache_to: Vec<CacheTo>,
     /// Pushes the image under its names.
     pub(crate) push: bool,
+    /// Loads the image into an engine of this machine.
+    pub(crate) load: Option<Wanted>,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -254,6 +257,7 @@ pub(crate) fn build(
         outputs: args.output.clone(),
         cache_from: caches::from(args, environment)?,
         push: args.push.unwrap_or(false),
+        load: values::load(args.load.as_deref())?,
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
         explain: args.explain,

@@ -3,9 +3,10 @@
 use cache::Store;
 
 use crate::caches::CachePlace;
+use crate::engine::{self, Wanted};
 use crate::export::{self, Output, Shape, Times};
 use crate::failure;
-use crate::options::BuildOptions;
+use crate::options::{BuildOptions, Environment};
 use crate::report::{self, Failure, Kind};
 
 /// Reads `-o`, and finds out whether its places can be written before time is spent on the build.
@@ -20,8 +21,15 @@ pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Fail
         let (mut output, times) = Output::parse(text).map_err(|error| Failure::of(Kind::Usage, &error))?;
         output.annotate(&options.annotations);
         check_names(options, &output)?;
-        export::check(&output, shape).map_err(|error| failure::of_export(&error))?;
         outputs.push((output, times));
+    }
+    add_load(options, &mut outputs);
+    for (output, _) in &outputs {
+        export::check(output, shape).map_err(|error| failure::of_export(&error))?;
+        if let Output::Engine { wanted, .. } = output {
+            let found = engine::find(wanted, &Environment::of_process());
+            found.map_err(|error| failure::of_engine(&error))?;
+        }
     }
     let is_lost = outputs.iter().all(|(output, _)| output.image_options().is_none());
     if !options.annotations.is_empty() && is_lost {
@@ -81,6 +89,25 @@ fn with_push(options: &BuildOptions) -> Vec<String> {
         texts.push("type=registry".to_owned());
     }
     texts
+}
+
+/// Adds what `--load` means: an output for an engine, the one of `-o type=docker` where there is one.
+fn add_load(options: &BuildOptions, outputs: &mut Vec<(Output, Times)>) {
+    let Some(asked) = &options.load else { return };
+    let mut has_engine = false;
+    for (output, _) in outputs.iter_mut() {
+        if let Output::Engine { wanted, .. } = output {
+            has_engine = true;
+            if *wanted == Wanted::Any {
+                *wanted = asked.clone();
+            }
+        }
+    }
+    if !has_engine {
+        let (mut output, times) = Output::engine(asked.clone());
+        output.annotate(&options.annotations);
+        outputs.push((output, times));
+    }
 }
 
 /// Refuses to push what has no name, or a name that it can't have.

@@ -31,6 +31,11 @@ impl Older {
         })
     }
 
+    /// Takes a reader to have one image of these layers, base layer first.
+    pub(super) fn of_chain(chain: Vec<DiffId>) -> Self {
+        Self { chains: vec![chain] }
+    }
+
     /// Returns how many layers, from the base on, a reader has.
     pub(super) fn n_shared(&self, layers: &[DiffId]) -> usize {
         let shared = |chain: &Vec<DiffId>| chain.iter().zip(layers).take_while(|(a, b)| a == b).count();

@@ -80,7 +80,13 @@ fn pack(
     packed.collect()
 }
 
-fn fill(tarball: &mut Tarball, packed: &[Packed], lists: Lists, older: &Older) -> Result<(), ExportError> {
+/// Writes what an archive consists of, but for the layers that the reader has.
+pub(super) fn fill(
+    tarball: &mut Tarball,
+    packed: &[Packed],
+    lists: Lists,
+    older: &Older,
+) -> Result<(), ExportError> {
     let entries = packed.iter().flat_map(document::entries).collect();
     // What describes the archive comes first: a reader of a stream then knows what to expect.
     tarball.file("oci-layout", document::LAYOUT_MARKER)?;

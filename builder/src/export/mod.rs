@@ -14,6 +14,7 @@ mod local;
 mod oci;
 mod options;
 pub(crate) mod rewrite;
+mod shipment;
 mod spec;
 mod statement;
 mod tarball;
@@ -41,6 +42,7 @@ pub(crate) use docker::Lists;
 pub(crate) use document::platform_of;
 pub(crate) use oci::Layout;
 pub(crate) use options::{Compression, Destination, ImageOptions, Naming, Times};
+pub(crate) use shipment::Shipment;
 pub(crate) use spec::{Attributes, Output, SpecError, zstd};
 pub(crate) use upload::upload;
 
@@ -145,6 +147,7 @@ impl ExportError {
 
 /// What [`ExportError::SeveralPlatforms`] is said of.
 const DOCKER_ARCHIVE: &str = "a docker archive (type=docker)";
+const ENGINE: &str = "a load into an engine (--load, type=docker)";
 const NOT_SPLIT: &str = "an output with platform-split=false";
 
 /// An image to be written. Its layers must be in the store.
@@ -312,6 +315,10 @@ pub(crate) fn export(
             id = with_names(names).commit(store)?;
             None
         }
+        Output::Engine { image: options, .. } => {
+            id = with_names(&options.names).commit(store)?;
+            None
+        }
         Output::Registry {
             image: options,
             naming,
@@ -374,21 +381,22 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
     }
     let what = match output {
         Output::DockerArchive { .. } => Some(DOCKER_ARCHIVE),
+        Output::Engine { .. } => Some(ENGINE),
         Output::Tar { split: false, .. } | Output::Local { split: false, .. } => Some(NOT_SPLIT),
         _ => None,
     };
     if let Some(what) = what.filter(|_| shape.n_platforms > 1) {
         return Err(ExportError::SeveralPlatforms { what });
     }
-    if shape.is_attested && matches!(output, Output::DockerArchive { .. }) {
-        return Err(ExportError::Attested { what: DOCKER_ARCHIVE });
+    if let Some(what) = what.filter(|_| shape.is_attested && !output.carries_attestations()) {
+        return Err(ExportError::Attested { what });
     }
     match output {
         Output::OciArchive { dest, .. } | Output::DockerArchive { dest, .. } | Output::Tar { dest, .. } => {
             target::check(dest)
         }
         Output::OciDirectory { dest, .. } | Output::Local { dest, .. } => target::check_dir(dest),
-        Output::CacheOnly | Output::Image { .. } | Output::Registry { .. } => Ok(()),
+        Output::CacheOnly | Output::Image { .. } | Output::Registry { .. } | Output::Engine { .. } => Ok(()),
     }
 }
 

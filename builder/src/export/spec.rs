@@ -12,6 +12,7 @@ use super::annotations::{AnnotationError, Annotations};
 use super::delta::Older;
 use super::options::{Compression, Destination, Epoch, ImageOptions, Naming, Times};
 use crate::csv;
+use crate::engine::Wanted;
 use crate::registry::{Reference, ReferenceError};
 
 /// Local builds want speed; libdeflate's level 1 is as small as zlib's level 4.
@@ -82,6 +83,13 @@ pub(crate) enum Output {
         /// What it is called there.
         naming: Naming,
     },
+    /// The local store, and an engine of this machine.
+    Engine {
+        /// How it gets there.
+        image: ImageOptions,
+        /// Which.
+        wanted: Wanted,
+    },
     /// An OCI layout as one tar.
     OciArchive {
         /// Where.
@@ -147,6 +155,7 @@ impl Output {
             Self::OciArchive { image, .. }
             | Self::OciDirectory { image, .. }
             | Self::Registry { image, .. }
+            | Self::Engine { image, .. }
             | Self::DockerArchive { image, .. } => Some(image),
             Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => None,
         }
@@ -186,9 +195,17 @@ impl Output {
             Self::OciArchive { image, .. }
             | Self::OciDirectory { image, .. }
             | Self::Registry { image, .. }
+            | Self::Engine { image, .. }
             | Self::DockerArchive { image, .. } => image.annotations.prepend(annotations),
             Self::CacheOnly | Self::Image { .. } | Self::Tar { .. } | Self::Local { .. } => {}
         }
+    }
+
+    /// Returns what `--load` means: `type=docker`, for this engine.
+    pub(crate) fn engine(wanted: Wanted) -> (Self, Times) {
+        let image = Attributes::default().image(Codec::None);
+        let image = image.expect("because no attribute is wrong where there is none");
+        (Self::Engine { image, wanted }, Times::default())
     }
 
     /// Finds the images that are counted on in the store. To be called before the build changes what names mean.
@@ -257,10 +274,9 @@ impl Output {
 
 /// Attributes that BuildKit has and we refuse by name.
 fn is_known_elsewhere(key: &str) -> bool {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 10] = [
         "attestation-inline",
         "compatibility-version",
-        "context",
         "dangling-name-prefix",
         "danging-name-empty-only",
         "mode",
@@ -393,10 +409,15 @@ impl Attributes {
                 dest: self.destination(),
                 image: self.image(gzip())?,
             }),
-            // Nothing is left out of the store.
+            // What an engine has, it says itself.
             "docker" if !self.has("dest") && self.has("since") => Err(SpecError::NoFile("since")),
-            // Without a file, it is for the local engine, and that is this store.
-            "docker" if !self.has("dest") => Ok(Output::Image { names: self.names()? }),
+            "docker" if !self.has("dest") => {
+                let context = self.take("context").filter(|context| !context.is_empty());
+                Ok(Output::Engine {
+                    wanted: context.map_or(Wanted::Any, Wanted::Context),
+                    image: self.image(Codec::None)?,
+                })
+            }
             "docker" => {
                 let since = self.list("since");
                 Ok(Output::DockerArchive {

@@ -29,6 +29,10 @@ fn outputs_are_understood() {
         split,
         prefix: String::new(),
     };
+    let engine = |wanted| Output::Engine {
+        image: image(Codec::None, false),
+        wanted,
+    };
     for (text, expected) in [
         ("out", local()),
         ("-", tar(Destination::Stdout, true)),
@@ -36,7 +40,11 @@ fn outputs_are_understood() {
         ("type=tar,platform-split=false", tar(Destination::Stdout, false)),
         ("dest=a.tar,type=tar", tar(file("a.tar"), true)),
         ("type=cacheonly", Output::CacheOnly),
-        ("type=docker", Output::Image { names: vec![] }),
+        ("type=docker", engine(Wanted::Any)),
+        (
+            "type=docker,context=far",
+            engine(Wanted::Context("far".to_owned())),
+        ),
         (
             "type=image,\"name=a,b:1\"",
             Output::Image {

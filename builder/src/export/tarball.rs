@@ -1,6 +1,8 @@
 //! Writes the outer tar of an image archive: few entries, plain names, fixed metadata; big ones copied in the kernel.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use super::ExportError;
 use super::blob::Blob;
@@ -23,9 +25,18 @@ impl Tarball {
     pub(super) fn create(dest: &Destination, epoch: Option<i64>) -> Result<Self, ExportError> {
         Ok(Self {
             target: Some(Target::create(dest)?),
-            mtime: epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
+            mtime: mtime(epoch),
             ..Self::measured()
         })
+    }
+
+    /// Writes into a pipe that `reader` reads.
+    pub(super) fn into_pipe(pipe: OwnedFd, reader: &Path, epoch: Option<i64>) -> Self {
+        Self {
+            target: Some(Target::through(pipe, reader)),
+            mtime: mtime(epoch),
+            ..Self::measured()
+        }
     }
 
     /// Begins an archive that is written nowhere: only its size counts.
@@ -108,4 +119,8 @@ impl Tarball {
         let n_missing = usize::try_from(n_missing).expect("because it is less than a block");
         self.write(&[0; BLOCK_BYTES as usize][..n_missing])
     }
+}
+
+fn mtime(epoch: Option<i64>) -> u64 {
+    epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0)
 }

@@ -34,6 +34,15 @@ impl Target {
         }
     }
 
+    /// Takes a pipe that `reader` reads at its other end.
+    pub(super) fn through(pipe: OwnedFd, reader: &Path) -> Self {
+        Self {
+            file: pipe.into(),
+            title: reader.to_owned(),
+            pending: None,
+        }
+    }
+
     /// Makes a file `name` in the open directory `dir`, called `title` in messages.
     pub(super) fn create_in(dir: impl AsFd, name: &str, title: &Path) -> Result<Self, ExportError> {
         let dir = dir

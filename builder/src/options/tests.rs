@@ -128,9 +128,9 @@ fn more_flags_settle() {
         o.limits.shm_size_bytes == Some(64 << 20)
     });
     check(
-        "--provenance=false --sbom=false --push=false --load .",
+        "--provenance=false --sbom=false --push=false --load=false .",
         &[],
-        |o| o.outputs.is_empty(),
+        |o| o.outputs.is_empty() && o.load.is_none(),
     );
     let until = |stage: &str, step| {
         let stage = stage.to_owned();
@@ -153,6 +153,13 @@ fn more_flags_settle() {
     check("-o a -o type=oci,dest=b .", &[], |o| {
         o.outputs == ["a", "type=oci,dest=b"]
     });
+}
+
+#[test]
+fn an_engine_can_be_named() {
+    check("--load .", &[], |o| o.load == Some(Wanted::Any));
+    check("--load=docker .", &[], |o| o.load == Some(Wanted::Docker));
+    check("--load=podman .", &[], |o| o.load == Some(Wanted::Podman));
 }
 
 #[test]
@@ -242,6 +249,7 @@ fn what_is_not_supported_is_refused_by_name() {
     check_refused("-f https://x/y.git .", "a Dockerfile from a git repository isn't");
     check_refused("--until build:x .", "expected STAGE[:N]");
     check_refused("--until= .", "expected STAGE[:N]");
+    check_refused("--load=containerd .", "invalid --load `containerd`");
     check_refused("--platform windows/amd64 .", "cannot build for windows/amd64");
     check_refused("--platform a/b/c/d .", "failed to parse platform");
 }

@@ -9,7 +9,21 @@ use std::time::Duration;
 use frontend::Until;
 
 use super::{HOST_GATEWAY, NamedSource, git_source, is_http, is_remote, not_yet};
+use crate::engine::Wanted;
 use crate::report::Failure;
+
+/// Parses what `--load` names: an engine, or whether there is to be one.
+pub(super) fn load(text: Option<&str>) -> Result<Option<Wanted>, Failure> {
+    match text {
+        None | Some("false" | "0") => Ok(None),
+        Some("true" | "1") => Ok(Some(Wanted::Any)),
+        Some("docker") => Ok(Some(Wanted::Docker)),
+        Some("podman") => Ok(Some(Wanted::Podman)),
+        Some(other) => Err(Failure::usage(format!(
+            "invalid --load `{other}`: expected docker, podman, true or false"
+        ))),
+    }
+}
 
 /// Parses `NAME=VALUE` of `--build-context`.
 pub(super) fn named_context(text: &str) -> Result<(String, NamedSource), Failure> {

@@ -47,7 +47,7 @@ pub(crate) use manifest::{
 };
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
-pub(crate) use transport::{Tls, client};
+pub(crate) use transport::{Tls, client, engine_client};
 
 /// Where the layers of a resolved image can be had.
 #[derive(Debug, Clone)]

@@ -68,16 +68,42 @@ fn build(kind: &Kind) -> Result<Client, ImageError> {
         builder = builder.no_proxy();
     }
     builder = match &kind.tls {
-        None => builder.tls_backend_preconfigured(
-            rustls::ClientConfig::builder()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth(),
-        ),
+        None => without_tls(builder),
         Some(tls) => trust(builder, tls)?,
     };
     builder
         .build()
         .map_err(|error| ImageError::Setup(error.to_string()))
+}
+
+/// Makes a client for a container engine: behind a socket, or at an address of somebody who is trusted in this way or,
+/// with plain HTTP, not at all. Nothing it does ends by itself: loading takes an engine as long as it takes.
+pub(crate) fn engine_client(socket: Option<&Path>, tls: Option<&Tls>) -> Result<Client, ImageError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("ashlar/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .http1_only()
+        .no_proxy();
+    if let Some(path) = socket {
+        builder = builder.unix_socket(path);
+    }
+    builder = match tls {
+        None => without_tls(builder),
+        Some(tls) => trust(builder, tls)?,
+    };
+    let built = builder.build();
+    built.map_err(|error| ImageError::Setup(error.to_string()))
+}
+
+/// Trusts nobody, which needs no certificates to be loaded.
+fn without_tls(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder.tls_backend_preconfigured(
+        rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth(),
+    )
 }
 
 fn trust(mut builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, ImageError> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod faults;
 mod login;
+mod peers;
 mod pull;
 mod push;
 mod stop;
