@@ -6,6 +6,7 @@
 mod beside;
 mod call;
 mod limits;
+mod runtime;
 mod sources;
 mod values;
 
@@ -21,6 +22,7 @@ use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
+pub(crate) use runtime::oci_runtime;
 pub(crate) use values::seconds;
 
 use crate::attest::{Attestations, Detail};
@@ -162,6 +164,8 @@ pub(crate) struct BuildOptions {
     pub(crate) network: Network,
     /// What RUN may ask for besides.
     pub(crate) allowed: Allowed,
+    /// The OCI runtime that makes the containers, by name or path.
+    pub(crate) oci_runtime: Option<String>,
     /// Where devices are described that RUN may ask for.
     pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
@@ -260,6 +264,11 @@ pub(crate) fn build(
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
+        oci_runtime: oci_runtime(
+            args.oci_runtime.as_deref(),
+            args.on_error.as_deref() == Some("shell"),
+            environment,
+        )?,
         cdi_dirs: match args.cdi_spec_dir.as_slice() {
             [] => cdi::DIRS.map(PathBuf::from).to_vec(),
             dirs => dirs.to_vec(),
