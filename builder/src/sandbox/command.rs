@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, CWD, FileType, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::{Result, SandboxError};
@@ -102,13 +102,13 @@ impl Command {
     }
 
     /// Looks for the program below `root`, as far as that says how it will end.
-    pub(super) fn foresee(&self, root: BorrowedFd<'_>, cwd: &str) -> Foreseen {
+    pub(super) fn foresee(&self, root: BorrowedFd<'_>, settings: &Settings) -> Foreseen {
         let mut outcome = self.missing();
         for candidate in self.candidates.iter().filter(|_| !self.name.is_empty()) {
             let place = candidate.to_string_lossy().into_owned();
             let inside = match place.starts_with('/') {
                 true => place.clone(),
-                false => format!("{cwd}/{place}"),
+                false => format!("{}/{place}", settings.cwd),
             };
             let found = open_inside(
                 root,
@@ -116,13 +116,16 @@ impl Command {
                 OFlags::PATH | OFlags::CLOEXEC,
                 ResolveFlags::empty(),
             );
-            let Ok(mode) = found.and_then(|found| Ok(rustix::fs::fstat(&found)?.st_mode)) else {
+            let Ok(stat) = found.and_then(|found| rustix::fs::fstat(&found)) else {
                 continue;
             };
-            match FileType::from_raw_mode(mode) {
-                FileType::RegularFile if mode & 0o111 != 0 => {
-                    let is_program = is_program(root, &inside);
-                    return Foreseen::Found(Found { place, is_program });
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile if stat.st_mode & 0o111 != 0 => {
+                    return Foreseen::Found(Found {
+                        place,
+                        is_program: is_program(root, &inside),
+                        is_permitted: is_permitted(&stat, settings),
+                    });
                 }
                 FileType::Directory => outcome = Flaw::Directory.exit(&place),
                 _ => outcome = Flaw::NotExecutable.exit(&place),
@@ -155,6 +158,8 @@ pub(super) struct Found {
     pub(super) place: String,
     /// It looks like a program for this machine, or a script.
     is_program: bool,
+    /// Its mode lets the user execute it.
+    is_permitted: bool,
 }
 
 impl Found {
@@ -165,12 +170,24 @@ impl Found {
 
     /// How it ended if the kernel would not execute it.
     pub(super) fn not_executed(&self) -> Exit {
-        let flaw = match self.is_program {
-            true => Flaw::NoLoader,
-            false => Flaw::Format,
+        let flaw = match (self.is_permitted, self.is_program) {
+            (false, _) => Flaw::NotExecutable,
+            (true, true) => Flaw::NoLoader,
+            (true, false) => Flaw::Format,
         };
         flaw.exit(&self.place)
     }
+}
+
+/// Says whether the mode of a file that somebody may execute lets the user do it.
+fn is_permitted(stat: &Stat, settings: &Settings) -> bool {
+    let bit = match settings {
+        _ if settings.uid == 0 => 0o111,
+        _ if settings.uid == stat.st_uid => 0o100,
+        _ if settings.gid == stat.st_gid || settings.groups.contains(&stat.st_gid) => 0o010,
+        _ => 0o001,
+    };
+    stat.st_mode & bit != 0
 }
 
 /// Says whether a file begins like what the kernel executes by itself.

@@ -275,10 +275,6 @@ pub(crate) fn run(helper: &Helper, spec: &Spec<'_>, stdio: Stdio<'_>, cancel: Ca
         return Err(SandboxError::Refused { reason });
     }
     require_user(spec)?;
-    if helper.runtime.is_some() && spec.settings.terminal.is_some() {
-        let reason = "an OCI runtime's containers get no terminal here".to_owned();
-        return Err(SandboxError::Refused { reason });
-    }
     let socket = helper.fork(&Request::Container)?;
     let mut made = Vec::new();
     // However it goes: closing the socket makes a process that is still there kill its container and end.

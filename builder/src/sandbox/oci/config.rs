@@ -12,6 +12,9 @@ use super::super::profile::{self, CAPABILITIES, MASKED, READ_ONLY};
 use super::super::spec::{Privilege, Settings};
 use super::filter;
 
+/// As many files a runtime may need to have open.
+const N_FILES: u64 = 64;
+
 /// Returns the config of a container whose root is at `root`, complete but for `/proc`.
 pub(super) fn config(settings: &Settings, root: &str) -> Result<Value> {
     let is_sandboxed = settings.privilege == Privilege::Sandbox;
@@ -26,7 +29,7 @@ pub(super) fn config(settings: &Settings, root: &str) -> Result<Value> {
     Ok(json!({
         "ociVersion": "1.0.2",
         "process": {
-            "terminal": false,
+            "terminal": settings.terminal.is_some(),
             "user": {
                 "uid": settings.uid,
                 "gid": settings.gid,
@@ -36,7 +39,7 @@ pub(super) fn config(settings: &Settings, root: &str) -> Result<Value> {
             "args": settings.args,
             "env": env(settings),
             "cwd": settings.cwd,
-            "capabilities": capabilities(is_sandboxed)?,
+            "capabilities": capabilities(settings)?,
             "rlimits": settings.ulimits.iter().map(rlimit).collect::<Vec<_>>(),
             // sudo and ping must work in RUN.
             "noNewPrivileges": false,
@@ -82,31 +85,41 @@ fn env(settings: &Settings) -> Vec<String> {
         .collect()
 }
 
-/// Nothing is inheritable or ambient: users other than root have the bounding set only, for setuid programs.
-fn capabilities(is_sandboxed: bool) -> Result<Value> {
+/// Nothing is inheritable or ambient. Users other than root have the bounding set only, for setuid programs; runtimes
+/// would execute files with the others that the user may not.
+fn capabilities(settings: &Settings) -> Result<Value> {
     let held = rustix::thread::capabilities(None)
         .setup("read capabilities")?
         .permitted;
-    let wanted = match is_sandboxed {
-        true => held & CapabilitySet::from_bits_retain(CAPABILITIES),
-        false => held,
+    let bounding = match settings.privilege {
+        Privilege::Sandbox => held & CapabilitySet::from_bits_retain(CAPABILITIES),
+        Privilege::Insecure => held,
     };
-    let names: Vec<String> = wanted
-        .iter_names()
-        .map(|(name, _)| format!("CAP_{name}"))
-        .collect();
+    let effective = match settings.uid {
+        0 => bounding,
+        _ => CapabilitySet::empty(),
+    };
+    let names = |set: CapabilitySet| -> Vec<String> {
+        set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
+    };
     Ok(json!({
-        "bounding": names,
-        "effective": names,
-        "permitted": names,
+        "bounding": names(bounding),
+        "effective": names(effective),
+        "permitted": names(effective),
         "inheritable": [],
         "ambient": [],
     }))
 }
 
+/// Says whether a limit leaves a runtime too little to set the container up. Then it gets some more for that.
+pub(super) fn is_tight(ulimit: &Ulimit) -> bool {
+    ulimit.name == "nofile" && [ulimit.soft, ulimit.hard].iter().flatten().any(|n| *n < N_FILES)
+}
+
 fn rlimit(ulimit: &Ulimit) -> Value {
+    let least = if is_tight(ulimit) { N_FILES } else { 0 };
     // The kernel's RLIM_INFINITY.
-    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX).max(least);
     json!({
         "type": format!("RLIMIT_{}", ulimit.name.to_uppercase()),
         "soft": number(ulimit.soft),
@@ -148,10 +161,11 @@ mod tests {
         );
         check(
             "/process/rlimits",
-            json!([{"type": "RLIMIT_NOFILE", "soft": 10, "hard": u64::MAX}]),
+            json!([{"type": "RLIMIT_NOFILE", "soft": 64, "hard": u64::MAX}]),
         );
         check("/process/capabilities/ambient", json!([]));
         check("/process/capabilities/inheritable", json!([]));
+        check("/process/capabilities/effective", json!([]));
         check("/root/path", json!("/r"));
         check("/mounts/1/source", json!("/r/dev"));
         check("/linux/maskedPaths/0", json!("/proc/acpi"));

@@ -12,7 +12,6 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
-use rustix::thread::LinkNameSpaceType;
 
 use super::super::command::{self, Foreseen, Found};
 use super::super::error::{Result, SandboxError, Step as _};
@@ -20,11 +19,12 @@ use super::super::helper;
 use super::super::init::{self, Init};
 use super::super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
 use super::super::place;
-use super::super::profile::READ_ONLY;
 use super::super::rootfs;
-use super::super::spec::{Exit, Privilege, Settings};
-use super::super::sys;
-use super::{Runtime, config};
+use super::super::spec::{Exit, Settings};
+use super::super::wire::{self, Report};
+use super::console::Console;
+use super::tighten::tighten;
+use super::{Runtime, config, console};
 
 /// The container's name, in a namespace that has no other.
 const NAME: &str = "ashlar";
@@ -47,6 +47,10 @@ pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<
     let root_at = arrange()?;
     mount::attach_at(root, &root_at).setup("attach the root")?;
     init::furnish(root, init, &root_at)?;
+    if settings.terminal.is_some() {
+        // Runtimes mount the terminal there too, as docker's containers have it; crun doesn't make the place.
+        rootfs::write(root, "dev/console", "", 0o600)?;
+    }
     drop(rootfs::working_directory(
         root,
         &settings.cwd,
@@ -55,7 +59,7 @@ pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<
     )?);
     // This one shows the processes around the container; the runtime mounts the container's own.
     rustix::mount::unmount(format!("{root_at}/proc"), UnmountFlags::DETACH).setup("take /proc away")?;
-    let found = match command.foresee(root, &settings.cwd) {
+    let found = match command.foresee(root, settings) {
         Foreseen::Ends(exit) => return Ok(exit),
         Foreseen::Found(found) => found,
     };
@@ -109,7 +113,14 @@ struct Call<'a> {
 impl Call<'_> {
     fn run(&self, found: &Found) -> Result<Exit> {
         let (bundle, pid_file) = (place::path("bundle"), place::path("pid"));
-        let created = self.call(&["create", "--bundle", &bundle, "--pid-file", &pid_file, NAME])?;
+        let console = self.init.settings.terminal.map(Console::listen).transpose()?;
+        let mut args = vec!["create", "--bundle", &bundle, "--pid-file", &pid_file];
+        let socket = console::path();
+        if console.is_some() {
+            args.extend(["--console-socket", &socket]);
+        }
+        args.push(NAME);
+        let created = self.call(&args)?;
         if !created.success() {
             let said = self.last_words();
             // What a file's owner and lists say of the user is for the kernel to judge, and the runtime to hear.
@@ -118,8 +129,13 @@ impl Call<'_> {
                 false => Err(self.failed("create", &said)),
             };
         }
+        if let Some(console) = &console {
+            let master = console.receive()?;
+            wire::send(self.init.socket, &Report::Terminal, &[master.as_fd()])
+                .setup("hand the terminal over")?;
+        }
         let pid = self.pid(&pid_file)?;
-        tighten(pid, self.init.settings.privilege)?;
+        tighten(pid, self.init.settings)?;
         let before = name_of(pid);
         for procs in self.init.cgroups {
             let number = pid.as_raw_nonzero().to_string();
@@ -182,51 +198,6 @@ impl Call<'_> {
         let message = last.split_once(" msg=").map_or(last, |(_, message)| message);
         message.trim_matches('"').replace("\\\"", "\"")
     }
-}
-
-/// Gives the container's mounts back what a runtime took from them: crun mounts the root and read-only paths anew without
-/// their attributes, and with that a root on which device nodes work.
-fn tighten(pid: Pid, privilege: Privilege) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
-    let namespace =
-        rustix::fs::openat(CWD, path, flags, Mode::empty()).setup("open the container's mounts")?;
-    match sys::clone3(0).setup("fork")? {
-        sys::Side::Child => {
-            std::process::exit(i32::from(tighten_inside(namespace.as_fd(), privilege).is_err()))
-        }
-        sys::Side::Parent(child) => {
-            let ended = rustix::process::waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED);
-            match ended
-                .setup("wait for a fork")?
-                .and_then(|status| status.exit_status())
-            {
-                Some(0) => Ok(()),
-                _ => Err(SandboxError::Refused {
-                    reason: "the runtime's mounts can't be protected".to_owned(),
-                }),
-            }
-        }
-    }
-}
-
-/// Runs in a process of its own, which doesn't come back from there.
-fn tighten_inside(namespace: BorrowedFd<'_>, privilege: Privilege) -> std::io::Result<()> {
-    rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount))?;
-    sys::mount_setattr(CWD, c"/", 0, NODEV, 0)?;
-    let protected = match privilege {
-        Privilege::Sandbox => READ_ONLY,
-        Privilege::Insecure => &[],
-    };
-    for path in protected {
-        let path = std::ffi::CString::new(format!("/{path}"))?;
-        match sys::mount_setattr(CWD, &path, 0, NOSUID | NOEXEC | NODEV | RDONLY, 0) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            // Also where the runtime left it as it is: then it is no mount.
-            other => other?,
-        }
-    }
-    Ok(())
 }
 
 /// Reads the beginning of a small file; one that isn't there is empty.

@@ -2,7 +2,7 @@
 //!
 //! The process that becomes the command otherwise (`init`) stays process 1 of namespaces of its own, furnishes the root as
 //! always, and has the runtime make a second pid and mount namespace inside (`life`), from a `config.json` that says what
-//! the profile says (`config`, `filter`). So the runtime, its state and its mounts are in a view that nobody else has:
+//! the profile says (`config`, `filter`), and checks what it got (`tighten`). So the runtime, its state and its mounts are in a view that nobody else has:
 //! with process 1 they are gone, whoever dies. Mounts of the root are made here, by descriptor, and not named in the
 //! config: a runtime would resolve paths of the image again, each in its way.
 //!
@@ -10,14 +10,16 @@
 //! hierarchy, makes none, and the container is moved into ours before its process is executed.
 //!
 //! Not here: other runtimes (an unknown one could drop part of the config without a word; youki 0.7 lets `clone` make user
-//! namespaces), terminals, and user namespaces. They are refused.
+//! namespaces), and user namespaces. They are refused.
 //!
 //! Known deviation: system calls that are newer than the profile are "not implemented" with runc as with us, and refused
 //! with crun, whose filters know one answer for all that isn't listed.
 
 mod config;
+mod console;
 mod filter;
 mod life;
+mod tighten;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
