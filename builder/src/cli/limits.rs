@@ -36,6 +36,9 @@ pub(crate) struct LimitArgs {
     /// A limit of every process, such as nofile=1024:2048 (repeatable)
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
+    /// Put a small process 1 above the command, which reaps orphans so that they don't count
+    #[arg(long)]
+    pub(crate) init: bool,
     /// Size of /dev/shm, for instance 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
     let network = process.network;
     let limits = options::limits(&args.limits)?;
-    let oci_runtime = options::oci_runtime(args.oci_runtime.as_deref(), environment);
+    let oci_runtime = options::oci_runtime(args.oci_runtime.as_deref(), &args.limits, environment)?;
     let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
         changes: Changes {
@@ -131,7 +131,9 @@ impl Changes {
             host: false,
             resolver: ops::resolves_on_loopback().map_err(|error| machine(&error))?,
         });
-        let network = networks.take(self.network, &helper);
+        let network = networks
+            .take(self.network, &helper)
+            .map_err(|error| machine(&error))?;
         network.warning.iter().for_each(|warning| report::warn(warning));
         let bounds = Bounds::new(self.limits.clone(), report::warn);
         bounds.apply(&mut self.settings);

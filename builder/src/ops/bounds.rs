@@ -42,6 +42,7 @@ impl Bounds {
     pub(crate) fn apply(&self, settings: &mut Settings) {
         settings.ulimits.clone_from(&self.limits.ulimits);
         settings.shm_size_bytes = self.limits.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES);
+        settings.has_init = self.limits.has_init;
     }
 
     /// Makes a container's control groups; tells once what can't be had here.

@@ -12,7 +12,7 @@ const PERIODS_US: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
 const MIN_QUOTA_US: u64 = 1_000;
 const DEFAULT_PERIOD_US: u64 = 100_000;
 
-/// What a container may use.
+/// What a container may use, and what keeps it in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ContainerLimits {
     /// As a whole.
@@ -21,6 +21,8 @@ pub(crate) struct ContainerLimits {
     pub(crate) ulimits: Vec<Ulimit>,
     /// Size of `/dev/shm`.
     pub(crate) shm_size_bytes: Option<u64>,
+    /// Whether a small process 1 reaps its orphans.
+    pub(crate) has_init: bool,
     /// The control group below which its own is made.
     pub(crate) cgroup_parent: Option<String>,
 }
@@ -70,6 +72,7 @@ pub(crate) fn limits(args: &LimitArgs) -> Result<ContainerLimits, Failure> {
         limits,
         ulimits,
         shm_size_bytes: args.shm_size.as_deref().map(size_bytes).transpose()?,
+        has_init: args.init,
         cgroup_parent: args.cgroup_parent.as_deref().map(cgroup_parent).transpose()?,
     })
 }

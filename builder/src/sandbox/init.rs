@@ -23,7 +23,7 @@ use super::rootfs::{self, Provision};
 use super::spec::{Net, Settings, TerminalSize};
 use super::userns::Namespace;
 use super::wire::{self, Report};
-use super::{helper, identity, mount, sys};
+use super::{helper, identity, mount, reaper, sys};
 
 /// The root is attached here for a moment, in a mount namespace that only this process is in.
 const STAGING: &str = "/proc";
@@ -58,7 +58,12 @@ pub(super) enum Root<'a> {
 /// Becomes the command, or has the runtime execute it and waits. The former returns only if that didn't work.
 pub(super) fn become_command(init: &Init<'_>) -> Report {
     let report = match init.runtime {
-        None => prepare(init).map(|command| Report::Ended(command.execute())),
+        None => prepare(init).and_then(|command| {
+            if init.settings.has_init {
+                reaper::fork_below()?;
+            }
+            Ok(Report::Ended(command.execute()))
+        }),
         Some(runtime) => oci::contain(init, runtime).map(Report::Contained),
     };
     report.unwrap_or_else(helper::report_of)
@@ -93,6 +98,8 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     // While the right to raise them is there, and nothing has to be opened any more.
     settings.ulimits.iter().try_for_each(Ulimit::apply)?;
     identity::assume(settings, init.filter)?;
+    // Again: whoever becomes another user has none any more.
+    die_with(init.helper)?;
     // After the rights are gone, and as late as can be: the directory must be below the root that we are in.
     let reached = rustix::process::getcwd(Vec::new()).setup("ask for the working directory")?;
     if !reached.to_bytes().starts_with(b"/") {

@@ -55,6 +55,7 @@ mod oci;
 mod overlay;
 mod place;
 mod profile;
+mod reaper;
 mod rootfs;
 mod seccomp;
 mod spec;

@@ -89,6 +89,8 @@ pub(crate) struct Settings {
     pub(crate) shm_size_bytes: u64,
     /// Limits of every process; those that aren't named are the builder's own.
     pub(crate) ulimits: Vec<Ulimit>,
+    /// Puts a small process 1 above the process, which reaps orphans.
+    pub(crate) has_init: bool,
     /// Gives the process a terminal of this size instead of the three streams.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -125,6 +127,7 @@ impl Default for Settings {
             scripts: BTreeMap::new(),
             shm_size_bytes: DEFAULT_SHM_BYTES,
             ulimits: Vec::new(),
+            has_init: false,
             terminal: None,
         }
     }

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::mount::MountAttrFlags;
+use rustix::process::Pid;
 
 /// Which side of [`clone3`] the caller is.
 pub(super) enum Side {
@@ -82,6 +83,20 @@ pub(super) fn clone3(namespaces: c_int) -> io::Result<Side> {
     }
     // SAFETY: the kernel stored a new descriptor, which nobody else owns.
     Ok(Side::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Forks; returns the child's id, or `None` in the child. The caller must have one thread only. Unlike [`clone3`] it
+/// works behind the filter.
+pub(super) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: with one thread no lock is held, so the child may use its copy of memory as it likes.
+    let pid = unsafe { libc::fork() };
+    check(pid.into()).map(|_| Pid::from_raw(pid))
+}
+
+/// Closes every descriptor from `first` on, whoever owns it: the caller must use and drop none of them any more.
+pub(super) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: no memory is passed; that nobody uses the descriptors again is the caller's promise.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
 /// Gives the process a mount namespace of its own.

@@ -80,7 +80,11 @@ impl Networks {
     }
 
     /// Chooses a container's network. Whether `host` may be asked for is the caller's decision.
-    pub(crate) fn take(&self, wanted: Wanted, helper: &Helper) -> Taken<'_> {
+    ///
+    /// # Errors
+    /// A program that connected an earlier network fails: then a container must not get the machine's instead, which an
+    /// earlier step could bring about by using up what the program needs.
+    pub(crate) fn take(&self, wanted: Wanted, helper: &Helper) -> Result<Taken<'_>> {
         let taken = |net, network, tool, warning| Taken {
             from: self,
             net,
@@ -89,19 +93,25 @@ impl Networks {
             warning,
         };
         match wanted {
-            Wanted::None => return taken(Net::None, None, None, None),
-            Wanted::Host => return taken(Net::Host, None, None, None),
+            Wanted::None => return Ok(taken(Net::None, None, None, None)),
+            Wanted::Host => return Ok(taken(Net::Host, None, None, None)),
             Wanted::Default => {}
         }
         let mut state = self.state();
         if let Some(network) = state.idle.pop() {
-            return taken(Net::Own, Some(network), state.tool.clone(), None);
+            return Ok(taken(Net::Own, Some(network), state.tool.clone(), None));
+        }
+        // Until one program is known to work the others wait; then as many networks are made at once as are needed.
+        if let Some(tool) = state.tool.clone() {
+            drop(state);
+            let network = connect(helper, tool.plan(self.wants))?;
+            return Ok(taken(Net::Own, Some(network), Some(tool), None));
         }
         if state.refusal.is_none() {
-            match self.make(state.tool.clone(), helper) {
+            match self.find(helper) {
                 Ok((network, tool)) => {
                     state.tool = Some(tool.clone());
-                    return taken(Net::Own, Some(network), Some(tool), None);
+                    return Ok(taken(Net::Own, Some(network), Some(tool), None));
                 }
                 Err(reason) => state.refusal = Some(reason),
             }
@@ -110,14 +120,13 @@ impl Networks {
             true => None,
             false => state.refusal.as_deref().map(warning),
         };
-        taken(Net::Host, None, None, warning)
+        Ok(taken(Net::Host, None, None, warning))
     }
 
-    /// Makes a network with the program that is known to work, or with the first that does.
-    fn make(&self, known: Option<Tool>, helper: &Helper) -> std::result::Result<(Network, Tool), String> {
-        let candidates = known.map_or_else(Tool::installed, |tool| vec![tool]);
+    /// Makes a network with the first program that works.
+    fn find(&self, helper: &Helper) -> std::result::Result<(Network, Tool), String> {
         let mut problems = Vec::new();
-        for tool in candidates {
+        for tool in Tool::installed() {
             let plan = tool.plan(self.wants);
             match connect(helper, plan) {
                 Ok(network) => return Ok((network, tool)),

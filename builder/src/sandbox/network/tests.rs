@@ -45,12 +45,12 @@ fn what_was_not_asked_for_needs_no_program() {
     }
     let helper = Helper::load().unwrap();
     let networks = Networks::new(HOST);
-    let none = networks.take(Wanted::None, &helper);
+    let none = networks.take(Wanted::None, &helper).unwrap();
     assert_eq!(
         (none.net(), none.host_address(), none.resolver()),
         (Net::None, None, None)
     );
-    let host = networks.take(Wanted::Host, &helper);
+    let host = networks.take(Wanted::Host, &helper).unwrap();
     let localhost = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     assert_eq!((host.net(), host.host_address()), (Net::Host, localhost));
     assert_eq!((host.warning.as_ref(), host.resolver()), (None, None));
@@ -65,13 +65,28 @@ fn without_a_program_the_machines_network_is_used_and_that_is_said_once() {
         return;
     }
     let helper = Helper::load().unwrap();
-    let first = networks.take(Wanted::Default, &helper);
+    let first = networks.take(Wanted::Default, &helper).unwrap();
     let warning = first.warning.clone().unwrap();
     for word in ["nothing is installed", "passt", "--network=none"] {
         assert!(warning.contains(word), "{warning}");
     }
     assert_eq!(first.net(), Net::Host);
-    assert_eq!(networks.take(Wanted::Default, &helper).warning, None);
+    assert_eq!(networks.take(Wanted::Default, &helper).unwrap().warning, None);
+}
+
+/// What one step did must not get the next one a network with the machine's loopback.
+#[test]
+fn a_program_that_worked_and_fails_now_is_an_error() {
+    if crate::sandbox::launch::probe().is_err() {
+        eprintln!("SKIP a_program_that_worked_and_fails_now_is_an_error: needs root");
+        return;
+    }
+    let networks = Networks::default();
+    networks.state().tool = Some(Tool::broken());
+    let helper = Helper::load().unwrap();
+    let error = networks.take(Wanted::Default, &helper).unwrap_err().to_string();
+    assert!(error.contains("/no/such/pasta"), "{error}");
+    assert_eq!(networks.state().refusal, None);
 }
 
 /// A program that fails tells why, and the next one is tried.

@@ -48,6 +48,15 @@ impl Tool {
             .collect()
     }
 
+    /// Returns one that can't be started.
+    #[cfg(test)]
+    pub(super) fn broken() -> Self {
+        Self {
+            kind: Kind::Pasta,
+            program: "/no/such/pasta".to_owned(),
+        }
+    }
+
     /// Returns how it is to be called for the namespace at [`NAMESPACE_PATH`].
     pub(super) fn plan(&self, wants: Wants) -> Plan {
         let mut args: Vec<String> = Vec::new();

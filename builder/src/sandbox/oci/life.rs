@@ -38,6 +38,12 @@ const NOT_EXECUTED: i32 = 1;
 /// Makes the container and waits for its end, and that of every process in it.
 pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<Exit> {
     let settings = init.settings;
+    if settings.has_init {
+        return Err(SandboxError::Runtime {
+            program: runtime.name(),
+            reason: "has no place for a process 1 of ours".to_owned(),
+        });
+    }
     let command = command::Command::new(settings)?;
     init::die_with(init.helper)?;
     rustix::process::setsid().setup("start a session")?;

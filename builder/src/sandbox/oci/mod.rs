@@ -10,7 +10,7 @@
 //! hierarchy, makes none, and the container is moved into ours before its process is executed.
 //!
 //! Not here: other runtimes (an unknown one could drop part of the config without a word; youki 0.7 lets `clone` make user
-//! namespaces), and user namespaces. They are refused.
+//! namespaces), `--init`, and user namespaces. They are refused.
 //!
 //! Known deviation: system calls that are newer than the profile are "not implemented" with runc as with us, and refused
 //! with crun, whose filters know one answer for all that isn't listed.

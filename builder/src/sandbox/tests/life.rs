@@ -60,6 +60,56 @@ fn exit_codes_are_the_commands_own_and_explained_when_nothing_ran() {
 }
 
 #[test]
+fn a_small_process_1_reaps_and_ends_with_the_command() {
+    if skipped() {
+        return;
+    }
+    if runtime().is_some() {
+        let settings = Settings {
+            has_init: true,
+            ..shell("true")
+        };
+        let error = run_in(busybox().path(), &settings).exit.unwrap_err().to_string();
+        assert!(error.contains("no place for a process 1"), "{error}");
+        return;
+    }
+    let check = |script: &str, code: i32, output: &str| {
+        let settings = Settings {
+            has_init: true,
+            ..shell(script)
+        };
+        let outcome = run_in(busybox().path(), &settings);
+        let found = (outcome.code(), outcome.output.as_str());
+        assert_eq!(found, (code, output), "{script}");
+    };
+    check("echo $$; exit 7", 7, "2\n");
+    check("(sleep 1000 &) ; exit 0", 0, "");
+    check("(true &); kill -TERM $$", 143, "");
+    // Nobody may look into it: it is a copy of the helper's memory.
+    check(
+        "cat /proc/1/environ 2>&1",
+        1,
+        "cat: can't open '/proc/1/environ': Permission denied\n",
+    );
+    let looks = "readlink /proc/1/exe || readlink /proc/1/fd/0 || ls /proc/1/fd";
+    check(looks, 0, "0\n1\n2\n");
+    // Nothing is left as a zombie.
+    let waits = "until [ -z \"$(ps -o stat,comm | grep ^Z)\" ]; do :; done";
+    check(
+        &format!("for n in 1 2 3; do sh -c 'true &'; done; {waits}"),
+        0,
+        "",
+    );
+    let settings = Settings {
+        has_init: true,
+        args: vec!["nothing".to_owned()],
+        ..shell("")
+    };
+    let exit = run_in(busybox().path(), &settings).exit.unwrap();
+    assert_eq!((exit.code, exit.why.is_some()), (127, true), "{exit:?}");
+}
+
+#[test]
 fn background_processes_end_with_the_first() {
     if skipped() {
         return;
@@ -164,7 +214,15 @@ fn stand_in_builder() {
     crate::sandbox::launch::enter_private_mounts().unwrap();
     let lower = Lower::unpacked(open(Path::new(&root)).as_fd()).unwrap();
     let upper = Upper::tmpfs(1 << 20).unwrap();
-    let settings = shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000");
+    let uid = std::env::var("ASHLAR_TEST_STAND_IN_USER")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let settings = Settings {
+        uid,
+        gid: uid,
+        ..shell("(trap '' TERM HUP; sleep 1000) & echo the container runs; sleep 1000")
+    };
     let (stdout, stderr) = (std::io::stdout(), File::create("/dev/null").unwrap());
     let spec = Spec {
         lowers: &[&lower],
@@ -195,13 +253,14 @@ fn helper_of(parent: u32) -> Option<u32> {
 }
 
 /// Starts a builder with a running container, kills one of its processes, and waits until nobody holds the output.
-fn check_nothing_survives(victim: impl Fn(u32) -> u32) {
+fn check_nothing_survives(uid: u32, victim: impl Fn(u32) -> u32) {
     use rustix::event::{PollFd, PollFlags, Timespec};
     // Made here: the one that is killed can't remove it.
     let root = busybox();
     let mut builder = std::process::Command::new("/proc/self/exe")
         .args(["--exact", "sandbox::tests::life::stand_in_builder", "--nocapture"])
         .env("ASHLAR_TEST_STAND_IN", root.path())
+        .env("ASHLAR_TEST_STAND_IN_USER", uid.to_string())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -242,6 +301,13 @@ fn nothing_survives_when_builder_or_helper_is_killed() {
     if skipped() {
         return;
     }
-    check_nothing_survives(|builder| builder);
-    check_nothing_survives(|builder| helper_of(builder).expect("a helper runs"));
+    // The kernel forgets the death signal of a process that becomes another user.
+    for uid in [0, 33] {
+        let helper = |builder| helper_of(builder).expect("a helper runs");
+        check_nothing_survives(uid, |builder| builder);
+        check_nothing_survives(uid, helper);
+        check_nothing_survives(uid, |builder| {
+            helper_of(helper(builder)).expect("one for the container")
+        });
+    }
 }
