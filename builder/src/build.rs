@@ -522,7 +522,7 @@ impl Stops<'_> {
             images: images.to_vec(),
             caches: imports.sources().collect(),
             seeds: imports.seeds(),
-            lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
+            lowers: Arc::new(Lowers::new(Arc::clone(&self.store)).by(self.options.oci_runtime.clone())),
             networks: Arc::new(Networks::new(wants)),
             views: Views::default(),
             events: events.clone(),

@@ -243,6 +243,9 @@ pub(crate) struct BuildArgs {
     /// Grant an entitlement to RUN: network.host, security.insecure, device or device=NAME (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// Have RUN's containers made by runc, crun, or one of them at a path; native: by ashlar itself [env: ASHLAR_OCI_RUNTIME]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) oci_runtime: Option<String>,
     /// Directory with descriptions of devices (CDI) for RUN --device [default: /etc/cdi and /var/run/cdi]
     #[arg(long, value_name = "DIR")]
     pub(crate) cdi_spec_dir: Vec<PathBuf>,
@@ -542,6 +545,9 @@ pub(crate) struct RunArgs {
         hide_default_value = true
     )]
     pub(crate) network: String,
+    /// Have the container made by runc, crun, or one of them at a path; native: by ashlar itself [env: ASHLAR_OCI_RUNTIME]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) oci_runtime: Option<String>,
     /// Host name
     #[arg(short = 'h', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,

@@ -24,6 +24,7 @@ use crate::registry::{ImageError, LockedError};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
 use crate::report::{self, Excerpt, Failure, Kind};
+use crate::sandbox::SandboxError;
 
 /// Most lines of an instruction that an error shows.
 const MAX_EXCERPT_LINES: usize = 20;
@@ -230,6 +231,7 @@ fn of_op(cause: &OpError, instruction: &str) -> Failure {
                 None => failure,
             }
         }
+        OpError::Sandbox(SandboxError::Runtime { .. }) => Failure::of(Kind::Machine, cause),
         OpError::TimedOut { .. } => Failure::new(Kind::TimedOut, format!("{instruction} {cause}")),
         OpError::Tree(tree::Error::NotFound { pattern, candidates }) => {
             let failure = Failure::build(format!("{instruction}: {} not found", quoted(pattern)));

@@ -8,6 +8,7 @@ mod caches;
 mod call;
 mod ceiling;
 mod limits;
+mod runtime;
 mod sources;
 mod values;
 
@@ -23,6 +24,7 @@ use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
+pub(crate) use runtime::oci_runtime;
 pub(crate) use values::{seconds, size_bytes};
 
 use crate::attest::{Attestations, Detail};
@@ -168,6 +170,8 @@ pub(crate) struct BuildOptions {
     pub(crate) network: Network,
     /// What RUN may ask for besides.
     pub(crate) allowed: Allowed,
+    /// The OCI runtime that makes the containers, by name or path.
+    pub(crate) oci_runtime: Option<String>,
     /// Where devices are described that RUN may ask for.
     pub(crate) cdi_dirs: Vec<PathBuf>,
     /// Lines for `/etc/hosts`: name to address, or to [`HOST_GATEWAY`].
@@ -270,6 +274,7 @@ pub(crate) fn build(
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
+        oci_runtime: oci_runtime(args.oci_runtime.as_deref(), &args.limits, environment)?,
         cdi_dirs: match args.cdi_spec_dir.as_slice() {
             [] => cdi::DIRS.map(PathBuf::from).to_vec(),
             dirs => dirs.to_vec(),

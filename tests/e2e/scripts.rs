@@ -91,6 +91,7 @@ scripts! {
     named_contexts,
     network,
     network_own,
+    oci_runtime,
     onbuild,
     outputs,
     parallel_stages,
@@ -157,6 +158,53 @@ scripts_unpacked! {
     users_and_workdir,
     waiting,
     why,
+}
+
+macro_rules! scripts_by_runtime {
+    ($runtime:ident: $($name:ident),* $(,)?) => {
+        /// What containers do, once more with those of another program.
+        mod $runtime {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    script::run_with(stringify!($name), &[("ASHLAR_OCI_RUNTIME", stringify!($runtime))]);
+                }
+            )*
+        }
+    };
+}
+
+scripts_by_runtime! {
+    runc:
+    cancel,
+    case_run,
+    entitlements,
+    exec_and_shell_form,
+    failing_run,
+    kill_leaves_nothing,
+    limits,
+    mounts_bind,
+    mounts_cache,
+    mounts_secret,
+    mounts_ssh,
+    network,
+    network_own,
+    run_command,
+    run_environment,
+    run_files,
+    step_endings,
+    timeouts,
+    users_and_workdir,
+}
+
+scripts_by_runtime! {
+    crun:
+    kill_leaves_nothing,
+    limits,
+    mounts_bind,
+    run_files,
+    step_endings,
 }
 
 #[test]

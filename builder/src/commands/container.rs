@@ -40,6 +40,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
     let network = process.network;
     let limits = options::limits(&args.limits)?;
+    let oci_runtime = options::oci_runtime(args.oci_runtime.as_deref(), &args.limits, environment)?;
     let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
         changes: Changes {
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
             settings,
             network,
             limits,
+            oci_runtime,
             commit,
         },
         terminal,
@@ -113,6 +115,7 @@ struct Changes {
     settings: Settings,
     network: Network,
     limits: ContainerLimits,
+    oci_runtime: Option<String>,
     /// Name of the image that keeps the changes.
     commit: Option<String>,
 }
@@ -120,7 +123,7 @@ struct Changes {
 impl Changes {
     /// Blocks until the container has ended, and its changes are kept.
     fn make(mut self, stdio: Stdio<'_>, cancel: Cancel<'_>) -> Result<Exit, Failure> {
-        let lowers = Lowers::new(Arc::clone(&self.store));
+        let lowers = Lowers::new(Arc::clone(&self.store)).by(self.oci_runtime.clone());
         let stack = lowers.stack(&self.layers).map_err(|error| machine(&error))?;
         let stack: Vec<_> = stack.iter().map(AsRef::as_ref).collect();
         let helper = lowers.helper().map_err(|error| machine(&error))?;

@@ -12,7 +12,7 @@ use cache::{ChainId, DiffId, Store};
 
 use super::mounts::Parts;
 use super::{OpError, unpacked};
-use crate::sandbox::{self, Helper, Lower};
+use crate::sandbox::{self, Helper, Lower, Runtime};
 
 /// Above this many layers one merged image is cheaper than a mount for each, and overlayfs takes only 500.
 const MERGE_ABOVE: usize = 100;
@@ -20,6 +20,8 @@ const MERGE_ABOVE: usize = 100;
 /// The lower layers of one process's containers, each mounted once.
 pub(crate) struct Lowers {
     store: Arc<Store>,
+    /// The OCI runtime that makes the containers, by name or path.
+    runtime: Option<String>,
     state: Mutex<State>,
     parts: Parts,
 }
@@ -36,9 +38,16 @@ impl Lowers {
     pub(crate) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
+            runtime: None,
             state: Mutex::default(),
             parts: Parts::default(),
         }
+    }
+
+    /// Has containers made by this OCI runtime.
+    pub(crate) fn by(mut self, runtime: Option<String>) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -60,7 +69,8 @@ impl Lowers {
         if let Some(helper) = &state.helper {
             return Ok(Arc::clone(helper));
         }
-        let helper = Arc::new(Helper::load()?);
+        let runtime = self.runtime.as_deref().map(Runtime::find).transpose()?;
+        let helper = Arc::new(Helper::load()?.by(runtime));
         state.helper = Some(Arc::clone(&helper));
         Ok(helper)
     }

@@ -68,6 +68,14 @@ pub(crate) enum SandboxError {
         /// Which program failed, and what it said.
         reason: String,
     },
+    /// The program that containers were to be made with can't be used, or failed.
+    #[error("the OCI runtime {program} {reason}")]
+    Runtime {
+        /// Which program.
+        program: String,
+        /// What is wrong with it, or what it said.
+        reason: String,
+    },
     /// The kernel refused a limit.
     #[error("cannot set {option}: {source} (`{value}` in {file})")]
     Limit {

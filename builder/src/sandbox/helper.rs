@@ -10,13 +10,14 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use rustix::thread::LinkNameSpaceType;
 
 use super::attach::{MAX_MOUNTS, Point};
 use super::error::{Result, SandboxError, Step as _};
 use super::init::{Init, Root};
 use super::mount::errno_of;
+use super::oci::Runtime;
 use super::overlay::Way;
 use super::rootfs::Provision;
 use super::spec::{Exit, Net, Settings, Spec};
@@ -126,6 +127,10 @@ pub(super) fn report_of(error: SandboxError) -> Report {
         SandboxError::Refused { reason } => Report::Refused {
             reason: reason.chars().take(2000).collect(),
         },
+        SandboxError::Runtime { program, reason } => Report::Runtime {
+            program,
+            reason: reason.chars().take(2000).collect(),
+        },
         other => Report::Refused {
             reason: other.to_string(),
         },
@@ -135,6 +140,7 @@ pub(super) fn report_of(error: SandboxError) -> Report {
 /// What the builder sent.
 struct Job {
     settings: Settings,
+    runtime: Option<Runtime>,
     filter: Vec<sys::Instruction>,
     streams: [OwnedFd; 3],
     layers: Layers,
@@ -173,6 +179,10 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
 
     let oom_kills = oom_kills();
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if job.runtime.is_some() {
+        // It is shown control groups, and mounting those in the machine's own namespace would change their options for all.
+        namespaces |= libc::CLONE_NEWCGROUP;
+    }
     match (job.settings.net, &job.network) {
         (Net::Host, None) => {}
         (Net::None, None) => namespaces |= libc::CLONE_NEWNET,
@@ -199,6 +209,7 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
             };
             let init = Init {
                 settings: &job.settings,
+                runtime: job.runtime.as_ref(),
                 filter: &job.filter,
                 streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
                 root,
@@ -210,9 +221,12 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
                 helper: helper.as_fd(),
             };
             let report = init::become_command(&init);
-            // The builder hears the first report only, so the helper's own, which follows, does no harm.
+            // The builder hears the first report that says how it ended, so the helper's own, which follows, does no harm.
             let _gone = wire::send(socket, &report, &[]);
-            std::process::exit(REFUSED)
+            std::process::exit(match report {
+                Report::Contained(exit) => exit.code,
+                _ => REFUSED,
+            })
         }
         sys::Side::Parent(pidfd) => {
             // The descriptors that only the container needs: its end must close them for good.
@@ -272,7 +286,7 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
         Lowers::Attached(way, names) => Layers::Attached(way, names, upper),
         Lowers::Follow(_) => Layers::Detached(following, upper),
     };
-    let (settings, points): (Settings, Vec<Point>) =
+    let (settings, points, runtime): (Settings, Vec<Point>, Option<Runtime>) =
         serde_json::from_slice(&contents(settings).setup(step)?).map_err(|_| odd())?;
     if points.len() != mounts.len() {
         return Err(odd());
@@ -280,6 +294,7 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Job> {
     let filter = seccomp::decode(&contents(filter).setup(step)?).ok_or_else(odd)?;
     Ok(Job {
         settings,
+        runtime,
         filter,
         streams: [stdin, stdout, stderr],
         layers,
@@ -324,21 +339,25 @@ fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, oom_kills: Option<u64>) -
         .ok_or_else(|| SandboxError::Refused {
             reason: "the container's process vanished".to_owned(),
         })?;
-    let signal = status.terminating_signal();
-    let code = status
-        .exit_status()
-        .or(signal.map(|signal| 128 + signal))
-        .unwrap_or(REFUSED);
     let killed_meanwhile = oom_kills
         .zip(self::oom_kills())
         .is_some_and(|(before, after)| before < after);
-    Ok(Exit {
-        code,
+    let exit = exit_of(&status);
+    let oom = exit.code == 137 && killed_meanwhile;
+    Ok(Exit { oom, ..exit })
+}
+
+/// Says how a process ended.
+pub(super) fn exit_of(status: &WaitIdStatus) -> Exit {
+    let signal = status.terminating_signal();
+    let code = status.exit_status().or(signal.map(|signal| 128 + signal));
+    Exit {
+        code: code.unwrap_or(REFUSED),
         signal,
-        oom: code == 137 && killed_meanwhile,
+        oom: false,
         limit: None,
         why: None,
-    })
+    }
 }
 
 /// The machine's count of OOM kills: without a cgroup of its own this is the best hint at why a process was killed.

@@ -1,36 +1,38 @@
 //! Process 1 of a container, from its first instruction to `execve`. Spec: execution.md §4, whose order this follows.
 //!
 //! Runs in a copy of the helper's memory, with one thread. Whatever fails here is a report to the builder, which reads
-//! the first one only; a command that can't be executed ends like one that a shell can't find (126, 127).
+//! the first one only. With a runtime it stays process 1 of the namespaces around the container, and that does the rest
+//! (`oci`).
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use rustix::termios::Winsize;
 
 use super::attach::Point;
+use super::command::Command;
 use super::error::{Result, SandboxError, Step as _};
 use super::limits::Ulimit;
+use super::oci::{self, Runtime};
 use super::overlay::Parts;
 use super::rootfs::{self, Provision};
-use super::spec::{Exit, Net, Settings, TerminalSize};
+use super::spec::{Net, Settings, TerminalSize};
 use super::userns::Namespace;
 use super::wire::{self, Report};
 use super::{helper, identity, mount, reaper, sys};
 
-/// The default `PATH`, where the environment has none.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The root is attached here for a moment, in a mount namespace that only this process is in.
 const STAGING: &str = "/proc";
 
 /// What process 1 has from the helper.
 pub(super) struct Init<'a> {
     pub(super) settings: &'a Settings,
+    /// Who executes the command, if not this process itself.
+    pub(super) runtime: Option<&'a Runtime>,
     pub(super) filter: &'a [sys::Instruction],
     pub(super) streams: [BorrowedFd<'a>; 3],
     pub(super) root: Root<'a>,
@@ -53,18 +55,18 @@ pub(super) enum Root<'a> {
     Parts(Parts<'a>),
 }
 
-/// Becomes the command. Returns only if that didn't work.
+/// Becomes the command, or has the runtime execute it and waits. The former returns only if that didn't work.
 pub(super) fn become_command(init: &Init<'_>) -> Report {
-    let prepared = prepare(init).and_then(|command| {
-        if init.settings.has_init {
-            reaper::fork_below()?;
-        }
-        Ok(command)
-    });
-    match prepared {
-        Ok(command) => Report::Ended(command.execute()),
-        Err(error) => helper::report_of(error),
-    }
+    let report = match init.runtime {
+        None => prepare(init).and_then(|command| {
+            if init.settings.has_init {
+                reaper::fork_below()?;
+            }
+            Ok(Report::Ended(command.execute()))
+        }),
+        Some(runtime) => oci::contain(init, runtime).map(Report::Contained),
+    };
+    report.unwrap_or_else(helper::report_of)
 }
 
 fn prepare(init: &Init<'_>) -> Result<Command> {
@@ -77,24 +79,10 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     }
     rustix::process::setsid().setup("start a session")?;
     mount::make_all_private().setup("make all mounts private")?;
-    let assembled;
-    let root = match &init.root {
-        Root::Mounted(root) => *root,
-        Root::Parts(parts) => {
-            assembled = parts.assemble()?;
-            assembled.as_fd()
-        }
-    };
+    let root = assemble(init)?;
+    let root = root.as_fd();
     mount::attach_at(root, STAGING).setup("attach the root")?;
-    let made = rootfs::furnish(root, init, settings)?;
-    for path in made.paths(root, STAGING) {
-        wire::send(init.socket, &Report::Made { path }, &[]).setup("tell of a mountpoint")?;
-    }
-    drop(made);
-    rustix::system::sethostname(settings.hostname.as_bytes()).setup("set the host name")?;
-    if settings.net == Net::None {
-        loopback_up()?;
-    }
+    furnish(root, init, STAGING)?;
     let terminal = settings
         .terminal
         .map(|size| open_terminal(init, root, size))
@@ -105,10 +93,7 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
     rustix::process::fchdir(&cwd).setup(format!("enter the working directory {}", settings.cwd))?;
     drop(cwd);
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    for signal in 1..=64 {
-        sys::default_signal(signal);
-    }
-    sys::unblock_signals().setup("unblock signals")?;
+    ordinary_signals()?;
     sys::close_on_exec_from(3).setup("let descriptors close")?;
     // While the right to raise them is there, and nothing has to be opened any more.
     settings.ulimits.iter().try_for_each(Ulimit::apply)?;
@@ -123,6 +108,36 @@ fn prepare(init: &Init<'_>) -> Result<Command> {
         });
     }
     Ok(command)
+}
+
+/// Returns the overlay, attached nowhere.
+pub(super) fn assemble(init: &Init<'_>) -> Result<OwnedFd> {
+    match &init.root {
+        Root::Mounted(root) => root.try_clone_to_owned().setup("refer to the root"),
+        Root::Parts(parts) => parts.assemble(),
+    }
+}
+
+/// Mounts everything into the root, which is attached at `root_at`, and makes this process's namespaces the container's.
+pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, root_at: &str) -> Result<()> {
+    let settings = init.settings;
+    let made = rootfs::furnish(root, init, settings)?;
+    for path in made.paths(root, root_at) {
+        wire::send(init.socket, &Report::Made { path }, &[]).setup("tell of a mountpoint")?;
+    }
+    rustix::system::sethostname(settings.hostname.as_bytes()).setup("set the host name")?;
+    match settings.net {
+        Net::None => loopback_up(),
+        Net::Host | Net::Own => Ok(()),
+    }
+}
+
+/// Gives all signals their default actions, and lets them come.
+pub(super) fn ordinary_signals() -> Result<()> {
+    for signal in 1..=64 {
+        sys::default_signal(signal);
+    }
+    sys::unblock_signals().setup("unblock signals")
 }
 
 /// Arms the death signal, and looks whether it came too late. `parent` refers to the process that forked this one.
@@ -173,7 +188,7 @@ fn enter(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::chdir("/").setup("enter the root")
 }
 
-/// Makes the streams (or the terminal) descriptors 0 to 2. Pipes become the user's, so that `/dev/stdout` can be opened.
+/// Makes the streams (or the terminal) descriptors 0 to 2.
 fn connect(streams: [BorrowedFd<'_>; 3], terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
     let step = "connect the standard streams";
     let [stdin, stdout, stderr] = match &terminal {
@@ -183,9 +198,18 @@ fn connect(streams: [BorrowedFd<'_>; 3], terminal: Option<OwnedFd>, uid: u32) ->
         }
         None => streams,
     };
-    for stream in [stdin, stdout, stderr] {
+    give([stdin, stdout, stderr], terminal.is_some(), uid)?;
+    rustix::stdio::dup2_stdin(stdin).setup(step)?;
+    rustix::stdio::dup2_stdout(stdout).setup(step)?;
+    rustix::stdio::dup2_stderr(stderr).setup(step)
+}
+
+/// Makes pipes (or the terminal) the user's, so that `/dev/stdout` can be opened.
+pub(super) fn give(streams: [BorrowedFd<'_>; 3], is_terminal: bool, uid: u32) -> Result<()> {
+    let step = "give the standard streams to the user";
+    for stream in streams {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(stream).setup(step)?.st_mode);
-        if kind == FileType::Fifo || terminal.is_some() {
+        if kind == FileType::Fifo || is_terminal {
             match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
                 // Somebody's who doesn't exist in this user namespace; it can be used, but not opened anew.
                 Err(Errno::PERM | Errno::INVAL) if !Namespace::current().is_initial() => {}
@@ -193,120 +217,5 @@ fn connect(streams: [BorrowedFd<'_>; 3], terminal: Option<OwnedFd>, uid: u32) ->
             }
         }
     }
-    rustix::stdio::dup2_stdin(stdin).setup(step)?;
-    rustix::stdio::dup2_stdout(stdout).setup(step)?;
-    rustix::stdio::dup2_stderr(stderr).setup(step)
-}
-
-/// The command, as the kernel wants it: everything is allocated before rights are dropped.
-struct Command {
-    name: String,
-    candidates: Vec<CString>,
-    args: Vec<CString>,
-    env: Vec<CString>,
-}
-
-impl Command {
-    fn new(settings: &Settings) -> Result<Self> {
-        let text = |text: String| {
-            CString::new(text).map_err(|_| SandboxError::Refused {
-                reason: "a NUL in an argument or variable".to_owned(),
-            })
-        };
-        let Some(name) = settings.args.first().cloned() else {
-            return Err(SandboxError::Refused {
-                reason: "no command to run".to_owned(),
-            });
-        };
-        let path = settings
-            .env
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map_or(PATH, |(_, value)| value);
-        let candidates = if name.contains('/') {
-            vec![text(name.clone())?]
-        } else {
-            // An empty element means the working directory to a shell; that is how surprises are executed.
-            let directories = path.split(':').filter(|directory| directory.starts_with('/'));
-            directories
-                .map(|directory| text(format!("{directory}/{name}")))
-                .collect::<Result<_>>()?
-        };
-        let mut env: Vec<CString> = settings
-            .env
-            .iter()
-            .map(|(name, value)| text(format!("{name}={value}")))
-            .collect::<Result<_>>()?;
-        if let (Some(home), false) = (
-            &settings.home,
-            settings.env.iter().any(|(name, _)| name == "HOME"),
-        ) {
-            env.push(text(format!("HOME={home}"))?);
-        }
-        let args = settings.args.iter().cloned().map(text).collect::<Result<_>>()?;
-        Ok(Self {
-            name,
-            candidates,
-            args,
-            env,
-        })
-    }
-
-    /// Executes the first candidate that can be; says why none could.
-    fn execute(self) -> Exit {
-        let mut outcome = self.missing();
-        for candidate in &self.candidates {
-            if self.name.is_empty() {
-                break;
-            }
-            let error = sys::execve(candidate, &self.args, &self.env);
-            let found = rustix::fs::statat(CWD, candidate.as_c_str(), AtFlags::empty());
-            let place = candidate.to_string_lossy().into_owned();
-            match Errno::from_io_error(&error) {
-                // Not there: the next directory. There, and yet not found: what it needs is missing.
-                Some(Errno::NOENT | Errno::NOTDIR) if found.is_err() => {}
-                Some(Errno::NOENT) => {
-                    return exit(
-                        127,
-                        format!("{place}: its interpreter or loader is missing in the image"),
-                    );
-                }
-                Some(Errno::ACCESS) => {
-                    let directory =
-                        found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-                    let why = if directory {
-                        "is a directory"
-                    } else {
-                        "is not executable (permission denied)"
-                    };
-                    outcome = exit(126, format!("{place} {why}"));
-                }
-                Some(Errno::NOEXEC) => {
-                    let why = "is not a program for this machine, and has no #! line (exec format error)";
-                    return exit(126, format!("{place} {why}"));
-                }
-                _ => return exit(126, format!("{place}: {error}")),
-            }
-        }
-        outcome
-    }
-
-    fn missing(&self) -> Exit {
-        let place = if self.name.contains('/') {
-            "in the image"
-        } else {
-            "in the PATH of the container"
-        };
-        exit(127, format!("`{}` not found {place}", self.name))
-    }
-}
-
-fn exit(code: i32, why: String) -> Exit {
-    Exit {
-        code,
-        signal: None,
-        oom: false,
-        limit: None,
-        why: Some(why.chars().take(4000).collect()),
-    }
+    Ok(())
 }

@@ -18,6 +18,7 @@ use super::error::{Result, SandboxError, Step as _};
 use super::helper::MARKER;
 use super::mount::{NODEV, NOSUID, RDONLY};
 use super::network::Plan;
+use super::oci::Runtime;
 use super::overlay::Way;
 use super::spec::{Exit, Spec, Stdio};
 use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Request, Start};
@@ -84,6 +85,7 @@ pub(crate) struct Helper {
     socket: Option<OwnedFd>,
     filter: OwnedFd,
     way: Way,
+    runtime: Option<Runtime>,
 }
 
 impl Helper {
@@ -108,7 +110,14 @@ impl Helper {
             socket: Some(ours),
             filter,
             way,
+            runtime: None,
         })
+    }
+
+    /// Has containers made by this program.
+    pub(crate) fn by(mut self, runtime: Option<Runtime>) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     /// Says how the kernel takes layers.
@@ -307,7 +316,7 @@ fn spawn(program: BorrowedFd<'_>, socket: OwnedFd) -> Result<Child> {
 
 fn start(helper: &Helper, spec: &Spec<'_>, stdio: &Stdio<'_>, socket: BorrowedFd<'_>) -> Result<()> {
     let points: Vec<_> = spec.mounts.iter().map(MountPoint::point).collect::<Result<_>>()?;
-    let settings = serde_json::to_vec(&(spec.settings, points))
+    let settings = serde_json::to_vec(&(spec.settings, points, &helper.runtime))
         .map_err(std::io::Error::from)
         .step("encode the settings")?;
     let settings = memfd_with("ashlar-settings", &settings)?;
@@ -360,6 +369,7 @@ fn follow(
 ) -> Result<Option<Exit>> {
     let mut on_terminal = stdio.on_terminal;
     let mut cancelled = false;
+    let mut contained = None;
     loop {
         if let (Some(fd), false) = (cancel.0, cancelled) {
             let mut fds = [
@@ -394,7 +404,14 @@ fn follow(
             // That is said by the keeper of a network, to somebody else.
             Report::Network => {}
             Report::Ended(_) if cancelled => return Err(SandboxError::Cancelled),
-            Report::Ended(exit) => return Ok(Some(exit)),
+            Report::Contained(exit) => contained = Some(exit),
+            Report::Ended(exit) => {
+                let oom = exit.oom;
+                return Ok(Some(
+                    contained.map_or(exit, |contained| Exit { oom, ..contained }),
+                ));
+            }
+            Report::Runtime { program, reason } => return Err(SandboxError::Runtime { program, reason }),
             Report::Refused { reason } => return Err(SandboxError::Refused { reason }),
             Report::Failed { step, os_error } => {
                 let source = std::io::Error::from_raw_os_error(os_error);

@@ -1,7 +1,7 @@
 //! What a container may use of the machine, as asked for: plain data. Control groups enforce [`Limits`] (`cgroup`),
 //! the kernel's limits of processes are [`Ulimit`]s.
 
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +120,11 @@ impl Ulimit {
 
     /// Limits this process and those that it starts.
     pub(super) fn apply(&self) -> Result<()> {
+        self.apply_to(None)
+    }
+
+    /// Limits another process, or this one.
+    pub(super) fn apply_to(&self, process: Option<Pid>) -> Result<()> {
         let Some(resource) = self.resource() else {
             return Err(super::SandboxError::Refused {
                 reason: format!("there is no ulimit `{}`", self.name),
@@ -129,7 +134,9 @@ impl Ulimit {
             current: self.soft,
             maximum: self.hard,
         };
-        rustix::process::setrlimit(resource, limit).setup(format!("set the ulimit {}", self.name))
+        rustix::process::prlimit(process, resource, limit)
+            .map(drop)
+            .setup(format!("set the ulimit {}", self.name))
     }
 }
 

@@ -3,7 +3,8 @@
 //! A run has three processes. The *builder* sends settings and descriptors over a socket (`launch`). The *helper* mounts
 //! the overlay, makes the namespaces and waits (`helper`); it is forked from one process per build, which is this same
 //! binary again, seen through a read-only mount: only a process with one thread may go on after a fork. *Init*, process 1
-//! of the container, mounts the rest, drops its rights and becomes the command (`init`, `rootfs`, `identity`). Whichever
+//! of the container, mounts the rest, drops its rights and becomes the command (`init`, `rootfs`, `identity`, `command`); or
+//! it has an OCI runtime make a container inside of what it made, and waits for that (`oci`). Whichever
 //! of the first two dies takes the rest along: the helper sees its socket close, init has a death signal, and process 1's
 //! end ends its pid namespace.
 //! Nothing is mounted where another process could see it, so nothing has to be cleaned up. What a step wants mounted besides
@@ -40,6 +41,7 @@
 
 mod attach;
 mod cgroup;
+mod command;
 mod error;
 mod helper;
 mod identity;
@@ -49,6 +51,7 @@ mod limits;
 mod lower;
 mod mount;
 mod network;
+mod oci;
 mod overlay;
 mod place;
 mod profile;
@@ -75,6 +78,7 @@ pub(crate) use launch::{Cancel, Helper, has_tried, keep_children, run};
 pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::{Networks, Taken, Wants as NetworkWants};
+pub(crate) use oci::Runtime;
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Privilege, Settings, Spec, Stdio, TerminalSize};
 pub(crate) use trial::trial;
 pub(crate) use upper::Upper;

@@ -16,7 +16,7 @@ use super::error::{Result, SandboxError, Step as _};
 use super::mount::{self, NODEV, NOEXEC, NOSUID};
 
 /// What the tmpfs covers: a directory that every procfs has, and in which neither builder nor helper ever looks.
-const PLACE: &str = "/proc/driver";
+pub(super) const PLACE: &str = "/proc/driver";
 /// Below the place: where a container's process attaches its own tmpfs, in its own namespace.
 pub(super) const OWN: &str = "own";
 /// Only directories are in it.

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use super::error::Result;
 use super::overlay::Way;
-use super::{Cancel, Exit, Helper, Lower, Settings, Spec, Stdio, Upper};
+use super::{Cancel, Exit, Helper, Lower, Runtime, Settings, Spec, Stdio, Upper};
 
 /// Says why a test that needs root does nothing without it.
 fn skipped() -> bool {
@@ -46,7 +46,28 @@ fn helper() -> &'static Helper {
             Ok(other) => panic!("{other} is no way"),
         }
         .unwrap()
+        .by(runtime())
     })
+}
+
+/// Names the OCI runtime that a run of these tests has its containers made by.
+const RUNTIME: &str = "ASHLAR_TEST_RUNTIME";
+
+fn runtime() -> Option<Runtime> {
+    std::env::var(RUNTIME)
+        .ok()
+        .map(|name| Runtime::find(&name).unwrap())
+}
+
+/// Runs all tests of this module again through runc: another program's container, the same answers.
+#[test]
+fn the_same_holds_through_another_runtime() {
+    if skipped() || is_again() {
+        return;
+    }
+    for name in ["runc", "crun"] {
+        again(RUNTIME, name);
+    }
 }
 
 /// Makes a run of these tests happen in a user namespace with all of root's ids, where root is nobody outside.
@@ -57,26 +78,38 @@ fn needs_the_machines_root() -> bool {
     !super::Namespace::current().is_initial()
 }
 
-/// Runs all tests of this module again as ordinary users' builds run: with the same answers.
-#[test]
-fn the_same_holds_in_a_user_namespace() {
-    if skipped() || std::env::var_os(WAY).is_some() || std::env::var_os(NAMESPACE).is_some() {
-        return;
-    }
+/// Says that this is a run of these tests inside another one.
+fn is_again() -> bool {
+    [WAY, NAMESPACE, RUNTIME]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+}
+
+/// Runs all tests of this module with a variable.
+fn again(name: &str, value: &str) {
     let ran = std::process::Command::new("/proc/self/exe")
         .args(["sandbox::tests::", "--test-threads=2"])
-        .env(NAMESPACE, "1")
+        .env(name, value)
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&ran.stdout);
     let several = !output.contains("running 0 tests") && !output.contains("running 1 test\n");
-    assert!(ran.status.success() && several, "{output}");
+    assert!(ran.status.success() && several, "{name}={value}: {output}");
+}
+
+/// Runs all tests of this module again as ordinary users' builds run: with the same answers.
+#[test]
+fn the_same_holds_in_a_user_namespace() {
+    if skipped() || is_again() {
+        return;
+    }
+    again(NAMESPACE, "1");
 }
 
 /// Runs all tests of this module again, each time as if the kernel couldn't do better.
 #[test]
 fn the_same_holds_in_every_way_that_older_kernels_need() {
-    if skipped() || std::env::var_os(WAY).is_some() || std::env::var_os(NAMESPACE).is_some() {
+    if skipped() || is_again() {
         return;
     }
     let found = Way::find().unwrap();
@@ -86,14 +119,7 @@ fn the_same_holds_in_every_way_that_older_kernels_need() {
         .iter()
         .skip_while(|way| found != Way::Detached && **way != found)
     {
-        let ran = std::process::Command::new("/proc/self/exe")
-            .args(["sandbox::tests::", "--test-threads=2"])
-            .env(WAY, format!("{way:?}"))
-            .output()
-            .unwrap();
-        let output = String::from_utf8_lossy(&ran.stdout);
-        let several = !output.contains("running 0 tests") && !output.contains("running 1 test\n");
-        assert!(ran.status.success() && several, "{way:?}: {output}");
+        again(WAY, &format!("{way:?}"));
     }
 }
 

@@ -73,6 +73,10 @@ pub(super) enum Report {
     Failed { step: String, os_error: i32 },
     /// Nothing ran: refused.
     Refused { reason: String },
+    /// The process that a runtime executed ended so; that everything around it is gone is the next report.
+    Contained(Exit),
+    /// Nothing ran: the runtime failed.
+    Runtime { program: String, reason: String },
     /// The process ended, or could not be executed.
     Ended(Exit),
 }

@@ -44,6 +44,23 @@ fn digest_there(scene: &Scene, name: &str) -> String {
     scene.must("skopeo", &words).stdout_text().trim().to_owned()
 }
 
+/// Copies an image into a layout, and unpacks it with umoci: that of Debian 12 knows no zstd.
+fn copied_by_skopeo(scene: &Scene, name: &str, compression: &str) {
+    let layout = scene.aside(&format!("{compression}-layout"));
+    let (from, to) = (
+        format!("docker://{name}"),
+        format!("oci:{}:app", layout.display()),
+    );
+    let plain = ["copy", "-q", "--src-tls-verify=false", "--preserve-digests"];
+    scene.must("skopeo", &[&plain[..], &[&from, &to]].concat());
+    if compression == "gzip" {
+        let bundle = scene.aside("bundle");
+        let (image, to) = (format!("{}:app", layout.display()), bundle.display().to_string());
+        scene.must("umoci", &["unpack", "--image", &image, &to]);
+        assert_eq!(std::fs::read(bundle.join("rootfs/a/said")).unwrap(), b"gzip");
+    }
+}
+
 #[test]
 fn what_we_push_others_pull() {
     let Some((scene, registry)) = start("registry/peers-pull") else {
@@ -93,32 +110,7 @@ fn what_we_push_others_pull() {
         let there = buildah(&scene, &["inspect", "--type", "image", "--format", format, &name]);
         assert_eq!(there, format!("{digest} {}", id.trim()), "buildah, {compression}");
 
-        let layout = scene
-            .aside(&format!("{compression}-layout"))
-            .display()
-            .to_string();
-        let (from, to) = (format!("docker://{name}"), format!("oci:{layout}:app"));
-        scene.must(
-            "skopeo",
-            &[
-                "copy",
-                "-q",
-                "--src-tls-verify=false",
-                "--preserve-digests",
-                &from,
-                &to,
-            ],
-        );
-        // umoci of Debian 12 knows no zstd.
-        if compression == "gzip" {
-            let bundle = scene.aside("bundle");
-            let image = format!("{layout}:app");
-            scene.must(
-                "umoci",
-                &["unpack", "--image", &image, &bundle.display().to_string()],
-            );
-            assert_eq!(std::fs::read(bundle.join("rootfs/a/said")).unwrap(), b"gzip");
-        }
+        copied_by_skopeo(&scene, &name, compression);
     }
     drop(registry);
     validate::finish(scene);

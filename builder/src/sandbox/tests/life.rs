@@ -64,6 +64,15 @@ fn a_small_process_1_reaps_and_ends_with_the_command() {
     if skipped() {
         return;
     }
+    if runtime().is_some() {
+        let settings = Settings {
+            has_init: true,
+            ..shell("true")
+        };
+        let error = run_in(busybox().path(), &settings).exit.unwrap_err().to_string();
+        assert!(error.contains("no place for a process 1"), "{error}");
+        return;
+    }
     let check = |script: &str, code: i32, output: &str| {
         let settings = Settings {
             has_init: true,
