@@ -73,6 +73,7 @@ scripts! {
     exec_and_shell_form,
     expansion,
     failing_run,
+    floods,
     full_disk,
     heredocs,
     history,

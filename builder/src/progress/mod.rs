@@ -9,7 +9,7 @@ mod sanitize;
 mod steps;
 mod tty;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
@@ -193,6 +193,35 @@ impl Drop for Progress {
     }
 }
 
+/// A stream that somebody reads. When they go away it is as if the terminal had: a hang-up, which ends the build unless
+/// it is to be ignored (`nohup`).
+struct Heard<W> {
+    out: W,
+    is_over: bool,
+}
+
+impl<W> Heard<W> {
+    fn new(out: W) -> Self {
+        Self { out, is_over: false }
+    }
+}
+
+impl<W: Write> Write for Heard<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        let is_gone = matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+        if is_gone && !std::mem::replace(&mut self.is_over, true) {
+            // It can't fail: this process is there, and may.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Chooses the display, and whether colours of steps pass.
 fn display(settings: &Settings) -> (Box<dyn Display>, bool) {
     let stderr = std::io::stderr;
@@ -204,11 +233,14 @@ fn display(settings: &Settings) -> (Box<dyn Display>, bool) {
     };
     match settings.mode {
         _ if live => (Box::new(tty::Tty::new(stderr(), terminal_size, look)), false),
-        Mode::Auto | Mode::Plain | Mode::Tty => (Box::new(plain::Plain::new(stderr())), settings.colour),
-        Mode::RawJson => (
-            Box::new(rawjson::RawJson::new(stderr(), SystemTime::now())),
-            false,
-        ),
+        Mode::Auto | Mode::Plain | Mode::Tty => {
+            let plain = plain::Plain::new(Heard::new(stderr()));
+            (Box::new(plain), settings.colour)
+        }
+        Mode::RawJson => {
+            let json = rawjson::RawJson::new(Heard::new(stderr()), SystemTime::now());
+            (Box::new(json), false)
+        }
         Mode::Quiet | Mode::None => (Box::new(Silent), settings.colour),
     }
 }

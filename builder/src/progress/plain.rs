@@ -112,7 +112,7 @@ impl<W: Write> Plain<W> {
     }
 
     fn write(&mut self, text: &str) {
-        // Nobody can be told that nothing can be told: a closed terminal must not fail the build.
+        // Nobody can be told that nothing can be told; what a reader who goes away means is the stream's to know.
         let _ = self
             .out
             .write_all(text.as_bytes())

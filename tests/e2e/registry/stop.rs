@@ -58,6 +58,69 @@ fn waiting_for_a_git_server_ends_with_the_signal() {
 }
 
 #[test]
+fn a_push_that_waits_ends_with_the_signal() {
+    // hardening R37, hardening R38: while something is pushed, by itself and at the end of a build
+    let scene = Scene::new("stop_pushing").with_deadline(Duration::from_secs(40));
+    let Some(registry) = Registry::start("stop_pushing", &scene.aside("registry"), Options::default()) else {
+        return;
+    };
+    std::fs::write(
+        scene.work().join("Dockerfile"),
+        "FROM scratch\nCOPY Dockerfile /\n",
+    )
+    .unwrap();
+    scene.ashlar_ok(&["build", "-q", "-t", "app", "."]);
+    type IsMeant = fn(&Seen) -> bool;
+    let phases: [(&str, IsMeant); 3] = [
+        ("session", |seen| seen.method == "POST"),
+        ("blob", |seen| {
+            seen.method == "PUT" && seen.path.contains("/uploads/")
+        }),
+        ("manifest", |seen| {
+            seen.method == "PUT" && seen.path.contains("/manifests/")
+        }),
+    ];
+    for (at, (phase, is_meant)) in phases.into_iter().enumerate() {
+        for (signal, code) in [("TERM", 143), ("KILL", 137)] {
+            for command in ["build", "push"] {
+                let asked = scene.work().join("asked");
+                let faults = Faults::start(&registry.host, move |seen| {
+                    if is_meant(seen) {
+                        std::fs::write(&asked, "").unwrap();
+                        loop {
+                            std::thread::park();
+                        }
+                    }
+                    Act::Pass
+                });
+                let repository = format!("team/{phase}{at}-{command}-{}", signal.to_lowercase());
+                let name = format!("{}/{repository}:1", faults.host);
+                let words: &[&str] = match command {
+                    "build" => &["ashlar", "build", "--push", "-t", &name, "."],
+                    _ => {
+                        scene.ashlar_ok(&["tag", "app", &name]);
+                        &["ashlar", "push", &name]
+                    }
+                };
+                let script = [&["-ec", STOP, "stop", signal], words].concat();
+                let said = scene.must("sh", &script).stdout_text();
+                assert_eq!(said, format!("{code} quick\n"), "{command} {phase} {signal}");
+                // The name is there only when everything is.
+                let asked_again =
+                    scene.run("ashlar", &["pull", &format!("{}/{repository}:1", registry.host)]);
+                assert_ne!(asked_again.code, Some(0), "{command} {phase} {signal}");
+            }
+        }
+    }
+    // What the registry has of it is no harm.
+    let name = format!("{}/team/app:1", registry.host);
+    scene.ashlar_ok(&["tag", "app", &name]);
+    scene.ashlar_ok(&["push", "-q", &name]);
+    drop(registry);
+    validate::finish(scene);
+}
+
+#[test]
 fn waiting_for_a_registry_ends_with_the_signal() {
     // hardening R37, hardening R38: while something is pulled
     let scene = Scene::new("stop_pulling").with_deadline(Duration::from_secs(40));
