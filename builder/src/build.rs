@@ -39,7 +39,7 @@ use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
-use crate::journal::{self, Ending, Journal};
+use crate::journal::{self, Journal};
 use crate::lockfile::Lock;
 use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
@@ -52,10 +52,11 @@ use crate::report::{self, Failure, Kind};
 use crate::runtime::{blocking, unless_cancelled};
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
+use crate::upkeep;
 
 /// Builds, stores and exports an image; says what came of it.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
-    at_stops(options, async |stops, dockerfile| {
+    at_stops(options, cancel, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
     .await
@@ -63,7 +64,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Fac
 
 /// Says what a build would do, step by step. Base images are looked up, contexts are read; nothing is made of them.
 pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<String, Failed> {
-    at_stops(options, async |stops, dockerfile| {
+    at_stops(options, cancel, async |stops, dockerfile| {
         stops.preview(dockerfile, cancel).await
     })
     .await
@@ -72,6 +73,7 @@ pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<S
 /// Reads what a build begins with, and goes on with `work`, under a display of progress.
 async fn at_stops<T>(
     options: &BuildOptions,
+    cancel: &Cancel,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
     let started_unix = clock::now_unix();
@@ -98,7 +100,7 @@ async fn at_stops<T>(
         options,
         outputs,
         secrets,
-        store,
+        store: Arc::clone(&store),
         inputs,
         origin,
         id,
@@ -132,13 +134,11 @@ async fn at_stops<T>(
         report::rendered(&journal::explain(&told.steps));
     }
     if let Some(journal) = journal.into_inner() {
-        let ending = match &result {
-            Ok(_) => Ending::Done,
-            Err(_) if is_cancelled => Ending::Cancelled,
-            Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
-        };
-        let ended = journal.end(ending, told.steps);
-        ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+        let failure = result.as_ref().err().map(|failed| &failed.failure);
+        diary::end(&journal, failure, is_cancelled, told.steps);
+    }
+    if !options.dry_run {
+        upkeep::after_build(&store, options, cancel);
     }
     result
 }
@@ -225,7 +225,7 @@ impl Stops<'_> {
         cancel: &Cancel,
     ) -> Result<Facts, Stop> {
         let mut image = self.image(results, Times::default(), made).await?;
-        let mut id = match self.is_complete(&image) {
+        let mut id = match self.has_place() && self.is_complete(&image) {
             true => {
                 let (store, image) = (Arc::clone(&self.store), image.clone());
                 let committed = blocking(move || image.commit(&store)).await;
@@ -564,10 +564,6 @@ struct Work {
     asked: Vec<ImageRequest>,
     /// All answers.
     known: Answers,
-}
-
-fn unkept(error: &std::io::Error) -> String {
-    format!("this build can't be written down for `ashlar logs`: {error}")
 }
 
 /// Returns a name for a build that no other has.

@@ -6,6 +6,7 @@
 mod beside;
 mod caches;
 mod call;
+mod ceiling;
 mod limits;
 mod sources;
 mod values;
@@ -22,7 +23,7 @@ use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
-pub(crate) use values::seconds;
+pub(crate) use values::{seconds, size_bytes};
 
 use crate::attest::{Attestations, Detail};
 use crate::caches::{CacheFrom, CacheTo};
@@ -35,6 +36,7 @@ use crate::registry::Reference;
 use crate::report::{Failure, Kind};
 use crate::secrets::SecretOption;
 use crate::ssh::SshOption;
+use crate::upkeep::Ceiling;
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -185,6 +187,8 @@ pub(crate) struct BuildOptions {
     pub(crate) lock: LockMode,
     /// What containers may use.
     pub(crate) limits: ContainerLimits,
+    /// What was said of how much the store may occupy.
+    pub(crate) ceiling: Ceiling,
     /// Secrets that RUN may ask for.
     pub(crate) secrets: Vec<SecretOption>,
     /// Agents that RUN may ask for.
@@ -278,6 +282,7 @@ pub(crate) fn build(
         call: call::parse(args.call.as_deref(), args.check.unwrap_or(false))?,
         lock: lock_mode(args),
         limits: limits(&args.limits)?,
+        ceiling: ceiling::parse(&args.ceiling, environment)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
     };

@@ -10,7 +10,10 @@ use std::fmt;
 
 use cache::{Component, Record};
 
+use crate::error::IndexError;
 use crate::graph::Label;
+use crate::index::Index;
+use crate::key::Keyed;
 
 /// How many changes are named.
 const NAMED: usize = 2;
@@ -31,8 +34,8 @@ pub enum Miss {
     NeverBuilt,
     /// Its key is other than last time; what changed, in the key's order. Empty if only the order of parts did.
     Changed(Vec<String>),
-    /// It was built like this before, but the result was removed.
-    Removed,
+    /// It was built like this before, but the result was removed: when and why, where that is known.
+    Removed(Option<String>),
     /// The cache was not to be used.
     Ignored,
     /// A step it stands on ran again because the cache was not to be used.
@@ -40,16 +43,26 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// Says why a step runs whose key was made of `components`, and last time of those of `latest`. `fresh`: even if a
+    /// Says why a step runs whose key is `keyed`, and last time was made of the parts of `latest`. `fresh`: even if a
     /// result is recorded.
-    pub(crate) fn of(label: &Label, fresh: bool, components: &[Component], latest: Option<&Record>) -> Self {
+    pub(crate) fn of(
+        label: &Label,
+        fresh: bool,
+        keyed: &Keyed,
+        latest: Option<&Record>,
+        index: &dyn Index,
+    ) -> Result<Self, IndexError> {
         if label.ignore_cache {
-            return Self::Ignored;
+            return Ok(Self::Ignored);
         }
         if fresh {
-            return Self::Refreshed;
+            return Ok(Self::Refreshed);
         }
-        Self::explain(components, latest)
+        // Though the step has been another since.
+        if let Some(how) = index.removed(&keyed.key)? {
+            return Ok(Self::Removed(Some(how)));
+        }
+        Ok(Self::explain(&keyed.components, latest))
     }
 
     /// Says whether files that the step reads are among what changed.
@@ -88,7 +101,7 @@ impl Miss {
         };
         let (before, after) = (of_key(&old.components), of_key(new));
         if before == after {
-            return Self::Removed;
+            return Self::Removed(None);
         }
         let mut changes = changes(&before, &after);
         let files = files::changes(&old.components, new);
@@ -103,7 +116,8 @@ impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverBuilt => f.write_str("never built before"),
-            Self::Removed => f.write_str("its cached result was removed"),
+            Self::Removed(None) => f.write_str("its cached result was removed"),
+            Self::Removed(Some(how)) => f.write_str(how),
             Self::Ignored => f.write_str("the cache is not used"),
             Self::Refreshed => f.write_str("a step before it ran again without the cache"),
             Self::Changed(changes) if changes.is_empty() => f.write_str("the order of its parts changed"),

@@ -82,7 +82,7 @@ impl Plan {
                 keyed.components.extend(mounted.remove(&id).unwrap_or_default());
                 let label = &graph.vertex(id).label;
                 let latest = latest(label, index)?;
-                let miss = Miss::of(label, self.is_fresh(id), &keyed.components, latest.as_ref());
+                let miss = Miss::of(label, self.is_fresh(id), &keyed, latest.as_ref(), index)?;
                 reasons.insert(id, miss);
             }
         }

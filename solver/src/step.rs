@@ -199,7 +199,8 @@ impl<E: Executor> Step<E> {
             .components
             .extend(mounted_files(&self.shared, self.id).await);
         let latest = latest(label, &*self.shared.index).map_err(failed)?;
-        let why = Miss::of(label, self.fresh, &keyed.components, latest.as_ref());
+        let index = &*self.shared.index;
+        let why = Miss::of(label, self.fresh, keyed, latest.as_ref(), index).map_err(failed)?;
         let (end, took) = self
             .execute(keyed.key, inputs, Some(Why { miss: why, latest }))
             .await?;

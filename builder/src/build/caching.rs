@@ -78,9 +78,7 @@ impl Stops<'_> {
     ) -> Result<Made, Stop> {
         let made = self.solve(bench, targets, cancel).await?;
         // Layers that aren't here are fetched unless nothing is made of them.
-        let only_caches = |(output, _): &(Output, _)| *output == Output::CacheOnly;
-        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
-        if has_place || !self.outputs.iter().all(only_caches) {
+        if self.has_place() {
             let layers: HashSet<DiffId> = made
                 .targets
                 .iter()
@@ -90,6 +88,13 @@ impl Stops<'_> {
             made.worker.ensure(&layers).await.map_err(Stop::Fetch)?;
         }
         Ok(made)
+    }
+
+    /// Says whether anything is made of the result, other than caches.
+    pub(super) fn has_place(&self) -> bool {
+        let only_caches = |(output, _): &(Output, _)| *output == Output::CacheOnly;
+        let is_kept = self.outputs.is_empty() || !self.options.tags.is_empty();
+        is_kept || !self.outputs.iter().all(only_caches)
     }
 
     /// Says whether all layers of an image are here.

@@ -94,7 +94,10 @@ pub(super) fn pack(
         .collect();
     let index = (image.further.is_some() || is_attested).then(|| {
         let media_type = if options.oci_types { OCI_INDEX } else { DOCKER_LIST };
-        let entries = manifests.iter().map(|one| entry(one, annotations));
+        // In one order, whatever order they were asked for in: the same images are the same index.
+        let mut entries: Vec<&PackedManifest> = manifests.iter().collect();
+        entries.sort_by_cached_key(|one| platform_of(&one.config).map(|platform| platform.to_string()));
+        let entries = entries.into_iter().map(|one| entry(one, annotations));
         let attached = attached.iter().map(|one| one.entry.clone());
         let entries: Vec<Value> = entries.chain(attached).collect();
         let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});

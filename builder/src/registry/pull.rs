@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cache::lock::Attempt;
 use cache::{DiffId, Digest, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use reqwest::header::{ETAG, HeaderValue};
 use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
@@ -239,6 +240,8 @@ struct State {
     /// Failures since the last byte.
     n_broken: u32,
     ignores_ranges: bool,
+    /// Which version of the blob is being read, where the server says.
+    version: Option<HeaderValue>,
 }
 
 impl State {
@@ -267,7 +270,9 @@ impl State {
                     .parse()
                     .ok()
             });
-            if start == Some(self.done_bytes) {
+            // Part of something else, even if it lies at the right place.
+            let is_same = self.version.as_ref() == response.headers().get(ETAG);
+            if start == Some(self.done_bytes) && is_same {
                 return Ok(Some(0));
             }
             if std::mem::replace(&mut self.ignores_ranges, true) {
@@ -278,6 +283,7 @@ impl State {
             }
             return Ok(None);
         }
+        self.version = response.headers().get(ETAG).cloned();
         match response.content_length() {
             Some(actual) if actual != blob.size_bytes => Err(ImageError::WrongSize {
                 what: format!("blob {} of {}", blob.digest, giver.title()),

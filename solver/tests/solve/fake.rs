@@ -246,6 +246,10 @@ impl Index for Memory {
         Ok(self.latest.lock().unwrap().get(step).cloned())
     }
 
+    fn removed(&self, _key: &Key) -> Result<Option<String>, IndexError> {
+        Ok(None)
+    }
+
     fn lock(&self, key: &Key, _: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let (held, freed) = &*self.locks;
