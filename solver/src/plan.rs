@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use cache::tree::Selection;
-use cache::{Key, Record, TreeHash};
+use cache::{Component, Key, Record, TreeHash};
 
 use crate::error::IndexError;
 use crate::graph::{Graph, Input, InputView, Label, VertexId};
@@ -62,12 +62,14 @@ impl Plan {
         self.fresh[id.index()]
     }
 
-    /// Says why steps that are to run can't be answered from the cache, as far as that is known before anything runs.
+    /// Says why steps that are to run can't be answered from the cache, as far as that is known before anything runs. `mounted` are
+    /// the files that steps mount from local directories.
     pub fn reasons(
         &self,
         graph: &Graph,
         index: &dyn Index,
         locals: &LocalHashes,
+        mut mounted: HashMap<VertexId, Vec<Component>>,
     ) -> Result<HashMap<VertexId, Miss>, IndexError> {
         let mut reasons = HashMap::new();
         for id in graph.ids() {
@@ -76,7 +78,8 @@ impl Plan {
                 continue;
             }
             let seen = seen(graph, id, &self.keys, &self.fresh, index, locals)?;
-            if let Some(keyed) = seen.and_then(|seen| keyed(graph, id, &seen)) {
+            if let Some(mut keyed) = seen.and_then(|seen| keyed(graph, id, &seen)) {
+                keyed.components.extend(mounted.remove(&id).unwrap_or_default());
                 let label = &graph.vertex(id).label;
                 let latest = latest(label, index)?;
                 let miss = Miss::of(label, self.is_fresh(id), &keyed, latest.as_ref(), index)?;

@@ -3,7 +3,7 @@
 //! One loop owns all state; steps are tasks that are handed what they need and hand back what they made. There is no
 //! recursion, no shared mutable state and no lock of our own: only the index's, which other processes see too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cache::Key;
@@ -17,7 +17,7 @@ use crate::graph::{Graph, VertexId};
 use crate::index::Index;
 use crate::op::Op;
 use crate::plan::{LocalHashes, Plan, Planned, is_given, local_selections, plan};
-use crate::step::{End, Shared, Step, trivial};
+use crate::step::{End, Shared, Step, mounted_files, trivial};
 
 /// How many local selections are hashed at a time; each is parallel in itself.
 const LOCAL_HASHES: usize = 4;
@@ -94,7 +94,13 @@ pub async fn preview<E: Executor>(
     let shared = Arc::new(Shared::new(graph, index, executor, events, &Options::default()));
     let locals = hash_locals(&shared, targets, &cancel).await?;
     let plan = plan(&shared.graph, targets, &*shared.index, &locals)?;
-    let reasons = plan.reasons(&shared.graph, &*shared.index, &locals)?;
+    let mut mounted = HashMap::new();
+    for id in shared.graph.ids() {
+        if matches!(plan.step(id), Planned::Run(Some(_))) {
+            mounted.insert(id, mounted_files(&shared, id).await);
+        }
+    }
+    let reasons = plan.reasons(&shared.graph, &*shared.index, &locals, mounted)?;
     Ok(plan.print(&shared.graph, &reasons))
 }
 

@@ -102,6 +102,26 @@ pub(crate) fn trivial(graph: &Graph, id: VertexId, inputs: &[JobInput]) -> Optio
     }
 }
 
+/// Lists the files that a step mounts from local directories, to be told beside the parts of its key. What is copied needs
+/// no list: results tell.
+pub(crate) async fn mounted_files<E: Executor>(shared: &Shared<E>, id: VertexId) -> Vec<Component> {
+    let (graph, mut components) = (&shared.graph, Vec::new());
+    let vertex = graph.vertex(id);
+    for (place, input) in vertex.inputs.iter().enumerate() {
+        if let (Op::Exec(_), Op::Source(Source::Local { name })) =
+            (&vertex.op, &graph.vertex(input.vertex).op)
+            && let InputView::Paths(selection) = &input.view
+            && let Some(files) = shared
+                .executor
+                .files(&Snapshot::Local(name.clone()), selection)
+                .await
+        {
+            files::add(&mut components, place, files);
+        }
+    }
+    components
+}
+
 /// Why a step runs, and the record that this was found out from.
 struct Why {
     miss: Miss,
@@ -175,7 +195,9 @@ impl<E: Executor> Step<E> {
             return Ok(hit);
         }
         let label = &self.shared.graph.vertex(self.id).label;
-        self.list_files(&inputs, &mut keyed.components).await;
+        keyed
+            .components
+            .extend(mounted_files(&self.shared, self.id).await);
         let latest = latest(label, &*self.shared.index).map_err(failed)?;
         let index = &*self.shared.index;
         let why = Miss::of(label, self.fresh, keyed, latest.as_ref(), index).map_err(failed)?;
@@ -190,22 +212,6 @@ impl<E: Executor> Step<E> {
             self.record(keyed, layers, took).map_err(failed)?;
         }
         Ok(end)
-    }
-
-    /// Adds the files that are mounted from local directories to what is told of the key. What is copied needs none: its
-    /// results tell.
-    async fn list_files(&self, inputs: &[JobInput], components: &mut Vec<Component>) {
-        let vertex = self.shared.graph.vertex(self.id);
-        if !matches!(vertex.op, Op::Exec(_)) {
-            return;
-        }
-        for (place, input) in inputs.iter().enumerate() {
-            if let (Snapshot::Local(_), InputView::Paths(selection)) = (&input.snapshot, &input.view)
-                && let Some(files) = self.shared.executor.files(&input.snapshot, selection).await
-            {
-                files::add(components, place, files);
-            }
-        }
     }
 
     /// Computes the key; hashes what of the inputs is not memoised.

@@ -78,7 +78,6 @@ fn what_may_pass_is_asked_again_and_what_is_final_once() {
             let status = statuses[request.n_before.min(statuses.len() - 1)];
             Reply::status(status).header("Retry-After", "0")
         });
-        // Every request is signed anew, but within a second signatures are the same.
         let said = match run(s3(&fake.host).has(&blob, 0)) {
             Ok(is_there) => is_there.to_string(),
             Err(error) => error.to_string(),

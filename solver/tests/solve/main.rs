@@ -113,7 +113,14 @@ fn plans_print() {
     let s = stages(label);
     let print = |s: &Stages, locals: &LocalHashes| {
         let plan = plan(&s.graph, &[s.last], &*s.bench.memory, locals).unwrap();
-        let reasons = plan.reasons(&s.graph, &*s.bench.memory, locals).unwrap();
+        let reasons = plan
+            .reasons(
+                &s.graph,
+                &*s.bench.memory,
+                locals,
+                std::collections::HashMap::new(),
+            )
+            .unwrap();
         plan.print(&s.graph, &reasons)
     };
     insta::assert_snapshot!(print(&s, &LocalHashes::new()), @r#"
