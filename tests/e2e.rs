@@ -11,6 +11,10 @@
 
 #[path = "e2e/archive.rs"]
 mod archive;
+#[path = "e2e/bombs.rs"]
+mod bombs;
+#[path = "e2e/canary.rs"]
+mod canary;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]

@@ -4,6 +4,7 @@
 //! ignored and never called unknown. Nothing is decided here; `options` settles what was typed with the environment.
 
 mod archives;
+mod check;
 mod limits;
 mod space;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use check::CheckArgs;
 pub(crate) use limits::LimitArgs;
 pub(crate) use space::{CeilingArgs, DfArgs, PruneArgs};
 
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Say what the store occupies, and what of it could be removed
     Df(DfArgs),
+    /// Say whether the store is sound, and repair it
+    Check(CheckArgs),
     /// Write images to a tar archive
     Save(SaveArgs),
     /// Read images from a tar archive
@@ -197,10 +201,10 @@ pub(crate) struct BuildArgs {
     /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|registry|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
-    /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
+    /// Take results of earlier builds from a cache: NAME, or type=registry|local|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
-    /// Leave this build's results in a cache: type=local,dest=DIR or type=registry,ref=NAME [,mode=max]. Repeat it for several
+    /// Leave this build's results in a cache: type=registry,ref=NAME[,mode=max], or type=local|inline|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
     /// Push the image to the registries of its names: -o type=registry
@@ -471,7 +475,7 @@ pub(crate) struct LoginArgs {
     /// Registry [default: docker.io]
     #[arg(value_name = "SERVER")]
     pub(crate) server: Option<String>,
-    /// Name of the user
+    /// Name of the user; asked for at a terminal
     #[arg(short, long, value_name = "NAME")]
     pub(crate) username: Option<String>,
     /// Password or token; others can see it here

@@ -4,6 +4,7 @@
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
 mod beside;
+mod caches;
 mod call;
 mod ceiling;
 mod limits;
@@ -232,13 +233,15 @@ pub(crate) fn build(
     let (context, dockerfile) = sources(args)?;
     let allowed = allowed(&args.allow)?;
     let network = network(args, &allowed)?;
+    let build_args = build_args(&args.build_arg, environment)?;
     let options = BuildOptions {
         store_root: store_root(root, environment)?,
         context,
         dockerfile,
         target: args.target.clone().filter(|target| !target.is_empty()),
         until: args.until.as_deref().map(values::until).transpose()?,
-        build_args: build_args(&args.build_arg, environment)?,
+        cache_to: caches::to(args, &build_args, environment)?,
+        build_args,
         named_contexts: args
             .build_context
             .iter()
@@ -249,8 +252,7 @@ pub(crate) fn build(
         no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
-        cache_from: parsed(&args.cache_from, CacheFrom::parse)?,
-        cache_to: parsed(&args.cache_to, CacheTo::parse)?,
+        cache_from: caches::from(args, environment)?,
         push: args.push.unwrap_or(false),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use cache::index::Evicted;
+use cache::lock::Attempt;
 use cache::tree::Selection;
 use cache::{DiffId, Key, Record, Store, TreeHash};
 use solver::{Index, IndexError};
@@ -145,8 +146,16 @@ impl Index for Records {
         }))
     }
 
-    fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError> {
-        Ok(Box::new(self.store.lock(&key.hex()).map_err(wrap)?))
+    fn lock(&self, key: &Key, told: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError> {
+        let name = key.hex();
+        let held = match self.store.try_lock(&name).map_err(wrap)? {
+            Attempt::Held(held) => held,
+            Attempt::Busy(user) => {
+                told(if user.is_empty() { "another process" } else { &user });
+                self.store.lock(&name).map_err(wrap)?
+            }
+        };
+        Ok(Box::new(held))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here is believed over content: a record is used only when the layer files it names are there, and losing
 //! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
 
+mod health;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -205,7 +206,7 @@ impl Index {
         }
     }
 
-    fn malformed(&self, table: &'static str) -> IndexError {
+    fn malformed_row(&self, table: &'static str) -> IndexError {
         IndexError::Malformed {
             path: self.path.clone(),
             table,
@@ -244,7 +245,7 @@ impl Index {
         let Some((key, step, layers, components, created_unix_ms, took_ms)) = row else {
             return Ok(None);
         };
-        let malformed = || self.malformed("record");
+        let malformed = || self.malformed_row("record");
         Ok(Some(Record {
             key: Key::from_bytes(key.try_into().map_err(|_| malformed())?),
             layers: split_diff_ids(&layers).ok_or_else(malformed)?,
@@ -301,7 +302,7 @@ impl Index {
         row.map(|hash| {
             hash.try_into()
                 .map(TreeHash::from_bytes)
-                .map_err(|_| self.malformed("tree_hash"))
+                .map_err(|_| self.malformed_row("tree_hash"))
         })
         .transpose()
     }
@@ -355,7 +356,7 @@ impl Index {
             bytes
                 .try_into()
                 .map(Digest::from_bytes)
-                .map_err(|_| self.malformed("image"))
+                .map_err(|_| self.malformed_row("image"))
         };
         let mut variants = connection
             .prepare_cached("SELECT platform, config FROM variant WHERE name = ?1 ORDER BY platform")
@@ -432,7 +433,7 @@ impl Index {
             .optional()
             .map_err(self.wrap())?;
         row.map(|(etag, modified, digest)| {
-            let digest = digest.try_into().map_err(|_| self.malformed("fetched"))?;
+            let digest = digest.try_into().map_err(|_| self.malformed_row("fetched"))?;
             Ok(Fetched {
                 etag,
                 modified,
@@ -473,7 +474,7 @@ impl Index {
         let Some((digest, size_bytes)) = row else {
             return Ok(None);
         };
-        let malformed = || self.malformed("blob");
+        let malformed = || self.malformed_row("blob");
         Ok(Some(LayerBlob {
             digest: Digest::from_bytes(digest.try_into().map_err(|_| malformed())?),
             size_bytes: u64::try_from(size_bytes).map_err(|_| malformed())?,
@@ -482,7 +483,7 @@ impl Index {
 
     /// Remembers a compressed form of a layer.
     pub fn put_layer_blob(&self, layer: &DiffId, codec: &str, blob: &LayerBlob) -> Result<(), IndexError> {
-        let size = i64::try_from(blob.size_bytes).map_err(|_| self.malformed("blob"))?;
+        let size = i64::try_from(blob.size_bytes).map_err(|_| self.malformed_row("blob"))?;
         self.connection()
             .execute(
                 "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, ?4)",

@@ -29,6 +29,6 @@ pub trait Index: Send + Sync + 'static {
     fn removed(&self, key: &Key) -> Result<Option<String>, IndexError>;
 
     /// Waits until no one else, in this process or another, works on the key. The work is the caller's until the
-    /// answer is dropped. Blocks; called from a thread that may.
-    fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError>;
+    /// answer is dropped. Where it has to be waited for, `told` hears who has it. Blocks; called from a thread that may.
+    fn lock(&self, key: &Key, told: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError>;
 }

@@ -3,6 +3,8 @@
 //! Compares the parts of a key with those of the step's newest record. Names the part that changed; which files changed
 //! within a tree is found out from the results, once there is a new one: hashes of trees don't hold them.
 
+pub(crate) mod files;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -90,11 +92,23 @@ impl Miss {
 
     /// Compares the parts of a new key with the step's newest record.
     pub fn explain(new: &[Component], latest: Option<&Record>) -> Self {
-        match latest {
-            None => Self::NeverBuilt,
-            Some(old) if old.components == new => Self::Removed(None),
-            Some(old) => Self::Changed(changes(&old.components, new)),
+        let Some(old) = latest else {
+            return Self::NeverBuilt;
+        };
+        let of_key = |parts: &[Component]| -> Vec<Component> {
+            let parts = parts.iter().filter(|part| !files::is_file(part));
+            parts.cloned().collect()
+        };
+        let (before, after) = (of_key(&old.components), of_key(new));
+        if before == after {
+            return Self::Removed(None);
         }
+        let mut changes = changes(&before, &after);
+        let files = files::changes(&old.components, new);
+        if !files.is_empty() {
+            changes.retain(|change| change != FILES[0]);
+        }
+        Self::Changed(files.into_iter().chain(changes).collect())
     }
 }
 

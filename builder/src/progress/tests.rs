@@ -281,6 +281,7 @@ fn tails_are_the_last_lines_and_bounded() {
 #[test]
 fn finishing_shows_all_and_returns_the_tails_even_while_senders_live() {
     let settings = Settings {
+        verb: "Building",
         mode: Mode::Quiet,
         colour: false,
         log_lines: 6,

@@ -63,7 +63,7 @@ impl Index {
             .map_err(self.wrap())?;
         rows.map(|row| {
             let (key, step, layers, created_unix_ms, took_ms) = row.map_err(self.wrap())?;
-            let malformed = || self.malformed("record");
+            let malformed = || self.malformed_row("record");
             Ok(RecordSummary {
                 key: Key::from_bytes(key.try_into().map_err(|_| malformed())?),
                 step,
@@ -92,7 +92,7 @@ impl Index {
             .map_err(self.wrap())?;
         rows.map(|row| {
             let (layer, codec, digest) = row.map_err(self.wrap())?;
-            let malformed = || self.malformed("blob");
+            let malformed = || self.malformed_row("blob");
             Ok(KnownForm {
                 layer: DiffId::from_bytes(layer.try_into().map_err(|_| malformed())?),
                 codec,
