@@ -139,7 +139,8 @@ impl Index for Records {
         };
         let mut last = None;
         for layer in record.layers.iter().filter(|layer| !self.has(layer)) {
-            last = last.max(self.store.index().evicted(layer).map_err(wrap)?);
+            // Only to be told: a damaged row is no reason to fail.
+            last = last.max(self.store.index().evicted(layer).unwrap_or_default());
         }
         Ok(last.map(|Evicted { at_unix, because }| {
             format!("evicted by {because} at {}", clock::rfc3339(at_unix))

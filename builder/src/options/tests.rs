@@ -200,6 +200,24 @@ fn named_contexts_have_kinds() {
 }
 
 #[test]
+fn the_ceiling_is_typed_or_in_the_environment() {
+    use crate::upkeep::Amount;
+    let env = [
+        ("ASHLAR_GC_MAX_USED_SPACE", "5g"),
+        ("ASHLAR_GC_MIN_FREE_SPACE", "0"),
+    ];
+    check("--gc-max-used-space 20% .", &env, |options| {
+        let ceiling = options.ceiling;
+        (
+            ceiling.max_used_space,
+            ceiling.min_free_space,
+            ceiling.reserved_space,
+        ) == (Some(Amount::Percent(20)), Some(Amount::Bytes(0)), None)
+    });
+    check_refused("--gc-reserved-space 101% .", "invalid share of the disk `101%`");
+}
+
+#[test]
 fn times_are_of_hours_minutes_and_seconds() {
     let check_time = |text: &str, seconds: Option<u64>| {
         let expected = seconds.map(std::time::Duration::from_secs);

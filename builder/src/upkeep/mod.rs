@@ -9,7 +9,7 @@ mod unnamed;
 
 use cache::Store;
 use cache::blobs::BlobError;
-use cache::gc::GcError;
+use cache::gc::{GcError, Limits};
 use solver::Cancel;
 
 pub(crate) use ceiling::{Amount, Ceiling};
@@ -74,7 +74,11 @@ fn keep_below_ceiling(store: &Store, options: &BuildOptions, cancel: &Cancel) ->
     let files = Ceiling::of_files(&Environment::of_process())?;
     let disk_bytes = store.space(0).map_err(|error| failed(error.into()))?.disk_bytes;
     let limits = options.ceiling.or(files).limits(disk_bytes);
-    let now_unix = clock::now_unix();
+    keep_below(store, limits, clock::now_unix(), cancel).map_err(failed)
+}
+
+/// Returns how much went.
+fn keep_below(store: &Store, limits: Limits, now_unix: i64, cancel: &Cancel) -> Result<u64, UpkeepError> {
     let mut needs = Needs::default();
     let mut removed_bytes = 0;
     loop {
@@ -82,17 +86,57 @@ fn keep_below_ceiling(store: &Store, options: &BuildOptions, cancel: &Cancel) ->
             true => Err(UpkeepError::Stopped),
             false => needs.pins(store),
         };
-        let kept = store
-            .keep_below(limits, now_unix, BECAUSE, &mut pins)
-            .map_err(failed)?;
+        let kept = store.keep_below(limits, now_unix, BECAUSE, &mut pins)?;
         let Some(kept) = kept else {
             return Ok(removed_bytes);
         };
         removed_bytes += kept.removed_bytes;
-        if kept.over_bytes == 0
-            || !unnamed::forget(store, &mut needs, kept.over_bytes, now_unix).map_err(failed)?
-        {
+        if kept.over_bytes == 0 || !unnamed::forget(store, &mut needs, kept.over_bytes, now_unix)? {
             return Ok(removed_bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upkeep::unnamed::tests::make;
+
+    #[test]
+    fn what_has_a_name_stays_and_what_has_none_goes_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(&dir.path().join("store")).unwrap();
+        let maker = open();
+        make(&maker, "named", &["docker.io/library/named:1"]);
+        make(&maker, "unnamed", &[]);
+        drop(maker);
+        let store = open();
+        let tight = Limits {
+            max_used_bytes: Some(1),
+            ..Limits::default()
+        };
+        let n_layers = || {
+            std::fs::read_dir(dir.path().join("store/layers"))
+                .unwrap()
+                .count()
+        };
+        let keep = |hours: i64| {
+            let later = clock::now_unix() + hours * 3600;
+            let removed_bytes = keep_below(&store, tight, later, &Cancel::new()).unwrap();
+            (
+                removed_bytes > 0,
+                n_layers(),
+                store.index().images().unwrap().len(),
+            )
+        };
+        assert_eq!(keep(0), (false, 2, 2));
+        assert_eq!(keep(2), (true, 1, 1));
+        assert_eq!(keep(200), (false, 1, 1));
+        let cancelled = Cancel::new();
+        cancelled.cancel();
+        assert!(matches!(
+            keep_below(&store, tight, 0, &cancelled),
+            Err(UpkeepError::Stopped)
+        ));
     }
 }

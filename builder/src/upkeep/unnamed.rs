@@ -65,14 +65,14 @@ pub(crate) fn only_unnamed(images: &[ImageNeeds]) -> HashSet<DiffId> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use cache::layers::LayersError;
 
     use super::*;
     use crate::image;
 
     /// Makes an image with one layer, and names it if it is to have a name. Returns its ID.
-    fn make(store: &Store, file: &str, names: &[&str]) -> cache::Digest {
+    pub(in crate::upkeep) fn make(store: &Store, file: &str, names: &[&str]) -> cache::Digest {
         let written = store.layers().write(store.incomplete(), |mut writer| {
             let path = cache::layer::TreePath::clean(file.as_bytes());
             let body = cache::layer::Body::Dir { opaque: false };

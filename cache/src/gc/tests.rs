@@ -59,6 +59,16 @@ fn the_least_valuable_goes_first() {
         ],
         "second hour",
     );
+    // Nobody knows what a cache mount took: as much as fetching it would.
+    let mount = Unit {
+        kind: Kind::Mount,
+        ..unit("mount", 40_000_000, NOW - 10, 0)
+    };
+    let layer = |name: &str, took_ms| unit(name, 40_000_000, NOW - 10, took_ms);
+    check(
+        &[layer("slow", 5000), mount, layer("quick", 1000)],
+        "quick mount slow",
+    );
     let lost = Unit {
         is_findable: false,
         ..unit("lost", 10, NOW - 1, 0)

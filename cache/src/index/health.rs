@@ -7,7 +7,7 @@ use super::{Index, IndexError, is_damage, set_aside};
 use crate::digest::Digest;
 
 /// What rows of each table can't be.
-const MALFORMED: [(&str, &str); 6] = [
+const MALFORMED: [(&str, &str); 7] = [
     (
         "record",
         "typeof(key) <> 'blob' OR length(key) <> 32 OR typeof(layers) <> 'blob' OR length(layers) % 32 <> 0
@@ -37,6 +37,10 @@ const MALFORMED: [(&str, &str); 6] = [
     (
         "fetched",
         "typeof(url) <> 'blob' OR length(url) <> 32 OR typeof(digest) <> 'blob' OR length(digest) <> 32",
+    ),
+    (
+        "evicted",
+        "typeof(layer) <> 'blob' OR length(layer) <> 32 OR typeof(at) <> 'integer' OR typeof(because) <> 'text'",
     ),
 ];
 
