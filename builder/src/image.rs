@@ -114,7 +114,7 @@ pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
 
 /// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
 pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
-    store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
+    store.layers().tar_bytes(layer).unwrap_or(0)
 }
 
 /// Returns the files of a stack of layers, base first, all of which must be here.

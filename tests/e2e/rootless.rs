@@ -311,7 +311,13 @@ fn cache_mounts_can_be_removed_whoever_owns_their_files() {
     ok(&place.build(&["."]));
     ok(&place.run(&["ashlar", "prune", "-f", "--filter", "type=exec.cachemount"]));
     // `mkdir` would fail on what is still there.
-    ok(&place.build(&["--no-cache", "."]));
+    ok(&place.build(&["--no-cache", "-t", "app", "."]));
+    let left = |part: &str| std::fs::read_dir(place.scene.store().join(part)).map_or(0, Iterator::count);
+    ok(&place.run(&["ashlar", "prune", "-af"]));
+    assert!(
+        left("layers") > 0 && left("mounts") == 0,
+        "an image needs its layers"
+    );
     place.finish();
 }
 

@@ -181,6 +181,10 @@ impl CacheDocument {
         let mut by_step: HashMap<String, usize> = HashMap::new();
         for (place, record) in self.records.iter().enumerate() {
             by_key.insert(record.key, place);
+            // Nothing can be compared with what doesn't say what its key was made of.
+            if record.components.is_empty() {
+                continue;
+            }
             let newest = by_step.entry(record.step.clone()).or_insert(place);
             if self.records[*newest].created_ms < record.created_ms {
                 *newest = place;

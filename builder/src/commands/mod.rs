@@ -3,7 +3,9 @@
 
 pub(crate) mod build;
 pub(crate) mod call;
+pub(crate) mod check;
 pub(crate) mod container;
+pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod export;
@@ -25,6 +27,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 mod signals;
+mod stuck;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;

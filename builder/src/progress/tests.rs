@@ -146,7 +146,7 @@ fn the_log_format_is_buildkits() {
         s.done(470, plain, 1, 450);
         s.warn(480, plain, "careful\x1b[2J\nnow");
         let stopped = s.subject(3);
-        s.start(490, plain, 3, Some(Miss::Removed));
+        s.start(490, plain, 3, Some(Miss::Removed(None)));
         s.fail(500, plain, 2, "exit code 2");
         s.at(510, plain, Event::Cancelled { subject: stopped });
         plain.finish(&s.steps, Duration::from_millis(520));

@@ -33,7 +33,9 @@ use frontend::Platform;
 use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
-pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retry_after};
+use crate::objects::Objects;
+pub(crate) use client::{Ask, Retry, Session, capped, header, http_date, is_passing, reason, retry_after};
+pub(crate) use config::parse_toml;
 pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
@@ -56,6 +58,8 @@ pub(crate) enum Origin {
     Registry(Arc<Session>),
     /// From a directory that holds an OCI image layout.
     OciLayout(PathBuf),
+    /// From a place that knows nothing of images: a cache's.
+    Objects(Arc<Objects>),
 }
 
 /// One layer of a resolved image.

@@ -66,6 +66,7 @@ pub(crate) fn image(store: &Store, names: &[&str]) -> ExportImage {
         further: None,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         attestations: Vec::new(),
+        caches: Vec::new(),
     }
 }
 
