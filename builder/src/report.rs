@@ -345,9 +345,10 @@ pub(crate) fn error(failure: &Failure) {
     talk(&failure.render(stderr_colour()));
 }
 
-/// Talk that nobody can hear is not worth failing for: the exit code still says what happened.
+/// Talk that nobody can hear is not worth failing for: the exit code still says what happened. Whatever it quotes, it tells
+/// nobody the secrets of an address.
 fn talk(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(frontend::redact(text).as_bytes());
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod lower;
 mod options;
 mod parse;
 pub mod platform;
+mod redact;
 #[cfg(test)]
 mod reference_tests;
 mod render;
@@ -33,7 +34,7 @@ pub use git::{GitSource, GitSourceError, check_reference};
 pub use ignore::IgnoreFile;
 pub use lines::Text;
 pub use lint::Rule;
-pub use lower::{git_commit, http_file, is_proxy, lower, without_credentials};
+pub use lower::{git_commit, http_file, is_proxy, lower};
 pub use options::{
     AllowedDevices, Answers, Build, GitRequest, HttpRequest, ImageKind, ImageRequest, Lowered, NamedContext,
     Needed, Options, Request, ResolvedGit, ResolvedHttp, ResolvedImage, Scans, Until,
@@ -41,5 +42,6 @@ pub use options::{
 pub use parse::heredoc::Heredoc;
 pub use parse::{MAX_SIZE_BYTES, parse};
 pub use platform::Platform;
+pub use redact::{redact, without_credentials};
 pub use render::render;
 pub use source::{SourceText, Span};

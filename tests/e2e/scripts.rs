@@ -77,6 +77,7 @@ scripts! {
     full_disk,
     heredocs,
     history,
+    hostile_config,
     image_commands,
     import_and_export,
     kill_leaves_nothing,

@@ -409,6 +409,15 @@ fn a_layout_answers_by_tag_by_digest_or_alone() {
         .digest;
     let layout = Source::directory(&path).unwrap();
     let platform = platform();
+    // hardening T61: its names are looked up, and become nobody's here
+    let (_dir, target) = store();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let resolved = runtime.block_on(resolve_layout(&path, "1", &platform)).unwrap();
+    runtime
+        .block_on(fetch_layers(&target, &resolved, |_| {}))
+        .unwrap();
+    assert!(target.layers().contains(&resolved.layers[0].diff_id));
+    assert_eq!(target.index().images().unwrap(), []);
     for reference in [
         "",
         "1",

@@ -19,6 +19,8 @@ const DEFAULT: &str = "docker.io";
 /// Tries a login and keeps it; returns docker's line.
 pub(crate) fn login(args: &LoginArgs) -> Result<String, Failure> {
     let registry = registry_of(args.server.as_deref())?;
+    // Nobody else of this user may look into the memory that the password comes into. Where it can't be, it is as before.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let user = user(args)?;
     let password = match (&args.password, args.password_stdin) {
         (Some(password), false) => {

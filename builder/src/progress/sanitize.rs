@@ -201,7 +201,7 @@ fn is_unsafe(character: char) -> bool {
 
 /// Makes one line of safe text of a name or message: line breaks and tabs become spaces, colours go.
 pub(crate) fn one_line(text: &str) -> String {
-    let spaced: String = text
+    let spaced: String = frontend::redact(text)
         .chars()
         .map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
         .collect();

@@ -319,7 +319,14 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
 
 /// Says whether the other side's certificate is refused for the date, which a wrong clock is as good a reason for.
 fn is_about_time(reason: &str) -> bool {
-    reason.contains("certificate expired") || reason.contains("certificate not valid yet")
+    // The words of rustls: with the times where it has them, and without.
+    let words = [
+        "certificate: Expired",
+        "certificate: NotValidYet",
+        "certificate expired",
+        "certificate not valid yet",
+    ];
+    words.iter().any(|word| reason.contains(word))
 }
 
 /// Says whether a status may be another one soon.
@@ -387,5 +394,35 @@ mod tests {
             [asked("-1"), asked("soon"), asked("99999999999999999999999")],
             [None; 3]
         );
+    }
+
+    #[test]
+    fn certificates_that_are_too_old_or_too_new_are_told_apart_from_bad_ones() {
+        // hardening R18
+        use rustls::{CertificateError, Error};
+        let time = rustls::pki_types::UnixTime::now();
+        for (error, expected) in [
+            (CertificateError::Expired, true),
+            (CertificateError::NotValidYet, true),
+            (
+                CertificateError::ExpiredContext {
+                    time,
+                    not_after: time,
+                },
+                true,
+            ),
+            (
+                CertificateError::NotValidYetContext {
+                    time,
+                    not_before: time,
+                },
+                true,
+            ),
+            (CertificateError::UnknownIssuer, false),
+            (CertificateError::Revoked, false),
+        ] {
+            let reason = Error::InvalidCertificate(error).to_string();
+            assert_eq!(is_about_time(&reason), expected, "{reason}");
+        }
     }
 }

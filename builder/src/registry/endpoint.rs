@@ -336,3 +336,38 @@ pub(super) fn basic(user: &str, password: &str) -> String {
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     format!("Basic {pair}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_from_a_protected_address_to_an_unprotected_one() {
+        // hardening T74
+        for (is_plain, target, expected) in [
+            (false, "https://r.example/x", true),
+            (false, "https://cdn.example/x", true),
+            (false, "http://r.example/x", false),
+            (false, "http://r.example:443/x", false),
+            (false, "http://127.0.0.1/x", false),
+            (false, "ftp://r.example/x", false),
+            (true, "https://cdn.example/x", true),
+            (true, "http://r.example:80/x", true),
+            (true, "http://127.0.0.1/x", true),
+            (true, "http://169.254.169.254/x", false),
+            (true, "http://other.example/x", false),
+        ] {
+            let host = Host {
+                address: "r.example".to_owned(),
+                repository: "app".to_owned(),
+                credentials_key: "r.example".to_owned(),
+                is_plain,
+                tls: transport::Tls::default(),
+                realms: Vec::new(),
+            };
+            let endpoint = Endpoint::new("app".to_owned(), host, &Arc::default()).unwrap();
+            let url = Url::parse(target).unwrap();
+            assert_eq!(endpoint.may_be_sent_to(&url), expected, "{is_plain} {target}");
+        }
+    }
+}

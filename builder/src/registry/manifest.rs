@@ -294,6 +294,59 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_changed_in_a_document_crashes_nobody() {
+        // hardening T56
+        let (one, history) = (descriptor(""), r#"{"empty_layer":true}"#);
+        let documents = [
+            format!(r#"{{"schemaVersion":2,"config":{one},"layers":[{one},{one}]}}"#),
+            format!(r#"{{"schemaVersion":2,"manifests":[{one},{{"platform":{{"os":"linux"}}}}]}}"#),
+            format!(
+                r#"{{"os":"linux","rootfs":{{"type":"layers","diff_ids":["{D}"]}},"history":[{history},null]}}"#
+            ),
+        ];
+        let words = [
+            "null",
+            "{",
+            "}",
+            "[]",
+            "-1",
+            "\"",
+            "1e999",
+            "\"sha256:\"",
+            ",",
+            "\\ud800",
+            "true",
+        ];
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            // xorshift: the same changes in every run.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below as u64).unwrap()
+        };
+        let mut n_read = 0;
+        for round in 0..30_000 {
+            let mut bytes = documents[round % documents.len()].clone().into_bytes();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                match random(4) {
+                    0 => bytes[at] = u8::try_from(random(256)).unwrap(),
+                    1 => bytes.truncate(at + 1),
+                    2 => drop(bytes.drain(at..(at + random(40)).min(bytes.len()))),
+                    _ => drop(bytes.splice(at..at, words[random(words.len())].bytes())),
+                }
+                if bytes.is_empty() {
+                    bytes.push(b'{');
+                }
+            }
+            let parsed = parse(&bytes, Some(MANIFEST_TYPES[round % 2]));
+            n_read += usize::from(parsed.is_ok()) + usize::from(config_facts(&bytes).is_ok());
+        }
+        assert!(n_read > 0, "some changes do no harm");
+    }
+
+    #[test]
     fn the_best_platform_is_selected() {
         let list = |platforms: &[&str]| -> Vec<(Descriptor, Option<Platform>)> {
             platforms

@@ -15,6 +15,7 @@ use super::client::{Retry, capped, is_passing, reason, retry_after};
 use super::credentials::Credentials;
 use super::endpoint::basic;
 use super::error::ImageError;
+use super::json;
 use super::transport::{self, Tls};
 
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
@@ -157,7 +158,7 @@ async fn read(response: Response) -> Result<(String, Duration), TokenError> {
         .await
         .map_err(|error| TokenError::Unreachable(reason(&error)))?
         .ok_or_else(|| TokenError::Answer("an oversized token".to_owned()))?;
-    let document: serde_json::Value = serde_json::from_slice(&bytes)
+    let document = json::strict(&bytes)
         .map_err(|error| TokenError::Answer(format!("a token that is not JSON: {error}")))?;
     let token = ["token", "access_token"]
         .iter()

@@ -17,6 +17,7 @@ use crate::lines::Text;
 use crate::lint::Rule;
 use crate::parse::Remote;
 use crate::parse::heredoc::Heredoc;
+use crate::redact::without_credentials;
 use crate::source::Span;
 
 /// Which of the two it is.
@@ -51,7 +52,7 @@ pub(super) fn lower(
     remote::check(copy, &sources)?;
     let dest = current.expand(&copy.dest)?;
     let heredocs = copy.heredocs.iter().map(|heredoc| format!("<<{}", heredoc.name));
-    let shown = sources.iter().map(|source| remote::without_credentials(source));
+    let shown = sources.iter().map(|source| without_credentials(source));
     for word in shown.chain(heredocs).chain([dest.clone()]) {
         created_by.push(' ');
         created_by.push_str(&word);
@@ -75,7 +76,7 @@ pub(super) fn lower(
     });
     let mut label = current.label(instruction, &instruction.text)?;
     for source in sources.iter().filter(|source| source.contains("://")) {
-        let shown = remote::without_credentials(source);
+        let shown = without_credentials(source);
         if shown != *source {
             label.name = label.name.replace(source, &shown);
         }

@@ -29,7 +29,7 @@ use solver::graph::Graph;
 
 use epoch::Epoch;
 use parameters::Parameters;
-pub use remote::{git_commit, http_file, without_credentials};
+pub use remote::{git_commit, http_file};
 
 use crate::ast::{Dockerfile, Kind};
 use crate::check::{Check, Checks};

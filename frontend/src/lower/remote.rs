@@ -13,6 +13,7 @@ use crate::git::{GitSource, GitSourceError, check_checksum};
 use crate::lines::Text;
 use crate::options::{GitRequest, HttpRequest, Request, ResolvedGit, ResolvedHttp};
 use crate::parse::{Remote, remote};
+use crate::redact::without_credentials;
 
 /// What a file is called whose address names none.
 const UNNAMED: &str = "__unnamed__";
@@ -208,18 +209,6 @@ fn decode(path: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Returns an address without user name and password: they belong into nothing that is kept or shown.
-pub fn without_credentials(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,18 +233,6 @@ mod tests {
             ("http://h/100%", "100%"),
         ] {
             assert_eq!(file_name(url), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn credentials_are_not_shown() {
-        for (url, shown) in [
-            ("https://u:p@h/x", "https://h/x"),
-            ("https://u:p@x@h?a", "https://h?a"),
-            ("https://h/x@y", "https://h/x@y"),
-            ("git@h:x", "git@h:x"),
-        ] {
-            assert_eq!(without_credentials(url), shown);
         }
     }
 }

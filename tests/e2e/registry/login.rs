@@ -185,6 +185,19 @@ fn tokens_are_fetched_for_what_is_done_and_renewed_once_when_they_expire() {
     let tokens: Vec<&String> = lines.iter().filter(|line| line.contains("/token")).collect();
     let expected = "GET /token?account=mason&service=quarry&scope=repository%3Ateam%2Fapp%3Apull";
     assert_eq!(tokens, [expected, expected], "{lines:?}");
+    // A push asks for what it does, and no more, whatever the registry suggests.
+    let (from, to) = (
+        format!("{}/team/app:1", faults.host),
+        format!("{}/own/app:1", faults.host),
+    );
+    scene.ashlar_ok(&["tag", &from, &to]);
+    scene.ashlar_ok(&["push", "-q", &to]);
+    let lines = faults.take_lines();
+    let mut tokens: Vec<&String> = lines.iter().filter(|line| line.contains("/token")).collect();
+    tokens.dedup();
+    let write = "GET /token?account=mason&service=quarry&scope=repository%3Aown%2Fapp%3Apull%2Cpush";
+    assert!(tokens.iter().all(|line| line.starts_with(write)), "{lines:#?}");
+    assert!(!tokens.is_empty(), "{lines:#?}");
     drop(registry);
     validate::finish(scene);
 }

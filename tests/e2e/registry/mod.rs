@@ -2,6 +2,7 @@
 //! private authority. `faults` stands in front of one and misbehaves; the others are the tests.
 
 pub(crate) mod faults;
+mod leaks;
 mod login;
 mod peers;
 mod pull;
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) has_logins: bool,
     /// Speaks TLS, with a certificate of the authority in `ca.crt`.
     pub(crate) has_tls: bool,
+    /// Its certificate was good until yesterday.
+    pub(crate) is_expired: bool,
 }
 
 /// A running registry; ended with the test.
@@ -56,7 +59,7 @@ impl Registry {
             dir.display()
         );
         if options.has_tls {
-            make_certificates(dir);
+            make_certificates(dir, options.is_expired);
             config.push_str(&format!(
                 "  tls: {{certificate: {0}/server.crt, key: {0}/server.key}}\n",
                 dir.display()
@@ -70,25 +73,33 @@ impl Registry {
             ));
         }
         std::fs::write(dir.join("registry.yml"), config).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(dir.join("registry.yml"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let registry = Self {
-            child,
+        Some(Self {
+            child: serve(dir, &host),
             host,
             dir: dir.to_owned(),
+        })
+    }
+
+    /// Kills it in the middle of whatever it does, and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = serve(&self.dir, &self.host);
+    }
+
+    /// Returns its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns the digests that a repository has as blobs.
+    pub(crate) fn blobs(&self, repository: &str) -> Vec<String> {
+        let layers = format!("data/docker/registry/v2/repositories/{repository}/_layers/sha256");
+        let Ok(dir) = std::fs::read_dir(self.dir.join(layers)) else {
+            return Vec::new();
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&registry.host).is_err() {
-            assert!(Instant::now() < deadline, "the registry did not start");
-            std::thread::yield_now();
-        }
-        Some(registry)
+        dir.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     /// Returns the file with the private authority's certificate.
@@ -150,22 +161,41 @@ impl Drop for Registry {
     }
 }
 
+/// Starts the registry that is configured in `dir`, and waits until it answers.
+fn serve(dir: &Path, host: &str) -> Child {
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let child = Command::new("docker-registry")
+        .arg("serve")
+        .arg(dir.join("registry.yml"))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(host).is_err() {
+        assert!(Instant::now() < deadline, "the registry did not start");
+        std::thread::yield_now();
+    }
+    child
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// Makes an authority (`ca.crt`) and a server's certificate of it.
-fn make_certificates(dir: &Path) {
+fn make_certificates(dir: &Path, is_expired: bool) {
     let script = "
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=quarry-ca \
             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign \
             -keyout ca.key -out ca.crt
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr
         printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\nbasicConstraints=CA:FALSE\\n' >ext
-        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.crt";
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days $1 -extfile ext -out server.crt";
+    let days = if is_expired { "-1" } else { "2" };
     let output = Command::new("sh")
-        .args(["-ec", script])
+        .args(["-ec", script, "certificates", days])
         .current_dir(dir)
         .output()
         .unwrap();

@@ -6,13 +6,13 @@ use crate::scene::{Output, Scene};
 use crate::validate;
 
 /// Runs a test with a registry that holds `team/app:1`, and ends with the check of the store.
-fn with_registry(name: &str, options: Options, test: impl FnOnce(&mut Scene, &Registry)) {
+fn with_registry(name: &str, options: Options, test: impl FnOnce(&mut Scene, &mut Registry)) {
     let mut scene = Scene::new(name);
-    let Some(registry) = Registry::start(name, &scene.aside("registry"), options) else {
+    let Some(mut registry) = Registry::start(name, &scene.aside("registry"), options) else {
         return;
     };
     registry.fill(&scene, "team/app:1");
-    test(&mut scene, &registry);
+    test(&mut scene, &mut registry);
     drop(registry);
     validate::finish(scene);
 }
@@ -211,6 +211,50 @@ fn a_push_that_fails_moves_no_tag() {
         let lines = faults.take_lines();
         assert_eq!(count(&lines, "PUT /v2/team/app/manifests/"), 0, "{lines:#?}");
         refused(|seen| seen.method == "PUT" && seen.path.contains("/manifests/"));
+    });
+}
+
+#[test]
+fn a_registry_that_dies_in_the_middle_gets_only_what_is_missing_afterwards() {
+    // hardening R16
+    with_registry("push_killed", Options::default(), |scene, registry| {
+        let process = registry.process().to_string();
+        let (_, output, name) = push_through(scene, registry, move |seen| {
+            // The large layer is the only one that is streamed; the others are there or nearly there by now.
+            if seen.method == "PATCH" {
+                let killed = std::process::Command::new("kill").args(["-9", &process]).status();
+                assert!(killed.unwrap().success());
+                return Act::CutUpload(100_000);
+            }
+            Act::Pass
+        });
+        assert_eq!(output.code, Some(3), "{}", output.stderr_text());
+        registry.restart();
+        let there = format!("docker://{}/team/new:1", registry.host);
+        let absent = scene.run("skopeo", &["inspect", "--tls-verify=false", &there]);
+        assert_ne!(absent.code, Some(0), "no tag before all is there");
+
+        let n_there = registry.blobs("team/new").len();
+        assert!(n_there < 3);
+        let faults = Faults::start(&registry.host, |_| Act::Pass);
+        let again = name.replace(name.split('/').next().unwrap(), &faults.host);
+        scene.ashlar_ok(&["tag", &name, &again]);
+        scene.ashlar_ok(&["push", "-q", &again]);
+        let lines = faults.take_lines();
+        assert_eq!(count(&lines, "POST"), 3 - n_there, "{lines:#?}");
+        read_by_skopeo(scene, &format!("{}/team/new:1", registry.host));
+    });
+}
+
+#[test]
+fn two_pushes_of_the_same_do_no_harm() {
+    // hardening R16
+    with_registry("push_twice", Options::default(), |scene, registry| {
+        let name = format!("{}/team/new:1", registry.host);
+        build(scene, &name);
+        let both = format!("ashlar push -q {name} & ashlar push -q {name} || exit 1; wait $!");
+        scene.must("sh", &["-ec", &both]);
+        read_by_skopeo(scene, &name);
     });
 }
 

@@ -174,3 +174,56 @@ fn waiting_for_a_registry_ends_with_the_signal() {
     drop(registry);
     validate::finish(scene);
 }
+
+/// Like [`STOP`], but says how many milliseconds the end took.
+const STOP_TIMED: &str = r#"
+signal=$1; shift; rm -f asked
+"$@" > said 2>&1 & pid=$!
+tries=0; until test -e asked; do tries=$((tries + 1)); [ $tries -lt 600 ] || { cat said; exit 1; }; sleep 0.05; done
+sleep 0.2
+before=$(date +%s%N); kill -$signal $pid; code=0; wait $pid || code=$?
+echo $code $(( ($(date +%s%N) - before) / 1000000 ))
+"#;
+
+#[test]
+fn waiting_for_a_busy_registry_ends_at_once_with_the_signal() {
+    // hardening R14
+    let scene = Scene::new("stop_busy").with_deadline(Duration::from_secs(40));
+    let Some(registry) = Registry::start("stop_busy", &scene.aside("registry"), Options::default()) else {
+        return;
+    };
+    let asked = scene.work().join("asked");
+    let busy = Faults::start(&registry.host, move |_| {
+        std::fs::write(&asked, "").unwrap();
+        Act::status(429).header("Retry-After", "30")
+    });
+    let name = format!("{}/team/app:1", busy.host);
+    std::fs::write(
+        scene.work().join("Dockerfile"),
+        format!("FROM {name}\nCOPY Dockerfile /\n"),
+    )
+    .unwrap();
+    let build = ["ashlar", "build", "-o", "type=tar,dest=out.tar", "."];
+    let pull = ["ashlar", "pull", &name];
+    for (signal, code, words) in [
+        ("INT", 130, &build[..]),
+        ("TERM", 143, &build),
+        ("TERM", 143, &pull),
+    ] {
+        // On a machine that is busy itself, once in three is proof enough that nothing waits.
+        let mut took = Vec::new();
+        while took.len() < 3 && took.last().is_none_or(|ms| *ms >= 200) {
+            let script = [&["-ec", STOP_TIMED, "stop", signal], words].concat();
+            let said = scene.must("sh", &script).stdout_text();
+            let (ended, ms) = said.trim().split_once(' ').unwrap();
+            assert_eq!(ended, code.to_string(), "{words:?} {signal}: {said}");
+            took.push(ms.parse::<u32>().unwrap());
+        }
+        assert!(
+            took.last().is_some_and(|ms| *ms < 200),
+            "{words:?} {signal}: {took:?} ms"
+        );
+    }
+    drop(registry);
+    validate::finish(scene);
+}

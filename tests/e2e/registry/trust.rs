@@ -2,6 +2,7 @@
 
 use super::faults::{Act, Faults};
 use super::{Options, Registry};
+use crate::machine;
 use crate::scene::{Output, Scene};
 use crate::validate;
 
@@ -23,6 +24,7 @@ fn a_private_authority_is_trusted_where_somebody_says_so_and_nowhere_else() {
     let options = Options {
         has_tls: true,
         has_logins: true,
+        ..Options::default()
     };
     let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), options) else {
         return;
@@ -56,6 +58,20 @@ fn a_private_authority_is_trusted_where_somebody_says_so_and_nowhere_else() {
     );
     super::login::log_in(&scene, &registry.host);
     assert_eq!(pull(&scene, &name).code, Some(0));
+    // And back, with the same trust and login; others find it there.
+    let pushed = format!("{}/own/app:1", registry.host);
+    scene.ashlar_ok(&["tag", &name, &pushed]);
+    scene.ashlar_ok(&["push", "-q", &pushed]);
+    let login = format!("{}:{}", super::USER.0, super::USER.1);
+    let there = format!("docker://{pushed}");
+    let certs = scene.aside("certs");
+    std::fs::create_dir_all(&certs).unwrap();
+    std::fs::copy(&ca, certs.join("ca.crt")).unwrap();
+    let certs = certs.display().to_string();
+    scene.must(
+        "skopeo",
+        &["inspect", "--cert-dir", &certs, "--creds", &login, &there],
+    );
     configure(
         &scene,
         "ashlar/registries.toml",
@@ -175,5 +191,86 @@ fn proxies_of_the_environment_are_used_but_not_for_this_machine() {
     pull(&scene, "quarry.example/team/app:1");
     assert_eq!(proxy.take_lines(), [""; 0]);
     drop(registry);
+    validate::finish(scene);
+}
+
+#[test]
+fn a_certificate_out_of_its_time_makes_one_think_of_the_clock() {
+    // hardening R18
+    let scene = Scene::new("trust_clock");
+    let options = Options {
+        has_tls: true,
+        is_expired: true,
+        ..Options::default()
+    };
+    let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), options) else {
+        return;
+    };
+    let ca = registry.authority().display().to_string();
+    configure(
+        &scene,
+        "ashlar/registries.toml",
+        &format!("[registry.\"{}\"]\nca = [\"{ca}\"]\n", registry.host),
+    );
+    let year = scene
+        .must("date", &["-u", "+clock of this machine says %Y-"])
+        .stdout_text();
+    let refused = pull(&scene, &format!("{}/team/app:1", registry.host));
+    assert_eq!(refused.code, Some(3));
+    let said = refused.stderr_text();
+    assert!(said.contains("Expired") && said.contains(year.trim()), "{said}");
+    drop(registry);
+    validate::finish(scene);
+}
+
+#[test]
+fn what_is_here_needs_no_network() {
+    // hardening R17
+    let test = "trust_offline";
+    if let Some(reason) = machine::missing(&["exec:strace", "exec:unshare"]) {
+        machine::skip(test, &reason);
+        return;
+    }
+    let scene = Scene::new(test);
+    let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), Options::default()) else {
+        return;
+    };
+    registry.fill(&scene, "team/app:1");
+    let name = format!("{}/team/app:1", registry.host);
+    let told = scene.ashlar_ok(&["pull", &name]).stdout_text();
+    let digest = told
+        .lines()
+        .find_map(|line| line.strip_prefix("Digest: "))
+        .unwrap();
+    let pinned = format!("{}@{digest}", name.strip_suffix(":1").unwrap());
+    scene.ashlar_ok(&["pull", "-q", &pinned]);
+    drop(registry);
+    for (what, base) in [("a tag", &name), ("a digest", &pinned)] {
+        std::fs::write(
+            scene.work().join("Dockerfile"),
+            format!("FROM {base}\nCOPY Dockerfile /\n"),
+        )
+        .unwrap();
+        let build = ["ashlar", "build", "-q", "--no-cache", "."];
+        // Not even the loopback is up there.
+        scene.must("unshare", &[&["-n"], &build[..]].concat());
+        scene.must(
+            "strace",
+            &[&["-f", "-e", "trace=socket,connect", "-o", "trace"], &build[..]].concat(),
+        );
+        let trace = std::fs::read_to_string(scene.work().join("trace")).unwrap();
+        assert!(trace.contains("exited with 0"), "{trace}");
+        assert!(!trace.contains("AF_INET"), "{what}: {trace}");
+    }
+    // Asking for what is new is what needs one.
+    let newest = scene.run("unshare", &["-n", "ashlar", "pull", "-q", &name]);
+    assert_eq!(newest.code, Some(3), "{}", newest.stderr_text());
+    assert!(
+        newest.stderr_text().contains("cannot reach the registry"),
+        "{}",
+        newest.stderr_text()
+    );
+    // A pinned one is what it was.
+    scene.must("unshare", &["-n", "ashlar", "pull", "-q", &pinned]);
     validate::finish(scene);
 }

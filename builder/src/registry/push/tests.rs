@@ -10,7 +10,6 @@ use super::*;
 use crate::registry::client::Retry;
 
 /// A registry that keeps what it gets of an upload, and goes on from there.
-#[derive(Default)]
 struct Registry {
     log: Vec<String>,
     upload: Vec<u8>,
@@ -20,6 +19,25 @@ struct Registry {
     cuts: Vec<usize>,
     /// What the next status says besides the truth.
     forgets: bool,
+    /// The next parts of a blob are answered with 416, so many.
+    n_unsatisfied: usize,
+    /// Where uploads are said to go on, up to the number of bytes that are there; `HOST` is this registry.
+    location: &'static str,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            log: Vec::new(),
+            upload: Vec::new(),
+            blobs: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            cuts: Vec::new(),
+            forgets: false,
+            n_unsatisfied: 0,
+            location: "/upload?state=",
+        }
+    }
 }
 
 impl Registry {
@@ -68,14 +86,16 @@ impl Registry {
             return;
         }
         let answer = self.answer(method, path, body);
+        let answer = answer.replace("HOST", header("host").unwrap());
         let _ = stream
             .write_all(format!("HTTP/1.1 {answer}Connection: close\r\nContent-Length: 0\r\n\r\n").as_bytes());
     }
 
     fn answer(&mut self, method: &str, path: &str, body: Vec<u8>) -> String {
+        let location = self.location;
         let at = |status: &str, has: usize| {
             let last = has.saturating_sub(1);
-            format!("{status} X\r\nLocation: /upload?state={has}\r\nRange: 0-{last}\r\n")
+            format!("{status} X\r\nLocation: {location}{has}\r\nRange: 0-{last}\r\n")
         };
         let name = path.rsplit('/').next().unwrap().to_owned();
         match method {
@@ -87,11 +107,15 @@ impl Registry {
             }
             "GET" if std::mem::take(&mut self.forgets) => "404 X\r\n".to_owned(),
             "GET" => at("204", self.upload.len()),
+            "PATCH" if self.n_unsatisfied > 0 => {
+                self.n_unsatisfied -= 1;
+                "416 X\r\n".to_owned()
+            }
             "PATCH" => {
                 self.upload.extend(body);
                 at("202", self.upload.len())
             }
-            _ if path.starts_with("/upload") => {
+            _ if path.contains("state=") => {
                 self.upload.extend(body);
                 let bytes = std::mem::take(&mut self.upload);
                 self.blobs.insert(Digest::of(&bytes).to_string(), bytes);
@@ -196,6 +220,59 @@ fn an_upload_that_the_registry_forgot_begins_anew() {
         registry.lock().unwrap().blobs.values().collect::<Vec<_>>(),
         [&bytes()]
     );
+}
+
+#[test]
+fn uploads_go_on_wherever_the_registry_says_and_after_a_part_that_it_does_not_want() {
+    // hardening R16
+    for location in [
+        "/elsewhere/upload?state=",
+        "http://HOST/upload?session=a%2Fb%3D&state=",
+        "another?state=",
+        "../../../upload?state=",
+        "?state=",
+    ] {
+        let (host, registry) = Registry {
+            location,
+            cuts: vec![1_000_000],
+            ..Registry::default()
+        }
+        .start();
+        push_blob(&host, bytes()).unwrap_or_else(|error| panic!("{location}: {error}"));
+        let registry = registry.lock().unwrap();
+        assert_eq!(
+            registry.blobs.values().collect::<Vec<_>>(),
+            [&bytes()],
+            "{location}"
+        );
+        let put = registry
+            .log
+            .iter()
+            .find(|line| line.contains("PUT") && line.contains("state="));
+        let put = put.unwrap();
+        assert!(
+            put.contains(&format!("state={SIZE}&digest=sha256")),
+            "{location}: {put}"
+        );
+        assert_eq!(
+            put.contains("session=a%2Fb%3D&"),
+            location.contains("session"),
+            "{put}"
+        );
+        assert_eq!(
+            registry.log.last().unwrap(),
+            "PUT /v2/app/manifests/1 -",
+            "{location}"
+        );
+    }
+    let (host, registry) = Registry {
+        n_unsatisfied: 1,
+        ..Registry::default()
+    }
+    .start();
+    push_blob(&host, bytes()).unwrap();
+    assert_eq!(patches(&registry), ["-", "-"]);
+    assert_eq!(registry.lock().unwrap().blobs.len(), 1);
 }
 
 #[test]

@@ -121,6 +121,35 @@ fn sizes_that_are_lies_are_found_out() {
 }
 
 #[test]
+fn a_token_is_small_and_says_so_once() {
+    // hardening T55
+    let told = |token: Reply| {
+        let error = check_failure(move |_, request| match request.path.starts_with("/token") {
+            true => token.clone(),
+            false => {
+                let realm = format!("Bearer realm=\"http://{}/token\"", request.headers["host"]);
+                Reply::status(401).header("WWW-Authenticate", realm)
+            }
+        });
+        error.0
+    };
+    let huge = format!("{{\"token\":\"{}\"}}", "x".repeat(1 << 20));
+    for (token, expected) in [
+        (Reply::ok(huge), "an oversized token"),
+        (
+            Reply::ok(vec![b' '; 1 << 16]).by(Way::Endless),
+            "an oversized token",
+        ),
+        (Reply::ok(r#"{"token":"a","token":"b"}"#), "the key `token` twice"),
+        (Reply::ok("[".repeat(100_000)), "more than 64 deep"),
+        (Reply::ok(r#"{"token":"a\nHost: b"}"#), "a token that is no text"),
+    ] {
+        let error = told(token);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn an_entry_of_an_index_that_is_of_another_size_is_refused() {
     // hardening T52
     let remote = Remote::new();
