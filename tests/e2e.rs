@@ -11,6 +11,10 @@
 
 #[path = "e2e/archive.rs"]
 mod archive;
+#[path = "e2e/bombs.rs"]
+mod bombs;
+#[path = "e2e/canary.rs"]
+mod canary;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]
@@ -33,6 +37,8 @@ mod scene;
 mod script;
 #[path = "e2e/scripts.rs"]
 mod scripts;
+#[path = "e2e/storm.rs"]
+mod storm;
 #[path = "e2e/tree.rs"]
 mod tree;
 #[path = "e2e/tutorials.rs"]

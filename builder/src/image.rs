@@ -114,7 +114,7 @@ pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
 
 /// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
 pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
-    store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
+    store.layers().tar_bytes(layer).unwrap_or(0)
 }
 
 /// Returns the files of a stack of layers, base first, all of which must be here.
@@ -267,7 +267,8 @@ pub(crate) fn rows_of(store: &Store, id: &Digest) -> Result<Vec<ImageName>, Fail
 }
 
 /// Stores a config whose layers are in the store, and gives the image its names (canonical). Without names it is kept
-/// under its ID. Returns the ID. The manifest that it came with and the configs of its variants are stored already.
+/// under its ID. Returns the ID. The manifest that it came with and the configs of its variants are stored already. Without
+/// one, a name that stands for this very image keeps the manifest by which a registry knows it.
 pub(crate) fn commit(
     store: &Store,
     config: &[u8],
@@ -278,9 +279,8 @@ pub(crate) fn commit(
     let id = store.blobs().put(config, store.incomplete())?;
     let name = |name: &str| {
         let known = store.index().image(name)?;
-        let is_same =
-            |known: ImageName| (known.config, known.manifest) == (id, manifest) && known.variants == variants;
-        if known.is_some_and(is_same) {
+        let known = known.filter(|known| known.config == id && known.variants == variants);
+        if known.is_some_and(|known| manifest.is_none_or(|manifest| known.manifest == Some(manifest))) {
             // So that building again what is there writes nothing.
             return Ok(());
         }
@@ -297,6 +297,27 @@ pub(crate) fn commit(
     }
     names.iter().try_for_each(|text| name(text))?;
     Ok(id)
+}
+
+/// Remembers by which manifest the registries know an image that was pushed under `names`. Those of them that don't stand
+/// for it here stay as they are.
+pub(crate) fn remember_pushed(
+    store: &Store,
+    names: &[String],
+    id: Digest,
+    manifest: &[u8],
+) -> Result<(), ImageError> {
+    let digest = store.blobs().put(manifest, store.incomplete())?;
+    for name in names {
+        let known = store.index().image(name)?;
+        if let Some(row) = known.filter(|row| row.config == id && row.manifest != Some(digest)) {
+            store.index().put_image(&ImageName {
+                manifest: Some(digest),
+                ..row
+            })?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod image;
 mod journal;
 mod lockfile;
 mod metadata;
+mod objects;
 mod ops;
 mod options;
 mod progress;
@@ -31,6 +32,7 @@ mod runtime;
 mod sandbox;
 mod secrets;
 mod ssh;
+mod upkeep;
 mod wildcards;
 
 use std::process::ExitCode;
@@ -105,6 +107,15 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             commands::rights::for_removal();
             let answer = &mut std::io::stdin().lock();
             report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
+        }
+        Command::Df(args) => report::data(&commands::df::df(&args, &open()?, now_unix)?)?,
+        Command::Check(args) => {
+            if args.repair {
+                commands::rights::for_removal();
+            }
+            let (text, code) = commands::check::check(&args, &open()?)?;
+            report::data(&text)?;
+            return Ok(code);
         }
         Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,

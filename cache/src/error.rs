@@ -178,6 +178,11 @@ pub enum Problem {
     /// A file went on after its size.
     #[error("the file grew while it was read")]
     Grew,
+    /// A file whose content was known had another.
+    #[error(
+        "its content isn't what it was: it changed while it was read, or what it is copied from is damaged (`ashlar check --deep` tells)"
+    )]
+    OtherContent,
 }
 
 impl Problem {

@@ -4,10 +4,12 @@
 //! Nothing here is believed over content: a record is used only when the layer files it names are there, and losing
 //! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
 
+mod health;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,11 +17,15 @@ use crate::digest::{DiffId, Digest, Key, TreeHash};
 use crate::record::Record;
 use crate::tree::Selection;
 
-pub use upkeep::{KnownForm, RecordSummary};
+pub use upkeep::{Evicted, KnownForm, RecordSummary};
 
+/// How long others are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long between two tries to open it.
+const PAUSE: Duration = Duration::from_millis(2);
 /// What brings an index from each version to the next. The version is written into the file; an older index is brought
 /// up to date, a newer one is set aside.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
     created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -33,6 +39,9 @@ CREATE TABLE variant (name TEXT, platform TEXT, config BLOB NOT NULL, PRIMARY KE
 ",
     "
 CREATE TABLE fetched (url BLOB PRIMARY KEY, etag TEXT, modified TEXT, digest BLOB NOT NULL) WITHOUT ROWID;
+",
+    "
+CREATE TABLE evicted (layer BLOB PRIMARY KEY, at INTEGER NOT NULL, because TEXT NOT NULL) WITHOUT ROWID;
 ",
 ];
 
@@ -119,13 +128,24 @@ pub struct Index {
 impl Index {
     /// Opens the index, making it when missing. The second value is where a damaged one was moved to, if it was.
     pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
-        match Self::try_open(path) {
+        match Self::open_patiently(path) {
             Ok(index) => Ok((index, None)),
             Err(error) if is_damage(&error) => {
                 let aside = set_aside(path)?;
-                Ok((Self::try_open(path)?, Some(aside)))
+                Ok((Self::open_patiently(path)?, Some(aside)))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Who makes the file, or is the last to close it, keeps others out for a moment without SQLite's waiting for that.
+    fn open_patiently(path: &Path) -> Result<Self, IndexError> {
+        let began = Instant::now();
+        loop {
+            match Self::try_open(path) {
+                Err(error) if is_busy(&error) && began.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                other => return other,
+            }
         }
     }
 
@@ -135,9 +155,7 @@ impl Index {
             source,
         };
         let mut connection = Connection::open(path).map_err(wrap)?;
-        connection
-            .busy_timeout(std::time::Duration::from_secs(60))
-            .map_err(wrap)?;
+        connection.busy_timeout(PATIENCE).map_err(wrap)?;
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(wrap)?;
@@ -188,7 +206,7 @@ impl Index {
         }
     }
 
-    fn malformed(&self, table: &'static str) -> IndexError {
+    fn malformed_row(&self, table: &'static str) -> IndexError {
         IndexError::Malformed {
             path: self.path.clone(),
             table,
@@ -227,7 +245,7 @@ impl Index {
         let Some((key, step, layers, components, created_unix_ms, took_ms)) = row else {
             return Ok(None);
         };
-        let malformed = || self.malformed("record");
+        let malformed = || self.malformed_row("record");
         Ok(Some(Record {
             key: Key::from_bytes(key.try_into().map_err(|_| malformed())?),
             layers: split_diff_ids(&layers).ok_or_else(malformed)?,
@@ -284,7 +302,7 @@ impl Index {
         row.map(|hash| {
             hash.try_into()
                 .map(TreeHash::from_bytes)
-                .map_err(|_| self.malformed("tree_hash"))
+                .map_err(|_| self.malformed_row("tree_hash"))
         })
         .transpose()
     }
@@ -338,7 +356,7 @@ impl Index {
             bytes
                 .try_into()
                 .map(Digest::from_bytes)
-                .map_err(|_| self.malformed("image"))
+                .map_err(|_| self.malformed_row("image"))
         };
         let mut variants = connection
             .prepare_cached("SELECT platform, config FROM variant WHERE name = ?1 ORDER BY platform")
@@ -415,7 +433,7 @@ impl Index {
             .optional()
             .map_err(self.wrap())?;
         row.map(|(etag, modified, digest)| {
-            let digest = digest.try_into().map_err(|_| self.malformed("fetched"))?;
+            let digest = digest.try_into().map_err(|_| self.malformed_row("fetched"))?;
             Ok(Fetched {
                 etag,
                 modified,
@@ -456,7 +474,7 @@ impl Index {
         let Some((digest, size_bytes)) = row else {
             return Ok(None);
         };
-        let malformed = || self.malformed("blob");
+        let malformed = || self.malformed_row("blob");
         Ok(Some(LayerBlob {
             digest: Digest::from_bytes(digest.try_into().map_err(|_| malformed())?),
             size_bytes: u64::try_from(size_bytes).map_err(|_| malformed())?,
@@ -465,7 +483,7 @@ impl Index {
 
     /// Remembers a compressed form of a layer.
     pub fn put_layer_blob(&self, layer: &DiffId, codec: &str, blob: &LayerBlob) -> Result<(), IndexError> {
-        let size = i64::try_from(blob.size_bytes).map_err(|_| self.malformed("blob"))?;
+        let size = i64::try_from(blob.size_bytes).map_err(|_| self.malformed_row("blob"))?;
         self.connection()
             .execute(
                 "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, ?4)",
@@ -488,6 +506,17 @@ fn split_diff_ids(bytes: &[u8]) -> Option<Vec<DiffId>> {
     let (ids, rest) = bytes.as_chunks::<32>();
     rest.is_empty()
         .then(|| ids.iter().map(|id| DiffId::from_bytes(*id)).collect())
+}
+
+/// Says whether another process is in the way for now.
+fn is_busy(error: &IndexError) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    match error {
+        IndexError::Sqlite { source, .. } => {
+            matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+        }
+        IndexError::Malformed { .. } | IndexError::SetAside { .. } => false,
+    }
 }
 
 /// Says whether the file itself is at fault, rather than the disk or another process.

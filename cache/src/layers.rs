@@ -1,6 +1,6 @@
 //! The layer files of a store, by diff ID. Each is written once, by rename, and never changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -45,6 +45,8 @@ pub struct Layers {
     dir: PathBuf,
     leases: Arc<Leases>,
     open: Mutex<HashMap<DiffId, Arc<LayerFile>>>,
+    /// Whose heads were found right; not kept open, because a build asks for more layers than it opens.
+    whole: Mutex<HashSet<DiffId>>,
 }
 
 /// A layer that is being written, in the process's scratch space.
@@ -61,6 +63,7 @@ impl Layers {
             dir,
             leases,
             open: Mutex::default(),
+            whole: Mutex::default(),
         }
     }
 
@@ -95,11 +98,39 @@ impl Layers {
         })
     }
 
-    /// Says whether the layer's file is here. If it is, it stays as long as this process lives.
+    /// Says whether the layer's file is here, and was finished. If it is, it stays as long as this process lives. One whose
+    /// head or length is wrong doesn't count: so it is made, or fetched, once more.
     pub fn contains(&self, layer: &DiffId) -> bool {
         let path = self.path(layer);
         // What isn't here needs no lease; what is here might be gone before there is one.
-        path.is_file() && (!self.leases.take(Item::Layer(*layer), &path) || path.is_file())
+        if !path.is_file() {
+            return false;
+        }
+        if !self.leases.take(Item::Layer(*layer), &path) && self.is_known_whole(layer) {
+            return path.is_file();
+        }
+        let is_whole = self
+            .open_file(layer)
+            .is_ok_and(|file| LayerFile::open(file, *layer).is_ok());
+        if is_whole {
+            self.whole
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(*layer);
+        }
+        is_whole
+    }
+
+    fn is_known_whole(&self, layer: &DiffId) -> bool {
+        let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.contains(layer)
+    }
+
+    fn open_file(&self, layer: &DiffId) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(self.path(layer))
     }
 
     /// Opens a layer; a process opens each only once. It stays as long as this process lives.
@@ -108,17 +139,22 @@ impl Layers {
             return Ok(Arc::clone(open));
         }
         self.leases.take(Item::Layer(*layer), &self.path(layer));
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(self.path(layer))
-            .map_err(|source| LayersError::Io {
-                action: "open",
-                layer: layer.to_string(),
-                source,
-            })?;
-        let opened = Arc::new(LayerFile::open(file, *layer)?);
+        let opened = Arc::new(self.open(layer)?);
         Ok(Arc::clone(self.opened().entry(*layer).or_insert(opened)))
+    }
+
+    /// Returns the size of a layer's tar, relying on nothing and using nothing: only to be told. `None` when it isn't here.
+    pub fn tar_bytes(&self, layer: &DiffId) -> Option<u64> {
+        self.open(layer).ok().map(|file| file.tar_bytes())
+    }
+
+    fn open(&self, layer: &DiffId) -> Result<LayerFile, LayersError> {
+        let file = self.open_file(layer).map_err(|source| LayersError::Io {
+            action: "open",
+            layer: layer.to_string(),
+            source,
+        })?;
+        Ok(LayerFile::open(file, *layer)?)
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<DiffId, Arc<LayerFile>>> {

@@ -1,17 +1,24 @@
 //! The form in which a layer leaves the store: its tar as it is, or a compressed blob, which is made once and kept.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use cache::blobs::BlobError;
 use cache::compress::{self, Codec};
 use cache::index::LayerBlob;
 use cache::layer::LayerFile;
 use cache::{DiffId, Digest, Store};
+use sha2::{Digest as _, Sha256};
 
 use super::ExportError;
 use super::options::Compression;
 use crate::registry::push::{self, Content};
 use crate::registry::{PULLED_GZIP, PULLED_ZSTD};
+
+/// Copied at a time: what was read is still near the processor when it is hashed.
+const CHUNK_BYTES: usize = 1 << 18;
 
 /// A layer's blob, ready to be copied.
 #[derive(Debug)]
@@ -63,18 +70,31 @@ impl Blob {
         }
     }
 
-    /// Copies the bytes to the cursor of `out`; in the kernel where it can.
+    /// Copies the bytes to the cursor of `out`, checking that they are what their digest says.
     pub(crate) fn copy_to(&self, mut out: &File) -> std::io::Result<()> {
         match &self.bytes {
             Bytes::Layer(layer) => layer.copy_tar(out).map(|_| ()).map_err(std::io::Error::other),
-            // Between two files this is copy_file_range.
-            Bytes::Stored(file) => match std::io::copy(&mut &*file, &mut out)? {
-                n_bytes if n_bytes == self.size_bytes => Ok(()),
-                n_bytes => Err(std::io::Error::other(format!(
-                    "blob {} has {n_bytes} bytes instead of {}",
-                    self.digest, self.size_bytes
-                ))),
-            },
+            Bytes::Stored(file) => {
+                let mut hasher = Sha256::new();
+                let mut buffer = vec![0; CHUNK_BYTES];
+                let mut at = 0;
+                loop {
+                    let count = file.read_at(&mut buffer, at)?;
+                    if count == 0 {
+                        break;
+                    }
+                    hasher.update(&buffer[..count]);
+                    out.write_all(&buffer[..count])?;
+                    at += count as u64;
+                }
+                match Digest::from_bytes(hasher.finalize().into()) {
+                    actual if actual == self.digest => Ok(()),
+                    actual => Err(std::io::Error::other(BlobError::Mismatch {
+                        expected: self.digest,
+                        actual,
+                    })),
+                }
+            }
         }
     }
 }
@@ -98,14 +118,14 @@ pub(crate) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) 
     if let Some(blob) = known(store, layer, &name, form)? {
         return Ok(blob);
     }
-    // Another process may be at it.
-    let _lock = store.lock(&format!("blob{}", layer.hex()))?;
+    // Another process may be at it; another form of the layer is other work.
+    let _lock = store.lock(&format!("blob{}{}", word(compression.codec), layer.hex()))?;
     if let Some(blob) = known(store, layer, &name, form)? {
         return Ok(blob);
     }
     let file = store.layers().get(layer)?;
     let mut writer = store.blobs().writer(store.incomplete())?;
-    compress::compress(file.tar_reader(), &mut writer, compression.codec).map_err(|source| {
+    compress::compress(file.checked_tar_reader(), &mut writer, compression.codec).map_err(|source| {
         ExportError::Compress {
             layer: *layer,
             source,
@@ -130,6 +150,15 @@ fn record_name(codec: Codec) -> String {
     match codec {
         Codec::Gzip { level } => format!("gzip:libdeflate-1.26:1MiB:{level}"),
         Codec::Zstd { level } => format!("zstd:0.14:4MiB:{level}"),
+        Codec::None => "none".to_owned(),
+    }
+}
+
+/// Returns what tells codecs apart in the name of a lock.
+fn word(codec: Codec) -> String {
+    match codec {
+        Codec::Gzip { level } => format!("gzip{level}"),
+        Codec::Zstd { level } => format!("zstd{}", level.unsigned_abs()),
         Codec::None => "none".to_owned(),
     }
 }

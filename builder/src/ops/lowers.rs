@@ -133,6 +133,8 @@ impl Lowers {
         if let Some(lower) = state.layers.get(&layer.diff_id()) {
             return Ok(Arc::clone(lower));
         }
+        // The kernel shows whatever it says.
+        layer.check_metadata()?;
         let lower = Arc::new(Lower::mount(layer.file(), &[])?);
         state.layers.insert(layer.diff_id(), Arc::clone(&lower));
         Ok(lower)

@@ -11,11 +11,12 @@ use super::{GcError, Kind, Pins, Unit};
 use crate::digest::{DiffId, Digest, Key};
 use crate::layer::TreePath;
 use crate::leases::{Closed, Item};
+use crate::lock::FileLock;
 use crate::root::Root;
 use crate::store::Store;
 
-/// How many units go while the gate is closed once.
-const BATCH: usize = 64;
+/// How many units go while the gate is closed once, and before it is asked again whether to go on.
+const BATCH: usize = 16;
 /// For how long records are kept whose layers are gone: they still explain why a step runs.
 const DEAD_RECORD_MS: i64 = 30 * 24 * 3600 * 1000;
 
@@ -30,12 +31,13 @@ pub struct Removed {
 
 impl Store {
     /// Removes units, but for what images or running processes need by now; `pins` says what images need, and is asked
-    /// again whenever builds are kept waiting.
-    pub fn remove_units(
+    /// again whenever builds are kept waiting; its error ends the removal. The index remembers what went, and why, for steps that run again for it.
+    pub fn remove_units<E: From<GcError>>(
         &self,
         units: Vec<Unit>,
-        pins: impl Fn() -> Result<Pins, GcError>,
-    ) -> Result<Removed, GcError> {
+        (now_unix, because): (i64, &str),
+        pins: &mut dyn FnMut() -> Result<Pins, E>,
+    ) -> Result<Removed, E> {
         let mut removed = Removed::default();
         if self.leases().keeps_gate() {
             // This process would wait for itself.
@@ -48,25 +50,26 @@ impl Store {
         while stored.peek().is_some() {
             let batch: Vec<Unit> = stored.by_ref().take(BATCH).collect();
             let mut moved = Vec::new();
-            let mut blobs = Vec::new();
+            let mut gone = Vec::new();
             let closed = self.close_gate()?;
             let pins = pins()?;
             for unit in batch {
                 match self.move_away(&unit, &closed, &pins, &mut moved)? {
                     true => {
-                        blobs.extend(unit.items.iter().filter_map(blob));
+                        gone.extend(unit.items.iter().cloned());
                         removed.units.push(unit);
                     }
                     false => removed.kept.push(unit),
                 }
             }
             drop(closed);
-            self.index().forget_blobs(&blobs)?;
+            // Before anything is written: the disk may be full.
             self.discard(&moved)?;
+            self.forget(&gone, now_unix, because)?;
         }
         for unit in mounts {
             let is_gone = self.mounts().remove(&unit.name, self.incomplete());
-            match is_gone? {
+            match is_gone.map_err(GcError::from)? {
                 true => removed.units.push(unit),
                 false => removed.kept.push(unit),
             }
@@ -74,12 +77,31 @@ impl Store {
         Ok(removed)
     }
 
-    pub(super) fn close_gate(&self) -> Result<Closed, GcError> {
-        self.leases().close_gate().map_err(|source| GcError::Io {
+    fn forget(&self, gone: &[Item], now_unix: i64, because: &str) -> Result<(), GcError> {
+        let blobs: Vec<Digest> = gone.iter().filter_map(blob).collect();
+        let layers: Vec<DiffId> = gone.iter().filter_map(layer).collect();
+        self.index().forget_blobs(&blobs)?;
+        Ok(self.index().put_evicted(&layers, now_unix, because)?)
+    }
+
+    pub(super) fn taken_now(&self) -> Result<HashSet<Item>, GcError> {
+        match self.leases().keeps_gate() {
+            // It would wait for itself.
+            true => Ok(HashSet::new()),
+            false => self.leases().taken_now().map_err(|source| self.locked(source)),
+        }
+    }
+
+    fn close_gate(&self) -> Result<Closed, GcError> {
+        self.leases().close_gate().map_err(|source| self.locked(source))
+    }
+
+    fn locked(&self, source: io::Error) -> GcError {
+        GcError::Io {
             action: "lock",
             path: self.root().join("gate"),
             source,
-        })
+        }
     }
 
     /// Moves what a unit consists of out of the way; `false` where its first part must stay.
@@ -144,9 +166,30 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets records whose layers are gone for long.
-    pub fn forget_dead_records(&self, now_unix: i64) -> Result<(), GcError> {
-        let mut there: HashSet<DiffId> = HashSet::new();
+    /// Removes what killed processes left behind, and forgets records whose layers are gone for long.
+    pub fn sweep_leftovers(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| GcError::Io {
+                action: "sweep",
+                path,
+                source,
+            }
+        };
+        for part in ["leases", "locks"] {
+            let dir = self.root().join(part);
+            for entry in std::fs::read_dir(&dir).map_err(failed(&dir))? {
+                let path = entry.map_err(failed(&dir))?.path();
+                // Letting go of a lock that was nobody's removes its file.
+                drop(FileLock::try_now(path.clone()).map_err(failed(&path))?);
+            }
+        }
+        self.forget_dead_records(now_unix, pins)
+    }
+
+    /// What an image needs may never have been fetched, and isn't gone.
+    pub(super) fn forget_dead_records(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+        let mut there: HashSet<DiffId> = pins.layers.clone();
         let mut gone: HashSet<DiffId> = HashSet::new();
         let oldest = now_unix.saturating_mul(1000).saturating_sub(DEAD_RECORD_MS);
         let mut is_gone = |layer: &DiffId| {
@@ -178,6 +221,13 @@ fn blob(item: &Item) -> Option<Digest> {
     match item {
         Item::Blob(digest) => Some(*digest),
         Item::Layer(_) | Item::Unpacked(_) => None,
+    }
+}
+
+fn layer(item: &Item) -> Option<DiffId> {
+    match item {
+        Item::Layer(layer) => Some(*layer),
+        Item::Blob(_) | Item::Unpacked(_) => None,
     }
 }
 

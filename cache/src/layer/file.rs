@@ -1,12 +1,14 @@
 //! Reads layer files: the index, contents by offset, the tar as a whole. Mounting them is the builder's.
 //!
-//! Opening checks the head, asking for the index checks the index. The tar isn't checked again: its digest was
-//! computed while the file was made, and only the store writes there.
+//! Opening checks the head, asking for the index checks the index, and a tar that leaves the store is hashed on its way.
+//! What is read of the tar otherwise isn't checked: whoever wants a file's content hash has it in the index.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+
+use sha2::{Digest as _, Sha256};
 
 use super::head::{HEAD_BYTES, Head, Section};
 use super::{Entry, FileData, TAR_OFFSET, index};
@@ -135,6 +137,16 @@ impl LayerFile {
         }
     }
 
+    /// Returns a reader of the tar stream that fails at the end unless all of it was what the diff ID covers.
+    pub fn checked_tar_reader(&self) -> CheckedTar<'_> {
+        CheckedTar {
+            inner: self.tar_reader(),
+            diff_id: self.head.diff_id,
+            hasher: Sha256::new(),
+            is_checked: false,
+        }
+    }
+
     /// Returns a reader of the tar stream, byte for byte what the diff ID covers.
     pub fn tar_reader(&self) -> FileReader<'_> {
         FileReader {
@@ -154,8 +166,25 @@ impl LayerFile {
         }
     }
 
-    /// Appends the tar stream to `out` at its cursor, inside the kernel where it can. Returns the bytes written.
+    /// Appends the tar stream to `out` at its cursor, inside the kernel where it can. Returns the bytes written. Fails
+    /// after that, if they weren't what the diff ID covers.
     pub fn copy_tar(&self, out: &File) -> Result<u64> {
+        let failed = |source| Error::ReadLayer {
+            diff_id: self.head.diff_id,
+            source,
+        };
+        std::thread::scope(|scope| {
+            let checked = scope.spawn(|| io::copy(&mut self.checked_tar_reader(), &mut io::sink()));
+            let copied = self.copy_tar_unchecked(out)?;
+            let checked = checked
+                .join()
+                .map_err(|_| self.damaged("hashing it ended early"))?;
+            checked.map_err(failed)?;
+            Ok(copied)
+        })
+    }
+
+    fn copy_tar_unchecked(&self, out: &File) -> Result<u64> {
         let failed = |source| Error::ReadLayer {
             diff_id: self.head.diff_id,
             source,
@@ -218,6 +247,34 @@ impl Read for FileReader<'_> {
         }
         self.at += count as u64;
         self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// The tar stream of a layer, hashed while it is read.
+#[derive(Debug)]
+pub struct CheckedTar<'a> {
+    inner: FileReader<'a>,
+    diff_id: DiffId,
+    hasher: Sha256,
+    is_checked: bool,
+}
+
+impl Read for CheckedTar<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        if count == 0 && !buffer.is_empty() && !self.is_checked {
+            let actual = DiffId::from_bytes(self.hasher.finalize_reset().into());
+            if actual != self.diff_id {
+                let damaged = Error::DamagedLayer {
+                    diff_id: self.diff_id,
+                    what: "its tar stream is another layer's",
+                };
+                return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+            }
+            self.is_checked = true;
+        }
         Ok(count)
     }
 }

@@ -1,7 +1,7 @@
 //! Layer files: one file per layer, never unpacked. See `ARCHITECTURE.md`, "A layer is one file".
 //!
 //! `writer`, `import` and `pack` make them (entries, a foreign tar, an overlay's upper directory), `file` reads
-//! them, `merge` writes one image over many. Below these: `tar` (the stream), `sink` (one pass: write and hash),
+//! them, `merge` writes one image over many, `verify` compares one with its tar. Below these: `tar` (the stream), `sink` (one pass: write and hash),
 //! `fold` and `names` (what the entries amount to), `erofs` (the mountable metadata), `index`, `head`.
 
 mod entry;
@@ -19,16 +19,18 @@ mod tar;
 #[cfg(test)]
 mod tests;
 pub mod unpack;
+mod verify;
 mod whiteout;
 mod writer;
 mod xattr;
 
 pub use entry::{Entry, FileData, Kind, Meta, Timestamp, TreePath, Xattrs};
-pub use file::{FileReader, LayerFile};
+pub use file::{CheckedTar, FileReader, LayerFile};
 pub use import::import;
 pub use merge::write_merged;
 pub use pack::{PackOptions, pack};
 pub use tar::is_tar_header;
+pub use verify::verify;
 pub use writer::{Body, LayerWriter, Written};
 
 /// Where the tar begins in a layer file. Part of the on-disk format.

@@ -30,7 +30,7 @@ pub enum Body<'a> {
         size_bytes: u64,
         /// The content.
         reader: &'a mut dyn Read,
-        /// The content's hash where it is known: trusted, and saves computing it.
+        /// The content's hash where it is known: other content is an error.
         content: Option<ContentHash>,
     },
     /// A directory.
@@ -148,15 +148,14 @@ impl LayerWriter {
         reader: &mut dyn Read,
         content: Option<ContentHash>,
     ) -> Result<Kind> {
-        let unknown = ContentHash::from_bytes([0; 32]);
         let mut data = FileData {
             size_bytes,
             offset: 0,
-            content: content.unwrap_or(unknown),
+            content: ContentHash::from_bytes([0; 32]),
         };
         self.put_header(path, meta, &Kind::File(data))?;
         let offset = TAR_OFFSET + self.sink.position();
-        let mut hasher = content.is_none().then(blake3::Hasher::new);
+        let mut hasher = blake3::Hasher::new();
         let mut left = size_bytes;
         loop {
             // After the last byte one more is asked for: it must not come.
@@ -179,15 +178,14 @@ impl LayerWriter {
                 (_, 0) => return problem(Problem::Shrank),
                 _ => {}
             }
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&room[..count]);
-            }
+            hasher.update(&room[..count]);
             self.sink.took(count)?;
             left -= count as u64;
         }
         self.sink.pad(tar::padding(size_bytes))?;
-        if let Some(hasher) = hasher {
-            data.content = hasher.finalize().into();
+        data.content = hasher.finalize().into();
+        if content.is_some_and(|known| known != data.content) {
+            return Err(Problem::OtherContent.of(self.n_added, path.as_bytes()));
         }
         if size_bytes > 0 {
             data.offset = offset;

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// hardening T09: nothing is inheritable or ambient.
 #[test]
 fn the_default_profile_is_dockers() {
     if skipped() {
@@ -62,6 +63,7 @@ fn the_mounts_are_the_profiles_and_nothing_of_the_host() {
     assert!(!outcome.output.contains("cgroup"));
 }
 
+/// hardening T12
 #[test]
 fn masked_files_are_empty_and_kernel_settings_read_only() {
     if skipped() {
@@ -87,6 +89,7 @@ fn masked_files_are_empty_and_kernel_settings_read_only() {
     }
 }
 
+/// hardening T14
 #[test]
 fn devices_are_dockers_and_no_other_can_be_opened() {
     if skipped() {

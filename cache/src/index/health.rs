@@ -1,0 +1,108 @@
+//! Whether the index is sound: the database as SQLite sees it, and rows that this program would not write.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::{Index, IndexError, is_damage, set_aside};
+use crate::digest::Digest;
+
+/// What rows of each table can't be.
+const MALFORMED: [(&str, &str); 6] = [
+    (
+        "record",
+        "typeof(key) <> 'blob' OR length(key) <> 32 OR typeof(layers) <> 'blob' OR length(layers) % 32 <> 0
+            OR typeof(step) <> 'text' OR typeof(components) <> 'text' OR NOT json_valid(components)
+            OR typeof(created) <> 'integer' OR typeof(took_ms) <> 'integer'",
+    ),
+    (
+        "tree_hash",
+        "typeof(input) <> 'blob' OR length(input) <> 32 OR typeof(hash) <> 'blob' OR length(hash) <> 32
+            OR typeof(selection) <> 'text'",
+    ),
+    (
+        "image",
+        "typeof(name) <> 'text' OR typeof(config) <> 'blob' OR length(config) <> 32
+            OR manifest IS NOT NULL AND (typeof(manifest) <> 'blob' OR length(manifest) <> 32)
+            OR typeof(created) <> 'integer'",
+    ),
+    (
+        "blob",
+        "typeof(diff_id) <> 'blob' OR length(diff_id) <> 32 OR typeof(digest) <> 'blob' OR length(digest) <> 32
+            OR typeof(codec) <> 'text' OR typeof(size) <> 'integer' OR size < 0",
+    ),
+    (
+        "variant",
+        "typeof(name) <> 'text' OR typeof(platform) <> 'text' OR typeof(config) <> 'blob' OR length(config) <> 32",
+    ),
+    (
+        "fetched",
+        "typeof(url) <> 'blob' OR length(url) <> 32 OR typeof(digest) <> 'blob' OR length(digest) <> 32",
+    ),
+];
+
+impl Index {
+    /// Asks SQLite whether the database is whole; `None` when it is. `deep`: indexes, too.
+    pub fn fault(&self, deep: bool) -> Result<Option<String>, IndexError> {
+        let pragma = if deep { "integrity_check" } else { "quick_check" };
+        let asked = self
+            .connection()
+            .pragma_query_value(None, pragma, |row| row.get::<_, String>(0))
+            .map_err(self.wrap());
+        match asked {
+            Ok(answer) if answer == "ok" => Ok(None),
+            Ok(answer) => Ok(Some(answer.lines().next().unwrap_or_default().to_owned())),
+            Err(error) if is_damage(&error) => Ok(Some(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the tables that have malformed rows, with their number.
+    pub fn malformed(&self) -> Result<Vec<(&'static str, u64)>, IndexError> {
+        let connection = self.connection();
+        let mut found = Vec::new();
+        for (table, condition) in MALFORMED {
+            let query = format!("SELECT count(*) FROM {table} WHERE {condition}");
+            let n_rows: i64 = connection
+                .query_row(&query, [], |row| row.get(0))
+                .map_err(self.wrap())?;
+            if n_rows > 0 {
+                found.push((table, n_rows.unsigned_abs()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes malformed rows.
+    pub fn forget_malformed(&self) -> Result<(), IndexError> {
+        let connection = self.connection();
+        for (table, condition) in MALFORMED {
+            let command = format!("DELETE FROM {table} WHERE {condition}");
+            connection.execute(&command, []).map_err(self.wrap())?;
+        }
+        Ok(())
+    }
+
+    /// Returns the sizes of compressed forms of layers.
+    pub fn sizes(&self) -> Result<HashMap<Digest, u64>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT digest, size FROM blob")
+            .map_err(self.wrap())?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))
+            .map_err(self.wrap())?;
+        let malformed = || self.malformed_row("blob");
+        rows.map(|row| {
+            let (digest, size) = row.map_err(self.wrap())?;
+            let digest = Digest::from_bytes(digest.try_into().map_err(|_| malformed())?);
+            Ok((digest, u64::try_from(size).map_err(|_| malformed())?))
+        })
+        .collect()
+    }
+
+    /// Moves the database out of the way, keeping it for a look. This handle goes on with what was moved: the next one that
+    /// is opened starts anew.
+    pub fn set_aside(&self) -> Result<PathBuf, IndexError> {
+        set_aside(&self.path)
+    }
+}
