@@ -2,7 +2,7 @@
 //!
 //! `testdata/probe/probe.c` is process 1 of a RUN and prints facts; `probe.golden` says what they must be, and where one
 //! way differs from another. The builder is started by `start.c`, with everything that must not reach a container.
-//! Spec: hardening.md §D; its checks 4 and 5. hardening T09 T13
+//! Spec: hardening.md §D; its checks 4 and 5. hardening T09, and hardening T13's three answers of system calls.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,7 +1,7 @@
 //! Builds by ordinary users: the same images as root's, with many ids and with one, and nothing left behind.
 //!
 //! The tests run as root, which makes users for them and removes them again; each has a name of its own, so that several
-//! runs don't meet. hardening T09, T87 and the digests of execution.md §6.
+//! runs don't meet. hardening T87 and the digests of execution.md §6.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -358,6 +358,49 @@ fn root_of_a_namespace_builds_as_well() {
     assert_eq!(
         id(None, &["setpriv", "--bounding-set", caps, "--inh-caps", "-all"]),
         expected
+    );
+}
+
+#[test]
+fn doctor_tells_ordinary_users_what_they_lack() {
+    if !usable("doctor_tells_ordinary_users_what_they_lack") {
+        return;
+    }
+    let check = |ids: Ids, expected: &[&str]| {
+        let place = Place::new("rootless-doctor", Some(ids));
+        let said = ok(&place.run(&["ashlar", "doctor"]));
+        for words in expected {
+            let is_there = said.lines().any(|line| line.contains(words));
+            assert!(is_there, "{ids:?}: `{words}` is not in\n{said}");
+        }
+        // Nothing of what root has is claimed for others.
+        let claims = said
+            .lines()
+            .filter(|line| line.starts_with("ok") && line.contains("can be limited"));
+        assert_eq!(claims.count(), 0, "{said}");
+        assert!(!place.scene.store().join("index").exists());
+        place.finish();
+    };
+    let always = "limited  memory     can't be limited: ";
+    let erofs = "limited  erofs      ";
+    check(
+        Ids::Many,
+        &[
+            "ok       user       not root; a user namespace with subordinate ids",
+            always,
+            erofs,
+        ],
+    );
+    let one = "limited  user       not root; a user namespace with user 0 only, because /etc/subuid grants nothing to ";
+    check(
+        Ids::One,
+        &[
+            one,
+            "to do: lines for this user in /etc/subuid",
+            "ok       container  ",
+            always,
+            erofs,
+        ],
     );
 }
 

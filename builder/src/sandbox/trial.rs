@@ -1,67 +1,142 @@
-//! Tries a container, for `ashlar doctor`: everything is set up as for a step, on an empty root, and nothing is executed.
+//! Tries containers, for `ashlar doctor`: everything is set up as for a step, on an empty root. What is executed there is
+//! nothing, or a program of the caller's.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::error::{Result, SandboxError, Step as _};
+use super::limits::Limits;
 use super::overlay::Way;
-use super::{Cancel, Helper, Settings, Spec, Stdio, Upper, run};
+use super::{Cancel, Cgroup, Exit, Helper, Settings, Spec, Stdio, Upper, network, run};
 
-/// What a trial found out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A machine that mounts overlays, to be tried further.
 pub(crate) struct Trial {
-    /// How the kernel takes layers, for people.
-    pub(crate) layers: &'static str,
-    /// Why no container could be made, though an overlay can be mounted.
-    pub(crate) problem: Option<String>,
+    helper: Helper,
 }
 
-/// Mounts an overlay and makes a container. The error says why not even the overlay works.
+/// What came of connecting a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connected {
+    /// The program that works.
+    pub(crate) program: Option<String>,
+    /// Why those before it don't.
+    pub(crate) problems: Vec<String>,
+}
+
+/// What came of setting a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limited {
+    /// Where the control group was made, in which a container ran.
+    pub(crate) place: Option<String>,
+    /// What has no effect, and why.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Mounts an overlay. The error says why not even that works.
 pub(crate) fn trial() -> Result<Trial> {
-    let helper = Helper::load()?;
-    let layers = match helper.way() {
-        Way::Detached => "layers are taken without being attached anywhere",
-        Way::Added => "layers are attached in a private namespace",
-        Way::Listed => "layers are attached in a private namespace, and about a hundred are possible",
-    };
-    let problem = contain(&helper).err().map(|error| error.to_string());
-    Ok(Trial { layers, problem })
+    Ok(Trial {
+        helper: Helper::load()?,
+    })
 }
 
-fn contain(helper: &Helper) -> Result<()> {
-    /// An empty root has no program; that none was found there says that all the rest worked.
-    const NOT_FOUND: i32 = 127;
-    let null = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .step("open /dev/null")?;
-    let settings = Settings {
-        args: vec!["/nothing".to_owned()],
-        ..Settings::default()
-    };
-    let upper = Upper::tmpfs(1 << 20)?;
-    let spec = Spec {
-        lowers: &[],
-        upper: Some(&upper),
-        mounts: &[],
-        network: None,
-        cgroup: None,
-        settings: &settings,
-    };
-    let stdio = Stdio {
-        stdin: None,
-        stdout: null.as_fd(),
-        stderr: null.as_fd(),
-        on_terminal: None,
-    };
-    // Nothing ever comes from it.
-    let (never, _kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
-    let exit = run(helper, &spec, stdio, Cancel::on(never.as_fd()))?;
-    match exit.code {
-        NOT_FOUND => Ok(()),
-        code => Err(SandboxError::Refused {
-            reason: format!("an empty container ended with code {code}"),
-        }),
+impl Trial {
+    /// Says how the kernel takes layers, for people.
+    pub(crate) fn layers(&self) -> &'static str {
+        match self.helper.way() {
+            Way::Detached => "layers are taken without being attached anywhere",
+            Way::Added => "layers are attached in a private namespace",
+            Way::Listed => "layers are attached in a private namespace, and about a hundred are possible",
+        }
+    }
+
+    /// Makes a container.
+    pub(crate) fn container(&self) -> Result<()> {
+        self.contain(None)
+    }
+
+    /// Connects a network with the programs that are installed, until one works.
+    pub(crate) fn network(&self) -> Connected {
+        let (program, problems) = network::first_that_works(&self.helper);
+        Connected { program, problems }
+    }
+
+    /// Runs a container with these limits.
+    pub(crate) fn limited(&self, limits: &Limits) -> Limited {
+        match Cgroup::make(limits, None) {
+            Err(error) => Limited {
+                place: None,
+                problems: vec![error.to_string()],
+            },
+            Ok((cgroup, mut problems)) => {
+                let place = cgroup.place();
+                if let Some(place) = &place
+                    && let Err(error) = self.contain(Some(&cgroup))
+                {
+                    problems.push(format!(
+                        "no container can enter a control group of {place}: {error}"
+                    ));
+                    return Limited {
+                        place: None,
+                        problems,
+                    };
+                }
+                Limited { place, problems }
+            }
+        }
+    }
+
+    /// Says whether a program that does nothing runs in a container.
+    pub(crate) fn executes(&self, program: &[u8]) -> Result<bool> {
+        let upper = Upper::tmpfs(4 << 20)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(upper.dir(), "nothing", flags, Mode::from_raw_mode(0o755));
+        let mut file = File::from(file.step("make a program")?);
+        file.write_all(program).step("write a program")?;
+        // It couldn't be executed while it is open.
+        drop(file);
+        Ok(self.end(&upper, None)?.code == 0)
+    }
+
+    fn contain(&self, cgroup: Option<&Cgroup>) -> Result<()> {
+        /// An empty root has no program; that none was found there says that all the rest worked.
+        const NOT_FOUND: i32 = 127;
+        match self.end(&Upper::tmpfs(1 << 20)?, cgroup)?.code {
+            NOT_FOUND => Ok(()),
+            code => Err(SandboxError::Refused {
+                reason: format!("an empty container ended with code {code}"),
+            }),
+        }
+    }
+
+    fn end(&self, upper: &Upper, cgroup: Option<&Cgroup>) -> Result<Exit> {
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .step("open /dev/null")?;
+        let settings = Settings {
+            args: vec!["/nothing".to_owned()],
+            ..Settings::default()
+        };
+        let spec = Spec {
+            lowers: &[],
+            upper: Some(upper),
+            mounts: &[],
+            network: None,
+            cgroup,
+            settings: &settings,
+        };
+        let stdio = Stdio {
+            stdin: None,
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+            on_terminal: None,
+        };
+        // Nothing ever comes from it.
+        let (never, _kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+        run(&self.helper, &spec, stdio, Cancel::on(never.as_fd()))
     }
 }

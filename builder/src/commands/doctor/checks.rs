@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::Check;
+use super::{Check, extras, platforms};
 use crate::sandbox::{self, Entered, Namespace};
 
 /// Checks the kernel, the rights, and everything that a container is made of.
@@ -78,15 +78,16 @@ fn containers() -> Vec<Check> {
             )];
         }
     };
-    let container = match trial.problem {
-        None => Check::ok("container", "made one, with every protection of the profile"),
-        Some(problem) => Check::missing(
-            "container",
-            problem,
-            "what the message names; no protection is left out instead",
-        ),
-    };
-    vec![Check::ok("overlay", trial.layers), container]
+    let overlay = Check::ok("overlay", trial.layers());
+    if let Err(problem) = trial.container() {
+        let advice = "what the message names; no protection is left out instead";
+        return vec![overlay, Check::missing("container", problem.to_string(), advice)];
+    }
+    let container = Check::ok("container", "made one, with every protection of the profile");
+    let mut checks = vec![overlay, container, extras::network(&trial.network())];
+    checks.extend(extras::limits(&trial));
+    checks.push(platforms::check(&trial));
+    checks
 }
 
 /// Mounts a tiny image that lies where layers would.

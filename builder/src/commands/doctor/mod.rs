@@ -1,8 +1,11 @@
 //! `ashlar doctor`: what of this machine builds can use, what is missing, and how to get it.
 //!
-//! What can be tried is tried (`checks`), never concluded from version numbers. Nothing is changed, and no store is made.
+//! What can be tried is tried (`checks`), never concluded from version numbers or from what is installed. Nothing is left
+//! behind, and no store is made; but where control groups of version 2 can hand controllers on, they do from then on.
 
 mod checks;
+mod extras;
+mod platforms;
 mod surroundings;
 
 use std::path::Path;

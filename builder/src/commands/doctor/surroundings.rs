@@ -1,8 +1,7 @@
-//! What builds use of the machine beside containers: the store's place, networks, limits, emulators, programs.
+//! What builds use of the machine beside containers: the store's place, and git.
 
-use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Check;
 use crate::sandbox::userns::program_in_path;
@@ -12,7 +11,7 @@ const LITTLE_SPACE_BYTES: u64 = 2 << 30;
 
 /// Checks all of them.
 pub(super) fn all(store_root: &Path) -> Vec<Check> {
-    vec![store(store_root), cgroup(), network(), emulators(), git()]
+    vec![store(store_root), git()]
 }
 
 /// Returns the directory, or the nearest above it that is there.
@@ -87,91 +86,6 @@ fn file_system(magic: rustix::fs::FsWord) -> &'static str {
         0x2FC1_2FC1 => "zfs",
         0xF2F5_2010 => "f2fs",
         _ => "another file system",
-    }
-}
-
-/// Looks for a cgroup that this user may make others in: with it limits can be set.
-fn cgroup() -> Check {
-    const NAME: &str = "cgroup";
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let writable = |dir: &PathBuf| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
-    let below = |mount: &str, path: &str| PathBuf::from(format!("{mount}{path}"));
-    if let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) {
-        let dir = below("/sys/fs/cgroup", path.trim_end_matches('/'));
-        if let Ok(controllers) = std::fs::read_to_string(dir.join("cgroup.controllers")) {
-            return match writable(&dir) {
-                true => Check::ok(NAME, format!("v2, delegated, with {}", controllers.trim())),
-                false => Check::limited(
-                    NAME,
-                    "v2, not delegated to this user",
-                    "systemd-run --user --scope -p Delegate=yes ashlar …; without, there are no limits",
-                ),
-            };
-        }
-    }
-    let memory = own
-        .lines()
-        .find_map(|line| line.split_once(":memory:").map(|(_, path)| path));
-    match memory.map(|path| below("/sys/fs/cgroup/memory", path.trim_end_matches('/'))) {
-        Some(dir) if writable(&dir) => Check::ok(NAME, "v1, writable"),
-        Some(_) => Check::limited(
-            NAME,
-            "v1, not writable by this user",
-            "root, or cgroup v2 with delegation",
-        ),
-        None => Check::limited(
-            NAME,
-            "none",
-            "mount cgroup2 on /sys/fs/cgroup; without, there are no limits",
-        ),
-    }
-}
-
-fn network() -> Check {
-    const NAME: &str = "network";
-    let program = ["pasta", "slirp4netns"]
-        .into_iter()
-        .find(|program| program_in_path(program).is_some());
-    let tun = File::options().read(true).write(true).open("/dev/net/tun");
-    match (program, tun) {
-        (Some(program), Ok(_)) => Check::ok(NAME, format!("{program} and /dev/net/tun")),
-        (None, _) => Check::limited(
-            NAME,
-            "neither pasta nor slirp4netns is installed",
-            "install passt or slirp4netns; without, RUN uses the host's network unless it is told --network=none",
-        ),
-        (Some(program), Err(error)) => Check::limited(
-            NAME,
-            format!("{program}, but /dev/net/tun: {error}"),
-            "make /dev/net/tun usable (modprobe tun, mode 0666); without, RUN uses the host's network",
-        ),
-    }
-}
-
-/// Looks at what executes programs of other machines; flag F makes it work in containers.
-fn emulators() -> Check {
-    let listed = std::fs::read_dir("/proc/sys/fs/binfmt_misc")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut names: Vec<String> = listed
-        .filter(|entry| {
-            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            text.starts_with("enabled")
-                && text
-                    .lines()
-                    .any(|line| line.starts_with("flags:") && line.contains('F'))
-        })
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    match names.is_empty() {
-        false => Check::ok("emulators", names.join(", ")),
-        true => Check::limited(
-            "emulators",
-            "none that containers can use",
-            "qemu-user-static with binfmt-support (Debian), for RUN of other platforms only",
-        ),
     }
 }
 

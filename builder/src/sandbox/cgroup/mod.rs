@@ -49,6 +49,7 @@ struct Group {
     /// Locked for as long as this process lives.
     dir: OwnedFd,
     procs: OwnedFd,
+    is_v2: bool,
 }
 
 impl Cgroup {
@@ -83,6 +84,13 @@ impl Cgroup {
     /// Returns where a process writes `0` to become a member.
     pub(super) fn doors(&self) -> Vec<BorrowedFd<'_>> {
         self.groups.iter().map(|group| group.procs.as_fd()).collect()
+    }
+
+    /// Says in which group, of which version, its own are made; `None` where there are none.
+    pub(crate) fn place(&self) -> Option<String> {
+        let group = self.groups.first()?;
+        let version = if group.is_v2 { "v2" } else { "v1" };
+        Some(format!("{} ({version})", group.path.parent()?.display()))
     }
 
     /// Returns where its directories are.
@@ -150,7 +158,12 @@ impl Group {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             let procs = rustix::fs::openat(&dir, "cgroup.procs", flags, Mode::empty());
             return match procs {
-                Ok(procs) => Ok(Self { path, dir, procs }),
+                Ok(procs) => Ok(Self {
+                    path,
+                    dir,
+                    procs,
+                    is_v2: place.is_v2,
+                }),
                 Err(error) => {
                     let _stays = rustix::fs::unlinkat(&parent, name.as_str(), AtFlags::REMOVEDIR);
                     Err(error).step("open its list of processes")

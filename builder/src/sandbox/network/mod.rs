@@ -125,19 +125,32 @@ impl Networks {
 
     /// Makes a network with the first program that works.
     fn find(&self, helper: &Helper) -> std::result::Result<(Network, Tool), String> {
-        let mut problems = Vec::new();
-        for tool in Tool::installed() {
-            let plan = tool.plan(self.wants);
-            match connect(helper, plan) {
-                Ok(network) => return Ok((network, tool)),
-                Err(error) => problems.push(error.to_string()),
+        match try_each(self.wants, helper) {
+            (Some(found), _) => Ok(found),
+            (None, problems) if problems.is_empty() => {
+                Err("neither pasta nor slirp4netns is installed".to_owned())
             }
+            (None, problems) => Err(problems.join("; ")),
         }
-        Err(match problems.is_empty() {
-            true => "neither pasta nor slirp4netns is installed".to_owned(),
-            false => problems.join("; "),
-        })
     }
+}
+
+/// Tries the installed programs until one works; and says why those before it don't.
+fn try_each(wants: Wants, helper: &Helper) -> (Option<(Network, Tool)>, Vec<String>) {
+    let mut problems = Vec::new();
+    for tool in Tool::installed() {
+        match connect(helper, tool.plan(wants)) {
+            Ok(network) => return (Some((network, tool)), problems),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    (None, problems)
+}
+
+/// Makes a network and lets go of it: the program that works, if one does, and why others don't. For `ashlar doctor`.
+pub(super) fn first_that_works(helper: &Helper) -> (Option<String>, Vec<String>) {
+    let (found, problems) = try_each(Wants::default(), helper);
+    (found.map(|(_, tool)| tool.name().to_owned()), problems)
 }
 
 fn connect(helper: &Helper, plan: Plan) -> Result<Network> {

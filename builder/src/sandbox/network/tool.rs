@@ -57,6 +57,14 @@ impl Tool {
         }
     }
 
+    /// Returns what people call it.
+    pub(super) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Pasta => "pasta",
+            Kind::Slirp => "slirp4netns",
+        }
+    }
+
     /// Returns how it is to be called for the namespace at [`NAMESPACE_PATH`].
     pub(super) fn plan(&self, wants: Wants) -> Plan {
         let mut args: Vec<String> = Vec::new();
