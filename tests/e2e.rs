@@ -11,6 +11,8 @@
 
 #[path = "e2e/archive.rs"]
 mod archive;
+#[path = "e2e/faults/mod.rs"]
+mod faults;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]
