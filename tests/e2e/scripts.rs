@@ -96,6 +96,7 @@ scripts! {
     sbom,
     run_files,
     save_and_load,
+    stale_context,
     step_endings,
     suggestions,
     terminals,

@@ -97,6 +97,37 @@ fn stores_that_are_too_small() {
 }
 
 #[test]
+fn stores_on_other_file_systems() {
+    // hardening R12: a tmpfs, and an overlay on which no overlay can stand; hardening R10: building again adds nothing
+    let Some(trial) = Trial::new("stores_on_other_file_systems", &["root"]) else {
+        return;
+    };
+    let store = trial.scene.store().display().to_string();
+    let aside = trial.scene.aside("overlay").display().to_string();
+    let overlay = "mkdir -p \"$1/l\" \"$1/u\" \"$1/w\"; mount -t overlay -o \"lowerdir=$1/l,upperdir=$1/u,workdir=$1/w\" overlay \"$STORE\"";
+    for mount in ["mount -t tmpfs -o mode=700 tmpfs \"$STORE\"", overlay] {
+        trial.scene.must("sh", &["-ec", mount, "mount", &aside]);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            trial.builds_right(mount);
+            let count = || {
+                let script = "find \"$STORE\" -not -path '*/logs*' | wc -l";
+                trial.scene.must("sh", &["-c", script]).stdout_text()
+            };
+            let before = count();
+            let n_builds = if is_long() { 500 } else { 5 };
+            for _ in 0..n_builds {
+                trial.builds_right(mount);
+            }
+            assert_eq!(count(), before, "{mount}: the store grew");
+        }));
+        trial.scene.must("umount", &[&store]);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
 fn outputs_that_are_full() {
     // hardening R05: what is written for others fails aloud
     let Some(trial) = Trial::new("outputs_that_are_full", &["root"]) else {
