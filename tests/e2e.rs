@@ -11,12 +11,20 @@
 
 #[path = "e2e/archive.rs"]
 mod archive;
+#[path = "e2e/bombs.rs"]
+mod bombs;
+#[path = "e2e/canary.rs"]
+mod canary;
 #[path = "e2e/faults/mod.rs"]
 mod faults;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]
 mod oracle;
+#[path = "e2e/probe.rs"]
+mod probe;
+#[path = "e2e/probe_table.rs"]
+mod probe_table;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/registry/mod.rs"]
@@ -31,6 +39,8 @@ mod scene;
 mod script;
 #[path = "e2e/scripts.rs"]
 mod scripts;
+#[path = "e2e/storm.rs"]
+mod storm;
 #[path = "e2e/tree.rs"]
 mod tree;
 #[path = "e2e/tutorials.rs"]

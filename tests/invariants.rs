@@ -5,6 +5,8 @@
 
 #[path = "invariants/cases.rs"]
 mod cases;
+#[path = "invariants/hardening.rs"]
+mod hardening;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

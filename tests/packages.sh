@@ -100,3 +100,14 @@ fetch_arm64_busybox() {
         ln -f "$dir/root/bin/busybox" "$dir/root/bin/uname" && ln -f "$dir/root/bin/busybox" "$dir/root/bin/sh" || return 1
     rm -rf "$dir/apt" "$dir/unpacked"
 }
+
+# install_moto DIR: makes sure that there is a server that speaks S3, in a Python environment of its own.
+install_moto() {
+    ! has moto_server || return 0
+    dir=$1
+    if [ ! -x "$dir/bin/moto_server" ]; then
+        echo "Installing moto into $dir"
+        python3 -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-version-check "moto[server]==5.2.1" || return 1
+    fi
+    PATH="$(cd "$dir" && pwd)/bin:$PATH"
+}

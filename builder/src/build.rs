@@ -39,7 +39,7 @@ use crate::dockerfile;
 use crate::export::{self, ExportImage, Output, PlatformImage, Times};
 use crate::failure;
 use crate::image;
-use crate::journal::{self, Ending, Journal};
+use crate::journal::{self, Journal};
 use crate::lockfile::Lock;
 use crate::metadata::Facts;
 use crate::ops::{self, Bounds, Lowers, Views, Worker};
@@ -49,13 +49,14 @@ use crate::records::Records;
 use crate::registry::{self, LockedError, Resolved};
 use crate::remote;
 use crate::report::{self, Failure, Kind};
-use crate::runtime::unless_cancelled;
+use crate::runtime::{blocking, unless_cancelled};
 use crate::sandbox::{NetworkWants, Networks};
 use crate::secrets::Secrets;
+use crate::upkeep;
 
 /// Builds, stores and exports an image; says what came of it.
 pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Facts, Failed> {
-    at_stops(options, async |stops, dockerfile| {
+    at_stops(options, cancel, async |stops, dockerfile| {
         stops.run(dockerfile, cancel).await
     })
     .await
@@ -63,7 +64,7 @@ pub(crate) async fn build(options: &BuildOptions, cancel: &Cancel) -> Result<Fac
 
 /// Says what a build would do, step by step. Base images are looked up, contexts are read; nothing is made of them.
 pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<String, Failed> {
-    at_stops(options, async |stops, dockerfile| {
+    at_stops(options, cancel, async |stops, dockerfile| {
         stops.preview(dockerfile, cancel).await
     })
     .await
@@ -72,6 +73,7 @@ pub(crate) async fn preview(options: &BuildOptions, cancel: &Cancel) -> Result<S
 /// Reads what a build begins with, and goes on with `work`, under a display of progress.
 async fn at_stops<T>(
     options: &BuildOptions,
+    cancel: &Cancel,
     work: impl AsyncFnOnce(&Stops<'_>, &Dockerfile) -> Result<T, Stop>,
 ) -> Result<T, Failed> {
     let started_unix = clock::now_unix();
@@ -82,6 +84,8 @@ async fn at_stops<T>(
         .map_err(|error| Failure::of(Kind::Usage, &error))?;
     let secrets = Arc::new(secrets);
     let store = Arc::new(image::open_store(&options.store_root)?);
+    let id = build_id();
+    store.introduce(format!("process {} (build {})", std::process::id(), &id[..12]));
     outputs::find_older(&mut outputs, &store)?;
     let mut fetched = remote::inputs::fetch(options, &store, &secrets).await?;
     let origin = fetched.origin.take();
@@ -96,10 +100,10 @@ async fn at_stops<T>(
         options,
         outputs,
         secrets,
-        store,
+        store: Arc::clone(&store),
         inputs,
         origin,
-        id: build_id(),
+        id,
         started_unix,
         source,
         progress: &progress,
@@ -130,13 +134,11 @@ async fn at_stops<T>(
         report::rendered(&journal::explain(&told.steps));
     }
     if let Some(journal) = journal.into_inner() {
-        let ending = match &result {
-            Ok(_) => Ending::Done,
-            Err(_) if is_cancelled => Ending::Cancelled,
-            Err(failed) => Ending::Failed(failed.failure.message().to_owned()),
-        };
-        let ended = journal.end(ending, told.steps);
-        ended.unwrap_or_else(|error| report::warn(&unkept(&error)));
+        let failure = result.as_ref().err().map(|failed| &failed.failure);
+        diary::end(&journal, failure, is_cancelled, told.steps);
+    }
+    if !options.dry_run {
+        upkeep::after_build(&store, options, cancel);
     }
     result
 }
@@ -222,11 +224,13 @@ impl Stops<'_> {
         notes: &Notes,
         cancel: &Cancel,
     ) -> Result<Facts, Stop> {
-        let mut image = self.image(results, Times::default(), made)?;
-        let mut id = match self.is_complete(&image) {
-            true => image
-                .commit(&self.store)
-                .map_err(|error| failure::of_image(&error))?,
+        let mut image = self.image(results, Times::default(), made).await?;
+        let mut id = match self.has_place() && self.is_complete(&image) {
+            true => {
+                let (store, image) = (Arc::clone(&self.store), image.clone());
+                let committed = blocking(move || image.commit(&store)).await;
+                committed.map_err(|error| failure::of_image(&error))?
+            }
             // Nobody asked for it here.
             false => image.id(),
         };
@@ -234,21 +238,26 @@ impl Stops<'_> {
         let epoch = results.first().and_then(|(build, _)| build.epoch);
         let provenance = self.options.attestations.provenance.as_ref();
         image.attestations = notes.attestations(provenance, epoch);
+        image.caches = self.inline_caches(&image, made, epoch).await?;
         for (output, times) in &self.outputs {
             let epoch = times.epoch.or(epoch);
             let own;
             let image = match *times == Times::default() {
                 true => &image,
                 false => {
-                    own = ExportImage {
-                        attestations: notes.attestations(provenance, epoch),
-                        ..self.image(results, *times, made)?
-                    };
+                    let mut other = self.image(results, *times, made).await?;
+                    other.attestations = notes.attestations(provenance, epoch);
+                    other.caches = self.inline_caches(&other, made, epoch).await?;
+                    own = other;
                     &own
                 }
             };
-            let exported = export::export(&self.store, output, image, epoch)
-                .map_err(|error| failure::of_export(&error))?;
+            // Caches are being sent meanwhile.
+            let exported = {
+                let (store, output, image) = (Arc::clone(&self.store), output.clone(), image.clone());
+                blocking(move || export::export(&store, &output, &image, epoch)).await
+            };
+            let exported = exported.map_err(|error| failure::of_export(&error))?;
             if let Output::Image { .. } | Output::Registry { .. } = output {
                 id = exported.id;
             }
@@ -272,7 +281,7 @@ impl Stops<'_> {
     }
 
     /// Makes the image of what the targets became, as an output wants its times.
-    fn image(
+    async fn image(
         &self,
         results: &[(Build, Arc<[DiffId]>)],
         times: Times,
@@ -292,7 +301,9 @@ impl Stops<'_> {
                     let own = &build.config.history[build.n_base_history..];
                     let n_own = own.iter().filter(|entry| !entry.empty_layer).count();
                     let n_base = layers.len().saturating_sub(n_own);
-                    export::rewrite::layers(&self.store, layers, n_base, epoch)
+                    let (store, layers) = (Arc::clone(&self.store), layers.to_vec());
+                    blocking(move || export::rewrite::layers(&store, &layers, n_base, epoch))
+                        .await
                         .map_err(|error| failure::of_export(&error))?
                 }
             };
@@ -553,10 +564,6 @@ struct Work {
     asked: Vec<ImageRequest>,
     /// All answers.
     known: Answers,
-}
-
-fn unkept(error: &std::io::Error) -> String {
-    format!("this build can't be written down for `ashlar logs`: {error}")
 }
 
 /// Returns a name for a build that no other has.

@@ -6,6 +6,7 @@
 mod archives;
 mod check;
 mod limits;
+mod space;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use check::CheckArgs;
 pub(crate) use limits::LimitArgs;
+pub(crate) use space::{CeilingArgs, DfArgs, PruneArgs};
 
 pub(crate) use archives::{ExportArgs, Format as ArchiveFormat, ImportArgs, LoadArgs, SaveArgs};
 
@@ -50,8 +52,10 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove image names, and images without names
     Rmi(RmiArgs),
-    /// Remove cache mounts that no build uses
+    /// Remove what no image and no running build needs
     Prune(PruneArgs),
+    /// Say what the store occupies, and what of it could be removed
+    Df(DfArgs),
     /// Say whether the store is sound, and repair it
     Check(CheckArgs),
     /// Write images to a tar archive
@@ -197,10 +201,10 @@ pub(crate) struct BuildArgs {
     /// Where to: a directory, `-`, or type=oci|docker|tar|local|image|registry|cacheonly[,dest=…]
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
-    /// Take results of earlier builds from a cache: type=local,src=DIR or type=registry,ref=NAME. Repeat it for several
+    /// Take results of earlier builds from a cache: NAME, or type=registry|local|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
-    /// Leave this build's results in a cache: type=local,dest=DIR or type=registry,ref=NAME [,mode=max]. Repeat it for several
+    /// Leave this build's results in a cache: type=registry,ref=NAME[,mode=max], or type=local|inline|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
     /// Push the image to the registries of its names: -o type=registry
@@ -280,6 +284,8 @@ pub(crate) struct BuildArgs {
     pub(crate) load: Option<bool>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) ceiling: CeilingArgs,
     #[command(flatten)]
     pub(crate) refused: RefusedArgs,
     #[command(flatten)]
@@ -426,24 +432,6 @@ pub(crate) struct RmiArgs {
     pub(crate) no_prune: bool,
 }
 
-/// `ashlar prune`.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Remove cache mounts (RUN --mount=type=cache) that no build uses. Layers, records and images stay: \
-                  there is no garbage collection of them yet."
-)]
-pub(crate) struct PruneArgs {
-    /// Refused: there is nothing else that could be pruned yet
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Don't ask
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Only these: type=exec.cachemount, id=ID, until=DURATION (not used for so long)
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) filter: Vec<String>,
-}
-
 /// `ashlar push`.
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
@@ -487,7 +475,7 @@ pub(crate) struct LoginArgs {
     /// Registry [default: docker.io]
     #[arg(value_name = "SERVER")]
     pub(crate) server: Option<String>,
-    /// Name of the user
+    /// Name of the user; asked for at a terminal
     #[arg(short, long, value_name = "NAME")]
     pub(crate) username: Option<String>,
     /// Password or token; others can see it here

@@ -58,6 +58,11 @@ pub(crate) fn of_store(error: &cache::StoreError) -> Failure {
     }
 }
 
+/// The store can't be tidied up.
+pub(crate) fn of_upkeep(error: &crate::upkeep::UpkeepError) -> Failure {
+    with_disk_help(Failure::of(Kind::Machine, error), error)
+}
+
 /// The context or the Dockerfile can't be read.
 pub(crate) fn of_context(error: &ContextError) -> Failure {
     match error {

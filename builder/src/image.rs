@@ -114,7 +114,7 @@ pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
 
 /// Returns the size of a layer's tar. A layer that was not fetched yet, or was pruned, counts nothing.
 pub(crate) fn layer_size_bytes(store: &Store, layer: &DiffId) -> u64 {
-    store.layers().get(layer).map_or(0, |layer| layer.tar_bytes())
+    store.layers().tar_bytes(layer).unwrap_or(0)
 }
 
 /// Returns the files of a stack of layers, base first, all of which must be here.
@@ -161,6 +161,7 @@ pub(crate) fn all(store: &Store) -> Result<Vec<StoredImage>, Failure> {
         .collect()
 }
 
+/// Reads an image, relying on nothing.
 fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, Failure> {
     let damaged = |error: &(dyn std::error::Error + 'static)| {
         Failure::machine(format!("cannot read the config of image {id}"))
@@ -172,7 +173,7 @@ fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, 
     };
     let config_bytes = store
         .blobs()
-        .read(&id, MAX_CONFIG_BYTES)
+        .peek(&id, MAX_CONFIG_BYTES)
         .map_err(|error| damaged(&error))?;
     let config = serde_json::from_slice(&config_bytes).map_err(|error| damaged(&error))?;
     Ok(StoredImage {
@@ -254,7 +255,20 @@ pub(crate) fn look_up(store: &Store, word: &str) -> Result<Found, Failure> {
 pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
     let found = look_up(store, word)?;
     let rows = rows_of(store, &found.id)?;
+    // If it is here it stays; otherwise reading it says so.
+    let _is_here = store.blobs().contains(&found.id);
     read(store, found.id, rows)
+}
+
+/// Finds the image that `word` means, reads it, and relies on its layers: should its name be given to another image, they stay
+/// as long as this process lives.
+pub(crate) fn find_to_use(store: &Store, word: &str) -> Result<StoredImage, Failure> {
+    let image = find(store, word)?;
+    for layer in image.layers()? {
+        // What isn't here is told by whoever wants it.
+        let _is_here = store.layers().contains(&layer);
+    }
+    Ok(image)
 }
 
 /// Returns the rows of the index that lead to an image, sorted by name.
@@ -267,7 +281,8 @@ pub(crate) fn rows_of(store: &Store, id: &Digest) -> Result<Vec<ImageName>, Fail
 }
 
 /// Stores a config whose layers are in the store, and gives the image its names (canonical). Without names it is kept
-/// under its ID. Returns the ID. The manifest that it came with and the configs of its variants are stored already.
+/// under its ID. Returns the ID. The manifest that it came with and the configs of its variants are stored already. Without
+/// one, a name that stands for this very image keeps the manifest by which a registry knows it.
 pub(crate) fn commit(
     store: &Store,
     config: &[u8],
@@ -278,9 +293,8 @@ pub(crate) fn commit(
     let id = store.blobs().put(config, store.incomplete())?;
     let name = |name: &str| {
         let known = store.index().image(name)?;
-        let is_same =
-            |known: ImageName| (known.config, known.manifest) == (id, manifest) && known.variants == variants;
-        if known.is_some_and(is_same) {
+        let known = known.filter(|known| known.config == id && known.variants == variants);
+        if known.is_some_and(|known| manifest.is_none_or(|manifest| known.manifest == Some(manifest))) {
             // So that building again what is there writes nothing.
             return Ok(());
         }
@@ -299,9 +313,58 @@ pub(crate) fn commit(
     Ok(id)
 }
 
+/// Remembers by which manifest the registries know an image that was pushed under `names`. Those of them that don't stand
+/// for it here stay as they are.
+pub(crate) fn remember_pushed(
+    store: &Store,
+    names: &[String],
+    id: Digest,
+    manifest: &[u8],
+) -> Result<(), ImageError> {
+    let digest = store.blobs().put(manifest, store.incomplete())?;
+    for name in names {
+        let known = store.index().image(name)?;
+        if let Some(row) = known.filter(|row| row.config == id && row.manifest != Some(digest)) {
+            store.index().put_image(&ImageName {
+                manifest: Some(digest),
+                ..row
+            })?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_found_to_be_used_stays_though_its_name_is_given_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let maker = Store::open(&root).unwrap();
+        let written = maker.layers().write(maker.incomplete(), |writer| {
+            writer.finish().map_err(cache::layers::LayersError::from)
+        });
+        let layer = written.unwrap().diff_id();
+        let config = format!(r#"{{"rootfs":{{"diff_ids":["{layer}"]}}}}"#);
+        let name = "docker.io/library/app:1".to_owned();
+        commit(&maker, config.as_bytes(), None, &[], std::slice::from_ref(&name)).unwrap();
+        drop(maker);
+        let (user, collector) = (Store::open(&root).unwrap(), Store::open(&root).unwrap());
+        let prune = || {
+            collector.index().remove_image(&name).unwrap();
+            let none = cache::gc::Pins::default;
+            let units = collector.units(&none()).unwrap();
+            let mut pins = || Ok::<_, cache::gc::GcError>(none());
+            collector.remove_units(units, (0, "test"), &mut pins).unwrap();
+            collector.layers().path(&layer).is_file()
+        };
+        find_to_use(&user, "app:1").unwrap();
+        assert!(prune());
+        drop(user);
+        assert!(!prune());
+    }
 
     #[test]
     fn an_image_that_has_its_name_already_is_not_named_again() {

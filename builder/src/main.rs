@@ -20,6 +20,7 @@ mod image;
 mod journal;
 mod lockfile;
 mod metadata;
+mod objects;
 mod ops;
 mod options;
 mod progress;
@@ -31,6 +32,7 @@ mod runtime;
 mod sandbox;
 mod secrets;
 mod ssh;
+mod upkeep;
 mod wildcards;
 
 use std::process::ExitCode;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::helper_entry() {
         std::process::exit(code);
     }
+    sandbox::keep_children();
     std::panic::set_hook(Box::new(|panic| {
         report::error(&Failure::bug(panic.to_string().replace('\n', ": ")));
         // Without this a panic of a thread would end that thread only, and whoever waits for it would wait on.
@@ -105,6 +108,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             let answer = &mut std::io::stdin().lock();
             report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
         }
+        Command::Df(args) => report::data(&commands::df::df(&args, &open()?, now_unix)?)?,
         Command::Check(args) => {
             if args.repair {
                 commands::rights::for_removal();

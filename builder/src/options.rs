@@ -4,7 +4,9 @@
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
 mod beside;
+mod caches;
 mod call;
+mod ceiling;
 mod limits;
 mod sources;
 mod values;
@@ -21,7 +23,7 @@ use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
 pub(crate) use limits::{ContainerLimits, limits};
-pub(crate) use values::seconds;
+pub(crate) use values::{seconds, size_bytes};
 
 use crate::attest::{Attestations, Detail};
 use crate::caches::{CacheFrom, CacheTo};
@@ -34,6 +36,7 @@ use crate::registry::Reference;
 use crate::report::{Failure, Kind};
 use crate::secrets::SecretOption;
 use crate::ssh::SshOption;
+use crate::upkeep::Ceiling;
 
 /// The part of the process's surroundings that options depend on.
 #[derive(Debug, Clone, Default)]
@@ -184,6 +187,8 @@ pub(crate) struct BuildOptions {
     pub(crate) lock: LockMode,
     /// What containers may use.
     pub(crate) limits: ContainerLimits,
+    /// What was said of how much the store may occupy.
+    pub(crate) ceiling: Ceiling,
     /// Secrets that RUN may ask for.
     pub(crate) secrets: Vec<SecretOption>,
     /// Agents that RUN may ask for.
@@ -228,13 +233,15 @@ pub(crate) fn build(
     let (context, dockerfile) = sources(args)?;
     let allowed = allowed(&args.allow)?;
     let network = network(args, &allowed)?;
+    let build_args = build_args(&args.build_arg, environment)?;
     let options = BuildOptions {
         store_root: store_root(root, environment)?,
         context,
         dockerfile,
         target: args.target.clone().filter(|target| !target.is_empty()),
         until: args.until.as_deref().map(values::until).transpose()?,
-        build_args: build_args(&args.build_arg, environment)?,
+        cache_to: caches::to(args, &build_args, environment)?,
+        build_args,
         named_contexts: args
             .build_context
             .iter()
@@ -245,8 +252,7 @@ pub(crate) fn build(
         no_cache_filter: args.no_cache_filter.clone(),
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
-        cache_from: parsed(&args.cache_from, CacheFrom::parse)?,
-        cache_to: parsed(&args.cache_to, CacheTo::parse)?,
+        cache_from: caches::from(args, environment)?,
         push: args.push.unwrap_or(false),
         progress: progress(args, environment)?,
         dry_run: args.dry_run,
@@ -276,6 +282,7 @@ pub(crate) fn build(
         call: call::parse(args.call.as_deref(), args.check.unwrap_or(false))?,
         lock: lock_mode(args),
         limits: limits(&args.limits)?,
+        ceiling: ceiling::parse(&args.ceiling, environment)?,
         secrets: parsed(&args.secret, SecretOption::parse)?,
         ssh: parsed(&args.ssh, SshOption::parse)?,
     };

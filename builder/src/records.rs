@@ -5,11 +5,14 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use cache::index::Evicted;
+use cache::lock::Attempt;
 use cache::tree::Selection;
 use cache::{DiffId, Key, Record, Store, TreeHash};
 use solver::{Index, IndexError};
 
 use crate::caches::Imports;
+use crate::clock;
 
 /// The index as the solver wants it.
 pub(crate) struct Records {
@@ -51,14 +54,13 @@ impl Records {
         Ok(self.current(key)?.map(|current| current.record))
     }
 
+    /// Says whether a layer is here, or can be fetched.
+    fn has(&self, layer: &DiffId) -> bool {
+        self.bases.contains(layer) || self.store.layers().contains(layer) || self.imports.contains(layer)
+    }
+
     fn current(&self, key: &Key) -> Result<Option<Current>, IndexError> {
-        let is_usable = |record: &Record| {
-            record.layers.iter().all(|layer| {
-                self.bases.contains(layer)
-                    || self.store.layers().contains(layer)
-                    || self.imports.contains(layer)
-            })
-        };
+        let is_usable = |record: &Record| record.layers.iter().all(|layer| self.has(layer));
         let local = self.store.index().record(key).map_err(wrap)?;
         if let Some(record) = local.clone().filter(|record| is_usable(record)) {
             return Ok(Some(Current {
@@ -130,8 +132,30 @@ impl Index for Records {
         Ok(local.or_else(|| self.imports.latest(step)))
     }
 
-    fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError> {
-        Ok(Box::new(self.store.lock(&key.hex()).map_err(wrap)?))
+    /// Of several layers that are gone, the last that went tells.
+    fn removed(&self, key: &Key) -> Result<Option<String>, IndexError> {
+        let Some(record) = self.store.index().record(key).map_err(wrap)? else {
+            return Ok(None);
+        };
+        let mut last = None;
+        for layer in record.layers.iter().filter(|layer| !self.has(layer)) {
+            last = last.max(self.store.index().evicted(layer).map_err(wrap)?);
+        }
+        Ok(last.map(|Evicted { at_unix, because }| {
+            format!("evicted by {because} at {}", clock::rfc3339(at_unix))
+        }))
+    }
+
+    fn lock(&self, key: &Key, told: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError> {
+        let name = key.hex();
+        let held = match self.store.try_lock(&name).map_err(wrap)? {
+            Attempt::Held(held) => held,
+            Attempt::Busy(user) => {
+                told(if user.is_empty() { "another process" } else { &user });
+                self.store.lock(&name).map_err(wrap)?
+            }
+        };
+        Ok(Box::new(held))
     }
 }
 

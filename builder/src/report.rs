@@ -326,6 +326,11 @@ pub(crate) fn note(text: &str) {
     talk(&format!("note: {}\n", visible(text)));
 }
 
+/// Asks something; the answer is typed behind it.
+pub(crate) fn question(text: &str) {
+    talk(text);
+}
+
 /// Says something that may surprise later.
 pub(crate) fn warn(text: &str) {
     talk(&format!(

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -114,6 +114,12 @@ impl Blobs {
                 actual,
             }),
         }
+    }
+
+    /// Returns when a blob was last used, in seconds since the Unix epoch, and uses it not; `None` when it isn't here.
+    pub fn used_unix(&self, digest: &Digest) -> Option<i64> {
+        let meta = std::fs::symlink_metadata(self.path(digest)).ok()?;
+        Some(meta.atime().max(meta.ctime()))
     }
 
     /// Stores `bytes`. Ok means that the blob is there and durable, not that this call wrote it.

@@ -9,6 +9,7 @@ mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -17,11 +18,15 @@ use crate::record::Record;
 use crate::tree::Selection;
 
 pub use health::is_suspect;
-pub use upkeep::{KnownForm, RecordSummary};
+pub use upkeep::{Evicted, KnownForm, RecordSummary};
 
+/// How long others are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long between two tries to open it.
+const PAUSE: Duration = Duration::from_millis(2);
 /// What brings an index from each version to the next. The version is written into the file; an older index is brought
 /// up to date, a newer one is set aside.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
     created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -35,6 +40,9 @@ CREATE TABLE variant (name TEXT, platform TEXT, config BLOB NOT NULL, PRIMARY KE
 ",
     "
 CREATE TABLE fetched (url BLOB PRIMARY KEY, etag TEXT, modified TEXT, digest BLOB NOT NULL) WITHOUT ROWID;
+",
+    "
+CREATE TABLE evicted (layer BLOB PRIMARY KEY, at INTEGER NOT NULL, because TEXT NOT NULL) WITHOUT ROWID;
 ",
 ];
 
@@ -121,14 +129,25 @@ pub struct Index {
 impl Index {
     /// Opens the index, making it when missing. The second value is where a damaged one was moved to, if it was.
     pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
-        match Self::try_open(path) {
+        match Self::open_patiently(path) {
             Ok(index) if health::is_suspect(path) => index.settle_suspicion(),
             Ok(index) => Ok((index, None)),
             Err(error) if is_damage(&error) => {
                 let aside = set_aside(path)?;
-                Ok((Self::try_open(path)?, Some(aside)))
+                Ok((Self::open_patiently(path)?, Some(aside)))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Who makes the file, or is the last to close it, keeps others out for a moment without SQLite's waiting for that.
+    fn open_patiently(path: &Path) -> Result<Self, IndexError> {
+        let began = Instant::now();
+        loop {
+            match Self::try_open(path) {
+                Err(error) if is_busy(&error) && began.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                other => return other,
+            }
         }
     }
 
@@ -138,9 +157,7 @@ impl Index {
             source,
         };
         let mut connection = Connection::open(path).map_err(wrap)?;
-        connection
-            .busy_timeout(std::time::Duration::from_secs(60))
-            .map_err(wrap)?;
+        connection.busy_timeout(PATIENCE).map_err(wrap)?;
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(wrap)?;
@@ -498,6 +515,17 @@ fn split_diff_ids(bytes: &[u8]) -> Option<Vec<DiffId>> {
     let (ids, rest) = bytes.as_chunks::<32>();
     rest.is_empty()
         .then(|| ids.iter().map(|id| DiffId::from_bytes(*id)).collect())
+}
+
+/// Says whether another process is in the way for now.
+fn is_busy(error: &IndexError) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    match error {
+        IndexError::Sqlite { source, .. } => {
+            matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+        }
+        IndexError::Malformed { .. } | IndexError::SetAside { .. } => false,
+    }
 }
 
 /// Says whether the file itself is at fault, rather than the disk or another process.

@@ -17,6 +17,30 @@ fn record(seed: u8, step: &str, created_unix_ms: i64) -> Record {
     }
 }
 
+/// Who is first makes it, who is last tidies it up, and the others come in between.
+#[test]
+fn any_number_may_open_and_close_it_at_once() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let (index, aside) = Index::open(path).unwrap();
+                        assert_eq!(aside, None);
+                        match (thread + round) % 3 {
+                            0 => index.put_evicted(&[DiffId::of(&[round])], 1, "test").unwrap(),
+                            _ => assert_eq!(index.images().unwrap(), []),
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn what_was_put_is_found_by_another_handle() {
     let dir = tempfile::tempdir().unwrap();

@@ -139,13 +139,22 @@ impl Layers {
             return Ok(Arc::clone(open));
         }
         self.leases.take(Item::Layer(*layer), &self.path(layer));
+        let opened = Arc::new(self.open(layer)?);
+        Ok(Arc::clone(self.opened().entry(*layer).or_insert(opened)))
+    }
+
+    /// Returns the size of a layer's tar, relying on nothing and using nothing: only to be told. `None` when it isn't here.
+    pub fn tar_bytes(&self, layer: &DiffId) -> Option<u64> {
+        self.open(layer).ok().map(|file| file.tar_bytes())
+    }
+
+    fn open(&self, layer: &DiffId) -> Result<LayerFile, LayersError> {
         let file = self.open_file(layer).map_err(|source| LayersError::Io {
             action: "open",
             layer: layer.to_string(),
             source,
         })?;
-        let opened = Arc::new(LayerFile::open(file, *layer)?);
-        Ok(Arc::clone(self.opened().entry(*layer).or_insert(opened)))
+        Ok(LayerFile::open(file, *layer)?)
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<DiffId, Arc<LayerFile>>> {

@@ -23,6 +23,8 @@ use crate::lock::{self, FileLock};
 
 /// The most bytes of one process's leases; more isn't ours. Then nothing is removed.
 const MAX_BYTES: u64 = 256 << 20;
+/// Killed processes leave their files behind. Who finds more than this many looks which of them nobody holds.
+const MANY: usize = 32;
 
 /// Something in the store that can be relied on, or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +122,12 @@ impl Leases {
     }
 
     fn begin(&self) -> io::Result<(FileLock, File)> {
+        let known = std::fs::read_dir(&self.dir)?;
+        let known: Vec<PathBuf> = known.flatten().map(|entry| entry.path()).collect();
+        if known.len() > MANY {
+            // Letting go of a file that was nobody's removes it.
+            known.into_iter().for_each(|path| drop(FileLock::try_now(path)));
+        }
         loop {
             let mut random = [0; 8];
             rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -134,6 +142,12 @@ impl Leases {
     /// Says whether this process could not write down what it relies on: then it must not remove anything itself.
     pub(crate) fn keeps_gate(&self) -> bool {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).keeps_gate
+    }
+
+    /// Returns what running processes rely on just now.
+    pub(crate) fn taken_now(&self) -> io::Result<HashSet<Item>> {
+        let mut closed = self.close_gate()?;
+        Ok(std::mem::take(&mut closed.taken))
     }
 
     /// Waits until nobody is about to take a lease, and keeps everybody from it. Blocks.
@@ -244,6 +258,21 @@ mod tests {
         drop(first);
         let closed = second.close_gate().unwrap();
         assert!(!closed.is_taken(&layer("a")) && closed.is_taken(&layer("b")));
+    }
+
+    #[test]
+    fn files_of_killed_processes_dont_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let living = leases(dir.path());
+        living.take(layer("a"), dir.path());
+        let n_files = || std::fs::read_dir(dir.path().join("leases")).unwrap().count();
+        for place in 0..=MANY {
+            File::create(dir.path().join(format!("leases/dead{place}"))).unwrap();
+        }
+        let another = Leases::new(dir.path());
+        another.take(layer("b"), dir.path());
+        assert_eq!(n_files(), 2);
+        assert_eq!(another.taken_now().unwrap(), [layer("a"), layer("b")].into());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!   files.memo           stat identity of context files → content hash; may be lost at any time
 //!   mounts/<identity>-<n> cache mounts, each beside its kernel lock; made when first needed
 //!   locks/<key>          a kernel lock per running step or transfer
+//!   tidied               when garbage collection looked last, and what it measured
 //!   leases/<id>, gate    what running processes rely on, and what keeps it from being removed meanwhile
 //!   damaged/<kind>-<hex> what wasn't what it should be, kept for a look; nothing reads it
 //! ```

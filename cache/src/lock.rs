@@ -2,9 +2,10 @@
 //! Never pid files, never time-outs.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -40,6 +41,55 @@ impl FileLock {
             }
         }
     }
+}
+
+/// Most bytes of what a holder says of itself.
+const MAX_USER_BYTES: u64 = 4 << 10;
+/// Whoever took a lock just now may not have said yet who it is.
+const PATIENCE: (u32, Duration) = (5, Duration::from_millis(2));
+
+/// What came of asking for a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is the caller's.
+    Held(FileLock),
+    /// Somebody else has it; the text is what they said of themselves, or empty.
+    Busy(String),
+}
+
+impl FileLock {
+    /// Holds `path` if nobody else does, and otherwise learns who does.
+    pub fn attempt(path: PathBuf) -> io::Result<Attempt> {
+        let mut n_tries = 0;
+        loop {
+            if let Some(held) = Self::try_now(path.clone())? {
+                return Ok(Attempt::Held(held));
+            }
+            n_tries += 1;
+            let user = user(&path);
+            if !user.is_empty() || n_tries == PATIENCE.0 {
+                return Ok(Attempt::Busy(user));
+            }
+            std::thread::sleep(PATIENCE.1);
+        }
+    }
+
+    /// Says to those who wait who holds it. That it can't be written is no reason to fail.
+    pub fn say(&self, user: &str) {
+        let _ = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.write_all_at(user.as_bytes(), 0));
+    }
+}
+
+/// Reads what a holder says of itself: one line, without what could act on a terminal.
+fn user(path: &Path) -> String {
+    let mut text = Vec::new();
+    let file = File::open(path);
+    let _ = file.and_then(|file| file.take(MAX_USER_BYTES).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 impl Drop for FileLock {
@@ -90,6 +140,25 @@ mod tests {
         drop(held);
         assert!(!path.exists());
         assert!(FileLock::try_now(path).unwrap().is_some());
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("step");
+        let Attempt::Held(held) = FileLock::attempt(path.clone()).unwrap() else {
+            panic!("nobody has it");
+        };
+        let check = |expected: &str| match FileLock::attempt(path.clone()).unwrap() {
+            Attempt::Busy(user) => assert_eq!(user, expected),
+            Attempt::Held(_) => panic!("somebody has it"),
+        };
+        check("");
+        held.say("a longer text than the next");
+        held.say("process\u{1b} 7");
+        check("process 7");
+        drop(held);
+        assert!(matches!(FileLock::attempt(path).unwrap(), Attempt::Held(_)));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -143,6 +143,8 @@ pub struct Listed {
     pub size_bytes: u64,
     /// When it was last taken, in seconds since the Unix epoch.
     pub used_unix: i64,
+    /// Whether somebody uses it now, as far as the kernel's list of locks tells.
+    pub is_used: bool,
 }
 
 /// The cache mounts of a store.
@@ -224,6 +226,25 @@ impl CacheMounts {
         self.dir.join(format!("{}-0", about.identity().0)).is_dir()
     }
 
+    /// Says whether a cache is there that has nothing in it.
+    pub fn is_empty(&self, about: &About) -> bool {
+        is_empty(&self.dir.join(format!("{}-0", about.identity().0)).join("data"))
+    }
+
+    /// Removes a cache that has nothing in it, so that it begins anew; `false` when it has, or somebody uses it.
+    pub fn discard_empty(&self, about: &About, scratch: &Incomplete) -> Result<bool, MountsError> {
+        let name = format!("{}-0", about.identity().0);
+        let path = self.lock_path(&name);
+        let Some(_held) = try_lock(&path, true).map_err(failed("lock", &path))? else {
+            return Ok(false);
+        };
+        let is_it = self.is_empty(about);
+        if is_it {
+            self.discard(&name, scratch)?;
+        }
+        Ok(is_it)
+    }
+
     /// Makes a cache beside its place and moves it there whole, unless another user was faster.
     fn make<E: From<MountsError>>(
         &self,
@@ -271,7 +292,11 @@ impl CacheMounts {
             .file_name()
             .expect("because the path was just made of a name");
         let moved = TreePath::clean(moved.as_encoded_bytes());
-        Ok(Root::open_host(dir)?.remove_tree(&moved)?)
+        match Root::open_host(dir)?.remove_tree(&moved) {
+            // Written by users that exist only in a namespace: a sweep inside of one takes it.
+            Err(error) if error.is_denied() => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Lists all caches, in no order.
@@ -286,6 +311,8 @@ impl CacheMounts {
             other => other.map_err(failed)?,
         };
         let mut listed = Vec::new();
+        // Trying a lock would be in the way of who wants the cache just then.
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -297,6 +324,7 @@ impl CacheMounts {
                 about: text.and_then(|text| serde_json::from_str(&text).ok()),
                 size_bytes: self.size_bytes(&name)?,
                 used_unix: used_unix(&entry.path().join("about")),
+                is_used: is_locked(&locks, &self.lock_path(&name)),
                 name,
             });
         }
@@ -326,6 +354,11 @@ impl CacheMounts {
             other => Ok(other?.size_bytes()?),
         }
     }
+}
+
+/// Says whether a directory is there and empty.
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> MountsError {
@@ -381,6 +414,17 @@ fn try_lock(path: &Path, exclusive: bool) -> io::Result<Option<Lock>> {
             return Ok(Some(Lock(file)));
         }
     }
+}
+
+/// Says whether a file is in the kernel's list of locks: `1: FLOCK ADVISORY WRITE 71 fe:00:131073 0 EOF`. By its inode
+/// only, because some file systems have other device numbers there: another file's lock may be taken for it.
+fn is_locked(locks: &str, path: &Path) -> bool {
+    let Ok(meta) = std::fs::symlink_metadata(path) else {
+        return false;
+    };
+    let inode = format!(":{}", meta.ino());
+    let mut files = locks.lines().filter_map(|line| line.split_whitespace().nth(5));
+    files.any(|file| file.ends_with(&inode))
 }
 
 /// Returns who says to hold a lock.

@@ -4,14 +4,14 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::blobs::Blobs;
 use crate::incomplete::Incomplete;
 use crate::index::{Index, IndexError};
 use crate::layers::Layers;
 use crate::leases::{Item, Leases};
-use crate::lock::{self, FileLock};
+use crate::lock::{self, Attempt, FileLock};
 use crate::mounts::CacheMounts;
 
 /// Says why the store can't be used.
@@ -49,6 +49,8 @@ pub struct Store {
     mounts: CacheMounts,
     leases: Arc<Leases>,
     set_aside: Option<PathBuf>,
+    /// Who this process is, for those who wait for it.
+    user: OnceLock<String>,
     _share: File,
 }
 
@@ -82,6 +84,7 @@ impl Store {
             incomplete,
             mounts: CacheMounts::new(root.join("mounts")),
             set_aside,
+            user: OnceLock::new(),
             root: root.to_owned(),
             _share: share,
         })
@@ -133,14 +136,45 @@ impl Store {
         self.leases.take(Item::Unpacked(name.to_owned()), &path);
     }
 
+    /// Says who this process is to those who wait for its locks; the first word counts.
+    pub fn introduce(&self, user: String) {
+        let _ = self.user.set(user);
+    }
+
+    /// Returns who this process is, for those who wait for it.
+    pub fn user(&self) -> &str {
+        self.user
+            .get_or_init(|| format!("process {}", std::process::id()))
+    }
+
     /// Waits for the lock of the step or transfer called `name` (digits and letters only), across processes. Blocks.
     pub fn lock(&self, name: &str) -> Result<FileLock, StoreError> {
-        let path = self.root.join("locks").join(name);
-        FileLock::wait(path.clone()).map_err(|source| StoreError::Io {
-            action: "lock",
-            path,
-            source,
-        })
+        let path = self.lock_path(name);
+        let held = FileLock::wait(path.clone()).map_err(unlocked(path))?;
+        held.say(self.user());
+        Ok(held)
+    }
+
+    /// Takes the lock that [`lock`](Self::lock) waits for, if nobody has it; otherwise says who does.
+    pub fn try_lock(&self, name: &str) -> Result<Attempt, StoreError> {
+        let path = self.lock_path(name);
+        let attempt = FileLock::attempt(path.clone()).map_err(unlocked(path))?;
+        if let Attempt::Held(held) = &attempt {
+            held.say(self.user());
+        }
+        Ok(attempt)
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(name)
+    }
+}
+
+fn unlocked(path: PathBuf) -> impl FnOnce(std::io::Error) -> StoreError {
+    move |source| StoreError::Io {
+        action: "lock",
+        path,
+        source,
     }
 }
 

@@ -70,6 +70,14 @@ pub trait Executor: Send + Sync + 'static {
         selection: &Selection,
     ) -> impl Future<Output = Result<TreeHash, Self::Error>> + Send;
 
+    /// Lists the files of a local tree that `selection` selects, by path, each with its type, content, mode and owner in
+    /// short words. `None` where there are more than [`MAX_FILES`](crate::MAX_FILES), or where that isn't known.
+    fn files(
+        &self,
+        of: &Snapshot,
+        selection: &Selection,
+    ) -> impl Future<Output = Option<Vec<(String, String)>>> + Send;
+
     /// Names the files that differ between two results of one step, and how, for people. Empty where that isn't known:
     /// the older one may be gone.
     fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> impl Future<Output = Vec<String>> + Send;

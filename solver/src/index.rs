@@ -25,7 +25,10 @@ pub trait Index: Send + Sync + 'static {
     /// Returns the newest record of a step, whatever its key, and whether or not its layers are still here: for explaining.
     fn latest(&self, step: &str) -> Result<Option<Record>, IndexError>;
 
+    /// Says when and why the recorded result of a key was removed, in a short line; `None` where none was, or nobody knows.
+    fn removed(&self, key: &Key) -> Result<Option<String>, IndexError>;
+
     /// Waits until no one else, in this process or another, works on the key. The work is the caller's until the
-    /// answer is dropped. Blocks; called from a thread that may.
-    fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError>;
+    /// answer is dropped. Where it has to be waited for, `told` hears who has it. Blocks; called from a thread that may.
+    fn lock(&self, key: &Key, told: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError>;
 }

@@ -23,5 +23,6 @@ pub use execute::{Executor, Job, JobInput, Snapshot};
 pub use graph::{Graph, Input, InputView, Label, Vertex, VertexId};
 pub use index::Index;
 pub use miss::Miss;
+pub use miss::files::MAX_FILES;
 pub use plan::{LocalHashes, Plan, Planned, plan};
 pub use run::{Options, Outcome, preview, solve};

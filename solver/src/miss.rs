@@ -3,12 +3,17 @@
 //! Compares the parts of a key with those of the step's newest record. Names the part that changed; which files changed
 //! within a tree is found out from the results, once there is a new one: hashes of trees don't hold them.
 
+pub(crate) mod files;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use cache::{Component, Record};
 
+use crate::error::IndexError;
 use crate::graph::Label;
+use crate::index::Index;
+use crate::key::Keyed;
 
 /// How many changes are named.
 const NAMED: usize = 2;
@@ -29,8 +34,8 @@ pub enum Miss {
     NeverBuilt,
     /// Its key is other than last time; what changed, in the key's order. Empty if only the order of parts did.
     Changed(Vec<String>),
-    /// It was built like this before, but the result was removed.
-    Removed,
+    /// It was built like this before, but the result was removed: when and why, where that is known.
+    Removed(Option<String>),
     /// The cache was not to be used.
     Ignored,
     /// A step it stands on ran again because the cache was not to be used.
@@ -38,16 +43,26 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// Says why a step runs whose key was made of `components`, and last time of those of `latest`. `fresh`: even if a
+    /// Says why a step runs whose key is `keyed`, and last time was made of the parts of `latest`. `fresh`: even if a
     /// result is recorded.
-    pub(crate) fn of(label: &Label, fresh: bool, components: &[Component], latest: Option<&Record>) -> Self {
+    pub(crate) fn of(
+        label: &Label,
+        fresh: bool,
+        keyed: &Keyed,
+        latest: Option<&Record>,
+        index: &dyn Index,
+    ) -> Result<Self, IndexError> {
         if label.ignore_cache {
-            return Self::Ignored;
+            return Ok(Self::Ignored);
         }
         if fresh {
-            return Self::Refreshed;
+            return Ok(Self::Refreshed);
         }
-        Self::explain(components, latest)
+        // Though the step has been another since.
+        if let Some(how) = index.removed(&keyed.key)? {
+            return Ok(Self::Removed(Some(how)));
+        }
+        Ok(Self::explain(&keyed.components, latest))
     }
 
     /// Says whether files that the step reads are among what changed.
@@ -77,11 +92,23 @@ impl Miss {
 
     /// Compares the parts of a new key with the step's newest record.
     pub fn explain(new: &[Component], latest: Option<&Record>) -> Self {
-        match latest {
-            None => Self::NeverBuilt,
-            Some(old) if old.components == new => Self::Removed,
-            Some(old) => Self::Changed(changes(&old.components, new)),
+        let Some(old) = latest else {
+            return Self::NeverBuilt;
+        };
+        let of_key = |parts: &[Component]| -> Vec<Component> {
+            let parts = parts.iter().filter(|part| !files::is_file(part));
+            parts.cloned().collect()
+        };
+        let (before, after) = (of_key(&old.components), of_key(new));
+        if before == after {
+            return Self::Removed(None);
         }
+        let mut changes = changes(&before, &after);
+        let files = files::changes(&old.components, new);
+        if !files.is_empty() {
+            changes.retain(|change| change != FILES[0]);
+        }
+        Self::Changed(files.into_iter().chain(changes).collect())
     }
 }
 
@@ -89,7 +116,8 @@ impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverBuilt => f.write_str("never built before"),
-            Self::Removed => f.write_str("its cached result was removed"),
+            Self::Removed(None) => f.write_str("its cached result was removed"),
+            Self::Removed(Some(how)) => f.write_str(how),
             Self::Ignored => f.write_str("the cache is not used"),
             Self::Refreshed => f.write_str("a step before it ran again without the cache"),
             Self::Changed(changes) if changes.is_empty() => f.write_str("the order of its parts changed"),

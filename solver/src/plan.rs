@@ -79,7 +79,7 @@ impl Plan {
             if let Some(keyed) = seen.and_then(|seen| keyed(graph, id, &seen)) {
                 let label = &graph.vertex(id).label;
                 let latest = latest(label, index)?;
-                let miss = Miss::of(label, self.is_fresh(id), &keyed.components, latest.as_ref());
+                let miss = Miss::of(label, self.is_fresh(id), &keyed, latest.as_ref(), index)?;
                 reasons.insert(id, miss);
             }
         }

@@ -6,17 +6,17 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cache::{DiffId, Key, Record};
+use cache::{Component, DiffId, Key, Record};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cancel::Cancel;
 use crate::error::{IndexError, SolveError};
-use crate::event::{Event, Events, Subject};
+use crate::event::{Event, Events, Stream, Subject};
 use crate::execute::{Executor, Job, JobInput, Snapshot};
 use crate::graph::{Graph, InputView, VertexId};
 use crate::index::Index;
 use crate::key::{Keyed, Seen, keyed};
-use crate::miss::Miss;
+use crate::miss::{Miss, files};
 use crate::op::{Op, Source};
 use crate::plan::{LocalHashes, latest, selection};
 use crate::run::Options;
@@ -138,13 +138,13 @@ impl<E: Executor> Step<E> {
     }
 
     async fn attempt(&self, inputs: Vec<(Option<Key>, JobInput)>) -> Result<End<E::Error>, Stopped<E>> {
-        let keyed = self.keyed(&inputs).await?;
+        let mut keyed = self.keyed(&inputs).await?;
         let inputs: Vec<JobInput> = inputs.into_iter().map(|(_, input)| input).collect();
         let op = &self.shared.graph.vertex(self.id).op;
         if let Some(snapshot) = trivial(&self.shared.graph, self.id, &inputs) {
             let key = keyed.as_ref().map(|keyed| keyed.key);
             // A merge costs nothing, but its record hides its inputs from the next plan.
-            if let (Op::Merge, Some(keyed), Snapshot::Layers(layers)) = (op, keyed, &snapshot) {
+            if let (Op::Merge, Some(keyed), Snapshot::Layers(layers)) = (op, &keyed, &snapshot) {
                 self.record(keyed, layers, Duration::ZERO).map_err(failed)?;
             }
             return Ok(End::Done {
@@ -153,7 +153,7 @@ impl<E: Executor> Step<E> {
                 executed: true,
             });
         }
-        let Some(keyed) = keyed else {
+        let Some(keyed) = &mut keyed else {
             // Local directories alone have no key, and they end above; a merge of them ends here.
             return Err(self.not_layers());
         };
@@ -175,8 +175,10 @@ impl<E: Executor> Step<E> {
             return Ok(hit);
         }
         let label = &self.shared.graph.vertex(self.id).label;
+        self.list_files(&inputs, &mut keyed.components).await;
         let latest = latest(label, &*self.shared.index).map_err(failed)?;
-        let why = Miss::of(label, self.fresh, &keyed.components, latest.as_ref());
+        let index = &*self.shared.index;
+        let why = Miss::of(label, self.fresh, keyed, latest.as_ref(), index).map_err(failed)?;
         let (end, took) = self
             .execute(keyed.key, inputs, Some(Why { miss: why, latest }))
             .await?;
@@ -188,6 +190,22 @@ impl<E: Executor> Step<E> {
             self.record(keyed, layers, took).map_err(failed)?;
         }
         Ok(end)
+    }
+
+    /// Adds the files that are mounted from local directories to what is told of the key. What is copied needs none: its
+    /// results tell.
+    async fn list_files(&self, inputs: &[JobInput], components: &mut Vec<Component>) {
+        let vertex = self.shared.graph.vertex(self.id);
+        if !matches!(vertex.op, Op::Exec(_)) {
+            return;
+        }
+        for (place, input) in inputs.iter().enumerate() {
+            if let (Snapshot::Local(_), InputView::Paths(selection)) = (&input.snapshot, &input.view)
+                && let Some(files) = self.shared.executor.files(&input.snapshot, selection).await
+            {
+                files::add(components, place, files);
+            }
+        }
     }
 
     /// Computes the key; hashes what of the inputs is not memoised.
@@ -249,7 +267,12 @@ impl<E: Executor> Step<E> {
 
     async fn lock(&self, key: Key) -> Result<Box<dyn Any + Send>, Stopped<E>> {
         let index = Arc::clone(&self.shared.index);
-        let waiting = tokio::task::spawn_blocking(move || index.lock(&key));
+        let (events, subject) = (self.shared.events.clone(), Subject::Vertex(self.id));
+        let mut told = move |who: &str| {
+            let text = format!("waiting for {who}: it runs this step\n");
+            events.log(&subject, Stream::Stderr, text.as_bytes());
+        };
+        let waiting = tokio::task::spawn_blocking(move || index.lock(&key, &mut told));
         tokio::select! {
             biased;
             // The thread goes on waiting; it lets go of the lock as soon as it has it.
@@ -321,13 +344,13 @@ impl<E: Executor> Step<E> {
         }
     }
 
-    fn record(&self, keyed: Keyed, layers: &Arc<[DiffId]>, took: Duration) -> Result<(), IndexError> {
+    fn record(&self, keyed: &Keyed, layers: &Arc<[DiffId]>, took: Duration) -> Result<(), IndexError> {
         // A clock before 1970 only makes the record look old.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.shared.index.put(&Record {
             key: keyed.key,
             layers: layers.to_vec(),
-            components: keyed.components,
+            components: keyed.components.clone(),
             step: self.shared.graph.vertex(self.id).label.step.clone(),
             created_unix_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

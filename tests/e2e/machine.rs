@@ -15,7 +15,7 @@ pub(crate) fn skip(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
 
-/// Answers a condition of a script: `root`, `net`, `erofs`, `cgroup`, `qemu-arm64`, `exec:PROGRAM`.
+/// Answers a condition of a script: `root`, `net`, `erofs`, `cgroup`, `loop`, `qemu-arm64`, `exec:PROGRAM`.
 pub(crate) fn has(condition: &str) -> Result<bool, String> {
     if let Some(program) = condition.strip_prefix("exec:") {
         return Ok(find_program(program).is_some());
@@ -25,6 +25,7 @@ pub(crate) fn has(condition: &str) -> Result<bool, String> {
         "net" => Ok(registry_reachable()),
         "erofs" => Ok(mounts_erofs()),
         "cgroup" => Ok(makes_cgroups()),
+        "loop" => Ok(Path::new("/dev/loop-control").exists()),
         "qemu-arm64" => {
             Ok(missing(&["root", "exec:qemu-aarch64-static"]).is_none() && arm64_busybox().is_some())
         }

@@ -1,6 +1,8 @@
 //! What must be true of a store and of the machine when a test is over.
 //!
-//! Every layer file is a sound EROFS image, nothing is half written, nothing is mounted, nothing runs.
+//! Every layer file is a sound EROFS image, nothing is half written, nothing is mounted, nothing runs; no loop device
+//! serves a file of the test, its group of processes has none below it, and its directory for temporary files is empty
+//! (H-LEAK: what a test shares with the others, such as /tmp, can't be told from theirs).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ pub(crate) fn problems(scene: &Scene) -> Vec<String> {
             .into_iter()
             .map(|m| format!("mount left: {m}")),
     );
+    found.extend(held(scene).into_iter().map(|h| format!("left: {h}")));
     // A script may have used further stores, beside its files.
     let work = std::fs::read_dir(scene.work()).into_iter().flatten().flatten();
     let others = work
@@ -134,6 +137,38 @@ fn mounts(dir: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Finds loop devices, groups of processes and temporary files of this test. The kernel takes its time with the former.
+fn held(scene: &Scene) -> Vec<String> {
+    let deadline = Instant::now() + GRACE;
+    loop {
+        let mut found = loop_devices(scene.dir());
+        let groups = scene.cgroup().and_then(|cgroup| std::fs::read_dir(cgroup).ok());
+        let groups = groups.into_iter().flatten().flatten().map(|entry| entry.path());
+        found.extend(
+            groups
+                .filter(|path| path.is_dir())
+                .map(|path| path.display().to_string()),
+        );
+        if found.is_empty() || Instant::now() > deadline {
+            let files = files_below(&scene.dir().join("tmp"));
+            found.extend(files.iter().map(|path| path.display().to_string()));
+            return found;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn loop_devices(dir: &Path) -> Vec<String> {
+    let below = format!("{}/", dir.display());
+    let devices = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let served = devices.filter_map(|device| {
+        let file = std::fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+        file.starts_with(&below)
+            .then(|| format!("{} serves {}", device.path().display(), file.trim()))
+    });
+    served.collect()
+}
+
 fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut pending = vec![dir.to_owned()];
     let mut files = Vec::new();
@@ -160,10 +195,27 @@ fn disorder_is_found() {
     std::fs::create_dir_all(scene.store().join("layers")).unwrap();
     std::fs::write(scene.store().join("incomplete/half"), "").unwrap();
     std::fs::write(scene.store().join("layers/sha256:00"), "not a layer").unwrap();
+    std::fs::write(scene.dir().join("tmp/forgotten"), "").unwrap();
     let found = problems(&scene).join("\n");
     assert!(found.contains("incomplete/half was left"), "{found}");
+    assert!(found.contains("tmp/forgotten"), "{found}");
     let has_fsck = machine::find_program("fsck.erofs").is_some();
     assert_eq!(found.contains("fsck.erofs refuses"), has_fsck, "{found}");
+}
+
+#[test]
+fn a_loop_device_left_behind_is_found() {
+    let scene = Scene::new("loop");
+    let image = scene.work().join("image");
+    std::fs::File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let made = scene.run("losetup", &["--find", "--show", image.to_str().unwrap()]);
+    if made.code != Some(0) {
+        return machine::skip("a_loop_device_left_behind_is_found", "no loop device can be made");
+    }
+    let found = loop_devices(scene.dir());
+    scene.must("losetup", &["--detach", made.stdout_text().trim()]);
+    assert!(found.iter().any(|line| line.contains("work/image")), "{found:?}");
+    finish(scene);
 }
 
 #[test]

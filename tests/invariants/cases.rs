@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{sources, workspace};
+use super::{Source, sources, workspace};
 
 /// Letters of the list's sections; anything else in front of a number is not a case.
 const SECTIONS: &str = "PKJVHSRCAIYXTU";
@@ -64,8 +64,22 @@ fn is_test(path: &str, text: &str) -> bool {
     path.starts_with("tests/") || path.contains("tests") || text.contains("#[cfg(test)]\nmod ")
 }
 
+/// Lines of tests with their 1-based number. In a file of the product only the module of tests counts, which stands at
+/// its end.
+pub(super) fn test_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let tests = source.text.find("#[cfg(test)]\nmod ");
+    let begin = match source.path.contains("tests") {
+        _ if !is_test(&source.path, &source.text) => source.text.len(),
+        true => 0,
+        false => tests.unwrap_or(0),
+    };
+    let n_before = source.text[..begin].lines().count();
+    let lines = source.text[begin..].lines().enumerate();
+    lines.map(move |(at, line)| (n_before + at + 1, line))
+}
+
 /// Files of data below a folder, relative to the workspace.
-fn data(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn data(folder: &Path) -> Vec<PathBuf> {
     let mut pending = vec![folder.to_owned()];
     let mut found = Vec::new();
     while let Some(dir) = pending.pop() {
@@ -96,23 +110,12 @@ fn named(known: &BTreeSet<String>) -> BTreeMap<String, Vec<String>> {
     let folders = ["cache/src", "solver", "frontend", "builder", "tests"];
     let mut seen = BTreeSet::new();
     for source in sources(&folders) {
-        let own = source.path.ends_with("invariants/cases.rs");
-        if own || !is_test(&source.path, &source.text) || !seen.insert(source.path.clone()) {
+        let own = source.path.contains("tests/invariants/");
+        if own || !seen.insert(source.path.clone()) {
             continue;
         }
-        // In a file of the product only the module of tests counts, which stands at its end.
-        let tests = source.text.find("#[cfg(test)]\nmod ");
-        let begin = if source.path.contains("tests") {
-            0
-        } else {
-            tests.unwrap_or(0)
-        };
-        let line_before = source.text[..begin].lines().count();
-        for (at, line) in source.text[begin..].lines().enumerate() {
-            add(
-                ids_of_code(line),
-                format!("{}:{}", source.path, line_before + at + 1),
-            );
+        for (at, line) in test_lines(&source) {
+            add(ids_of_code(line), format!("{}:{at}", source.path));
         }
     }
     for path in data(&workspace().join("testdata")) {

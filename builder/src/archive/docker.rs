@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Found, Source};
 use crate::registry::{
-    ImageError, LayerSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Reference, config_facts,
+    ImageError, LayerSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Reference, config_facts, strict_json,
 };
 
 #[derive(Deserialize)]
@@ -20,8 +20,9 @@ struct Item {
 /// Lists the images of the archive.
 pub(super) fn images(source: &Source) -> Result<Vec<Found>, ImageError> {
     let bytes = source.read("manifest.json", MAX_MANIFEST_BYTES)?;
-    let items: Vec<Item> = serde_json::from_slice(&bytes)
-        .map_err(|error| source.refuse(format!("manifest.json is malformed: {error}")))?;
+    let malformed = |why: String| source.refuse(format!("manifest.json is malformed: {why}"));
+    let items = strict_json(&bytes).map_err(malformed)?;
+    let items: Vec<Item> = serde_json::from_value(items).map_err(|error| malformed(error.to_string()))?;
     if items.is_empty() {
         return Err(source.refuse("manifest.json lists no images"));
     }

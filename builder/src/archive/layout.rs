@@ -44,7 +44,7 @@ fn blob_name(digest: &Digest) -> String {
 pub(super) fn images(source: &Source, platform: &Platform) -> Result<Vec<Found>, ImageError> {
     let mut out = Vec::new();
     for listed in listing(source)? {
-        let image = descend(source, listed.entry, platform)?;
+        let image = descend(source, listed.entry.digest, Some(listed.entry), platform)?;
         let layers = pair(source.title(), &image.manifest, &image.config)?;
         // A reference annotation may be a whole name, or just a tag, which names nothing by itself.
         let name = listed
@@ -86,15 +86,7 @@ pub(crate) fn find(source: &Source, reference: &str, platform: &Platform) -> Res
     if let Some(digest) = digest {
         // It need not be listed, as long as it is there.
         let known = listed.into_iter().find(|one| one.entry.digest == digest);
-        let entry = known.map_or_else(
-            || Descriptor {
-                media_type: String::new(),
-                digest,
-                size_bytes: MAX_MANIFEST_BYTES,
-            },
-            |one| one.entry,
-        );
-        return descend(source, entry, platform);
+        return descend(source, digest, known.map(|one| one.entry), platform);
     }
     let is_named = |one: &Listed| {
         let ref_name = one.ref_name.as_deref();
@@ -118,7 +110,7 @@ pub(crate) fn find(source: &Source, reference: &str, platform: &Platform) -> Res
         });
     }
     match matching.pop() {
-        Some(one) if matching.is_empty() => descend(source, one.entry, platform),
+        Some(one) if matching.is_empty() => descend(source, one.entry.digest, Some(one.entry), platform),
         Some(_) => Err(source.refuse("it has several images: name one by its tag or digest")),
         None => Err(ImageError::NotFound {
             reference: format!("{}:{name}", source.title()),
@@ -159,18 +151,28 @@ fn listing(source: &Source) -> Result<Vec<Listed>, ImageError> {
         .collect())
 }
 
-/// Follows indexes down to one manifest and reads its config; both are checked.
-fn descend(source: &Source, mut entry: Descriptor, platform: &Platform) -> Result<Image, ImageError> {
+/// Follows indexes down to one manifest and reads its config; both are checked, also against what lists them.
+fn descend(
+    source: &Source,
+    mut digest: Digest,
+    mut listed: Option<Descriptor>,
+    platform: &Platform,
+) -> Result<Image, ImageError> {
     for _ in 0..=MAX_INDEX_DEPTH {
-        let bytes = checked(source, &entry.digest, MAX_MANIFEST_BYTES.min(entry.size_bytes))?;
-        let document = parse(&bytes, Some(&entry.media_type)).map_err(|why| ImageError::Malformed {
-            what: format!("manifest {}", entry.digest),
+        let bytes = checked(source, &digest, MAX_MANIFEST_BYTES)?;
+        if let Some(listed) = &listed {
+            listed.check(source.title(), &bytes)?;
+        }
+        let media_type = listed.as_ref().map(|listed| listed.media_type.as_str());
+        let document = parse(&bytes, media_type).map_err(|why| ImageError::Malformed {
+            what: format!("manifest {digest}"),
             reference: source.title().to_owned(),
             why,
         })?;
         match document {
             Document::Manifest(manifest) => {
                 let config = checked(source, &manifest.config.digest, MAX_CONFIG_BYTES)?;
+                manifest.config.check(source.title(), &config)?;
                 return Ok(Image {
                     manifest_bytes: bytes,
                     manifest,
@@ -178,13 +180,13 @@ fn descend(source: &Source, mut entry: Descriptor, platform: &Platform) -> Resul
                 });
             }
             Document::Index(entries) => {
-                entry = select(&entries, platform)
-                    .map_err(|available| ImageError::NoPlatform {
-                        reference: source.title().to_owned(),
-                        wanted: platform.to_string(),
-                        available,
-                    })?
-                    .clone();
+                let next = select(&entries, platform).map_err(|available| ImageError::NoPlatform {
+                    reference: source.title().to_owned(),
+                    wanted: platform.to_string(),
+                    available,
+                })?;
+                digest = next.digest;
+                listed = Some(next.clone());
             }
         }
     }

@@ -9,6 +9,7 @@ use cache::Digest;
 use super::*;
 use crate::export::{ExportImage, Output, export};
 use crate::registry::fixture::{config_of, has_tool, image, run, store, tar_of};
+use crate::registry::{fetch_layers, resolve_layout};
 
 fn platform() -> Platform {
     Platform::new("linux", "amd64", None)
@@ -257,6 +258,7 @@ fn hostile_archives_are_refused_and_name_nothing() {
 
 #[test]
 fn a_layout_directory_is_never_left() {
+    // hardening T60
     let (dir, origin) = store();
     let source = image(&origin, &["docker.io/library/app:1"]);
     let layout = dir.path().join("layout");
@@ -297,6 +299,99 @@ fn a_layout_directory_is_never_left() {
     File::create(&blob).unwrap().write_all(&changed).unwrap();
     let error = load_again();
     assert!(error.contains("but the bytes are"), "{error}");
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::create_dir(&blob).unwrap();
+    assert!(load_again().contains("is not a regular file"));
+    std::fs::remove_dir(&blob).unwrap();
+
+    // The same file under another name, changed between two looks at it.
+    std::fs::hard_link(&outside, &blob).unwrap();
+    let (_dir, target) = store();
+    let resolve =
+        || futures_util::FutureExt::now_or_never(resolve_layout(&layout, "1", &platform())).unwrap();
+    let resolved = resolve().unwrap();
+    File::create(&outside).unwrap().write_all(&changed).unwrap();
+    assert!(resolve().unwrap_err().to_string().contains("but the bytes are"));
+    let config: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    let layer = config["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let layer = layout.join("blobs/sha256").join(&layer["sha256:".len()..]);
+    let mut bytes = std::fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    File::create(&layer).unwrap().write_all(&bytes).unwrap();
+    let fetched = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(fetch_layers(&target, &resolved, |_| {}));
+    assert!(fetched.is_err());
+    assert!(!target.layers().contains(&resolved.layers[0].diff_id));
+
+    let index = layout.join("index.json");
+    std::fs::rename(&index, dir.path().join("elsewhere.json")).unwrap();
+    symlink(dir.path().join("elsewhere.json"), &index).unwrap();
+    let error = resolve().unwrap_err().to_string();
+    assert!(error.contains("symbolic links"), "{error}");
+}
+
+#[test]
+fn digests_in_layouts_are_never_paths() {
+    // hardening T53
+    for bad in [
+        "sha256:../../x",
+        "sha256:../../../../etc/passwd",
+        "md5:x",
+        "sha256+b64:x",
+        "sha256:%2e%2e",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let list =
+            format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","digest":"{bad}","size":1}}]}}"#);
+        let mut index = File::create(dir.path().join("index.json")).unwrap();
+        index.write_all(list.as_bytes()).unwrap();
+        let source = Source::directory(dir.path()).unwrap();
+        for reference in ["", "1", &format!("@{bad}")] {
+            let error = layout::find(&source, reference, &platform())
+                .map(|_| ())
+                .unwrap_err();
+            assert!(matches!(error, ImageError::NotAnArchive { .. }), "{bad}: {error}");
+        }
+    }
+}
+
+#[test]
+fn names_in_archives_are_names_or_the_archive_is_refused() {
+    // hardening T61
+    let layer = tar_of(&[("a", b"a")]);
+    let config = config_of(&[DiffId::of(&layer)]);
+    for (name, expected) in [
+        ("app:1", Ok("docker.io/library/app:1")),
+        ("quarry.example/app", Ok("quarry.example/app:latest")),
+        ("../../x", Err(())),
+        ("/etc/passwd", Err(())),
+        ("app:1\\u001b[31m", Err(())),
+        ("App:1", Err(())),
+        ("", Err(())),
+    ] {
+        let list = format!(r#"[{{"Config":"c.json","RepoTags":["{name}"],"Layers":["l.tar"]}}]"#);
+        let archive = tar_of(&[
+            ("manifest.json", list.as_bytes()),
+            ("c.json", &config),
+            ("l.tar", &layer),
+        ]);
+        let (_dir, store) = store();
+        let loaded = load(&store, Input::Stream(&mut Cursor::new(archive)), &platform());
+        match expected {
+            Ok(expected) => assert_eq!(loaded.unwrap()[0].names, [expected]),
+            Err(()) => {
+                assert!(
+                    matches!(loaded, Err(ImageError::Reference(_))),
+                    "{name}: {loaded:?}"
+                );
+                assert_eq!(store.index().images().unwrap(), [], "{name}");
+                assert!(!store.layers().contains(&DiffId::of(&layer)), "{name}");
+            }
+        }
+    }
 }
 
 #[test]

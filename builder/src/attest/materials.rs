@@ -85,7 +85,7 @@ fn of_image(image: &Resolved, platform: &Platform) -> Value {
     let platform = crate::export::platform_of(&image.config).unwrap_or_else(|| platform.clone());
     let uri = match &image.origin {
         Origin::OciLayout(dir) => layout_url(dir, &digest, &platform),
-        Origin::Local | Origin::Registry(_) => image_url(&image.reference, &platform),
+        Origin::Local | Origin::Registry(_) | Origin::Objects(_) => image_url(&image.reference, &platform),
     };
     json!({"uri": uri, "digest": sha256(&digest)})
 }

@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 
 use super::stop::Stop;
 use super::{Bench, Stops, Work};
-use crate::caches::{self, CacheError, Imports, Made};
+use crate::caches::{self, CacheError, CachePlace, CacheTo, Imports, Made};
 use crate::export::{ExportImage, Output};
 use crate::failure;
 use crate::registry::Resolved;
 use crate::report::Failure;
+use crate::runtime::blocking;
 
 /// Caches that are being written.
 pub(super) struct Exports {
@@ -77,9 +78,7 @@ impl Stops<'_> {
     ) -> Result<Made, Stop> {
         let made = self.solve(bench, targets, cancel).await?;
         // Layers that aren't here are fetched unless nothing is made of them.
-        let only_caches = |(output, _): &(Output, _)| *output == Output::CacheOnly;
-        let has_place = self.outputs.is_empty() || !self.options.tags.is_empty();
-        if has_place || !self.outputs.iter().all(only_caches) {
+        if self.has_place() {
             let layers: HashSet<DiffId> = made
                 .targets
                 .iter()
@@ -91,6 +90,13 @@ impl Stops<'_> {
         Ok(made)
     }
 
+    /// Says whether anything is made of the result, other than caches.
+    pub(super) fn has_place(&self) -> bool {
+        let only_caches = |(output, _): &(Output, _)| *output == Output::CacheOnly;
+        let is_kept = self.outputs.is_empty() || !self.options.tags.is_empty();
+        is_kept || !self.outputs.iter().all(only_caches)
+    }
+
     /// Says whether all layers of an image are here.
     pub(super) fn is_complete(&self, image: &ExportImage) -> bool {
         image
@@ -98,10 +104,41 @@ impl Stops<'_> {
             .all(|layer| self.store.layers().contains(layer))
     }
 
-    /// Begins to write the caches that were asked for.
+    /// Makes what an image carries of the cache, for each of its platforms; nothing unless that was asked for.
+    pub(super) async fn inline_caches(
+        &self,
+        image: &ExportImage,
+        made: &Made,
+        epoch: Option<i64>,
+    ) -> Result<Vec<Option<String>>, Failure> {
+        let is_inline = |to: &&CacheTo| to.place == CachePlace::Inline;
+        let Some(to) = self.options.cache_to.iter().find(is_inline) else {
+            return Ok(Vec::new());
+        };
+        let further = image.further.iter().flatten().map(|image| &image.layers);
+        let layers: Vec<Vec<DiffId>> = std::iter::once(&image.layers).chain(further).cloned().collect();
+        let made = made.clone();
+        let each = blocking(move || {
+            let each = layers
+                .iter()
+                .map(|layers| caches::annotation(&made, layers, epoch));
+            each.collect::<Result<Vec<_>, _>>()
+        });
+        match each.await {
+            Ok(each) => Ok(each),
+            Err(error) if to.ignore_error => {
+                self.progress.events().warn(error.to_string());
+                Ok(Vec::new())
+            }
+            Err(error) => Err(failure::of_cache(&error)),
+        }
+    }
+
+    /// Begins to write the caches that were asked for, but for the image's own.
     pub(super) fn start_exports(&self, made: &Made) -> Exports {
         let mut running = JoinSet::new();
-        for to in &self.options.cache_to {
+        let own = |to: &&CacheTo| to.place != CachePlace::Inline;
+        for to in self.options.cache_to.iter().filter(own) {
             running.spawn(caches::export(to.clone(), made.clone(), self.progress.events()));
         }
         Exports { running }

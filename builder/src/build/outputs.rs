@@ -2,6 +2,7 @@
 
 use cache::Store;
 
+use crate::caches::CachePlace;
 use crate::export::{self, Output, Shape, Times};
 use crate::failure;
 use crate::options::BuildOptions;
@@ -32,6 +33,12 @@ pub(super) fn parse(options: &BuildOptions) -> Result<Vec<(Output, Times)>, Fail
     if options.attestations.are_needed() && is_lost {
         report::warn(
             "the store keeps no attestations: add an output such as -o type=oci,dest=FILE to have them",
+        );
+    }
+    let is_inline = options.cache_to.iter().any(|to| to.place == CachePlace::Inline);
+    if is_inline && !outputs.iter().any(|(output, _)| output.carries_caches()) {
+        report::warn(
+            "an inline cache is part of a manifest, and the store keeps none: push the image, or add an output such as -o type=oci,dest=FILE",
         );
     }
     Ok(outputs)

@@ -12,6 +12,7 @@ use super::stop::Stop;
 use crate::clock;
 use crate::export::{self, ExportImage, ImageOptions, Naming};
 use crate::failure;
+use crate::image;
 use crate::ops;
 use crate::registry::push::{self, Target};
 use crate::registry::{Descriptor, ImageError};
@@ -68,6 +69,10 @@ impl Stops<'_> {
             took: begun.elapsed(),
         });
         let top = upload.top();
+        if !naming.by_digest {
+            image::remember_pushed(&self.store, &names, image.id(), &top.bytes)
+                .map_err(|error| Failure::of(Kind::Machine, &error))?;
+        }
         if naming.canonical {
             let id = Digest::of(&image.config);
             self.name_by_digest(&targets, top, id)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::sign::SIGNATURE;
-use crate::registry::Descriptor;
+use crate::registry::{Descriptor, strict_json};
 
 /// The media type of the config.
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.ashlar.cache.config.v1+json";
@@ -181,6 +181,10 @@ impl CacheDocument {
         let mut by_step: HashMap<String, usize> = HashMap::new();
         for (place, record) in self.records.iter().enumerate() {
             by_key.insert(record.key, place);
+            // Nothing can be compared with what doesn't say what its key was made of.
+            if record.components.is_empty() {
+                continue;
+            }
             let newest = by_step.entry(record.step.clone()).or_insert(place);
             if self.records[*newest].created_ms < record.created_ms {
                 *newest = place;
@@ -226,7 +230,8 @@ pub(crate) fn config_of(manifest: &[u8]) -> Result<(Descriptor, Option<String>),
         #[serde(default)]
         annotations: HashMap<String, String>,
     }
-    let mut manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| error.to_string())?;
+    let manifest = strict_json(manifest)?;
+    let mut manifest: Manifest = serde_json::from_value(manifest).map_err(|error| error.to_string())?;
     let Some(config) = manifest.config else {
         return Err("it is no manifest".to_owned());
     };
@@ -331,7 +336,18 @@ mod tests {
         check("[0,1]", "[0,2]", "names a layer that isn't listed");
         check("[0,1]", "[0,-1]", "invalid value");
         check("[0,1]", "[0,4294967296]", "invalid value");
-        check("sha256:", "sha256:../", "invalid digest");
+        // hardening T53
+        for bad in [
+            "sha256:../",
+            "sha256:%2e",
+            "sha256:0",
+            "sha512:",
+            "md5:",
+            "sha256+b64:",
+            "SHA256:",
+        ] {
+            check("sha256:", bad, "digest");
+        }
         check("\"size\":4", "\"size\":-4", "invalid value");
         check("]}", "]", "EOF");
     }

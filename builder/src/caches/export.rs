@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use cache::mounts::About;
 use cache::{DiffId, Digest, Key, Record, Store};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use solver::op::{Mount, Op};
 use solver::{Event, Events, Graph, Index as _, InputView, Subject};
@@ -21,9 +22,10 @@ use super::sign::Signer;
 use super::spec::{CacheMode, CachePlace, CacheTo};
 use super::{CacheError, Imports};
 use crate::export::{self, ExportError, Layout};
+use crate::objects::Objects;
 use crate::ops::{self, Worker};
 use crate::records::Records;
-use crate::registry::push::{Blob, Content, Document, Target, Upload, push_all};
+use crate::registry::push::{Blob, Content, Document, Outcome, Progress, Report, Target, Upload, push_all};
 use crate::registry::{Descriptor, Reference};
 use crate::runtime::blocking;
 
@@ -46,7 +48,7 @@ pub(crate) struct Made {
 
 /// Writes one cache.
 pub(crate) async fn export(to: CacheTo, made: Made, events: Events) -> Result<(), CacheError> {
-    let subject = Subject::internal(&format!("exporting cache to {}", to.title()));
+    let subject = subject(&to);
     events.send(Event::Started {
         subject: subject.clone(),
         why: None,
@@ -75,13 +77,22 @@ pub(crate) async fn export(to: CacheTo, made: Made, events: Events) -> Result<()
 }
 
 async fn write(to: &CacheTo, made: &Made, events: &Events) -> Result<(), CacheError> {
-    let mut contents = Contents::of(made, to.mode)?;
+    let in_target: HashSet<DiffId> = made
+        .targets
+        .iter()
+        .flat_map(|layers| layers.iter().copied())
+        .collect();
+    let mut contents = Contents::of(made, Some(&in_target).filter(|_| to.mode == CacheMode::Min))?;
     if to.mounts {
         contents.add_mounts(made, events).await?;
     }
     match to.place.clone() {
         CachePlace::Local { dest, tag, reset } => write_layout(contents, to, made, &dest, (tag, reset)).await,
         CachePlace::Registry { reference } => push(contents, to, made, reference, events).await,
+        CachePlace::S3(settings) => bring(contents, to, made, Objects::s3(settings), events).await,
+        CachePlace::Gha(settings) => bring(contents, to, made, Objects::gha(settings), events).await,
+        // It leaves with the image.
+        CachePlace::Inline => Ok(()),
     }
 }
 
@@ -128,32 +139,9 @@ async fn push(
         imports.lists(&blob.digest, &repository)
     });
     made.worker.ensure(&wanted).await?;
-    let subject = Subject::internal(&format!("exporting cache to {}", to.title()));
+    let subject = subject(to);
     let (to, task) = (to.clone(), made.clone());
-    let upload = blocking(move || {
-        let blobs = RefCell::new(Vec::new());
-        let packed = contents.pack(&task, &to, |blob| {
-            blobs.borrow_mut().push(blob.into_upload());
-            Ok(())
-        })?;
-        let mut blobs = blobs.into_inner();
-        blobs.push(Blob {
-            digest: Digest::of(&packed.config),
-            size_bytes: packed.config.len() as u64,
-            content: Content::Memory(packed.config.into()),
-        });
-        let descriptor = Descriptor {
-            media_type: media_type(&packed.manifest),
-            digest: Digest::of(&packed.manifest),
-            size_bytes: packed.manifest.len() as u64,
-        };
-        let bytes = packed.manifest;
-        Ok::<_, CacheError>(Upload {
-            blobs,
-            manifests: vec![Document { descriptor, bytes }],
-        })
-    })
-    .await?;
+    let (upload, _) = blocking(move || contents.into_upload(&task, &to)).await?;
     let targets = Target::of_names(&[reference.to_string()])?;
     push_all(
         &made.worker.store,
@@ -163,6 +151,65 @@ async fn push(
     )
     .await?;
     Ok(())
+}
+
+/// Brings the cache to a place that knows only bytes, its manifest last.
+async fn bring(
+    contents: Contents,
+    to: &CacheTo,
+    made: &Made,
+    objects: Objects,
+    events: &Events,
+) -> Result<(), CacheError> {
+    let imports = made.records.imports();
+    let place = objects.place();
+    let wanted = contents.layers_to_fetch(made, to, |blob: &BlobEntry| imports.lists(&blob.digest, &place));
+    made.worker.ensure(&wanted).await?;
+    let report = ops::upload_report(events, &subject(to));
+    let (to, task) = (to.clone(), made.clone());
+    let (upload, elsewhere) = blocking(move || contents.into_upload(&task, &to)).await?;
+    let mut puts = Vec::with_capacity(upload.blobs.len());
+    for blob in &upload.blobs {
+        puts.push(put(&objects, blob, &report));
+    }
+    stream::iter(puts)
+        .buffer_unordered(objects.n_parallel())
+        .try_collect::<()>()
+        .await?;
+    // What is only passed on counts as used too, or it would be thrown away some day although every build relies on
+    // it. One that is gone is found out by who needs it.
+    let mut asked = Vec::with_capacity(elsewhere.len());
+    for blob in &elsewhere {
+        asked.push(objects.has(&blob.digest, blob.size));
+    }
+    stream::iter(asked)
+        .buffer_unordered(objects.n_parallel())
+        .try_collect::<Vec<bool>>()
+        .await?;
+    for manifest in &upload.manifests {
+        objects.put_manifest(&manifest.bytes).await?;
+    }
+    Ok(())
+}
+
+/// Brings one blob there, and tells so.
+async fn put(objects: &Objects, blob: &Blob, report: &Report) -> Result<(), CacheError> {
+    let outcome = match objects.put(blob).await? {
+        true => Outcome::Pushed,
+        false => Outcome::Exists,
+    };
+    report(Progress {
+        blob: blob.digest,
+        done_bytes: blob.size_bytes,
+        total_bytes: blob.size_bytes,
+        outcome: Some(outcome),
+    });
+    Ok(())
+}
+
+/// Returns what progress calls the export of a cache.
+fn subject(to: &CacheTo) -> Subject {
+    Subject::internal(&format!("exporting cache to {}", to.title()))
 }
 
 /// Opens the directory, making it with its parents when missing.
@@ -207,7 +254,7 @@ struct Packed {
 }
 
 /// What belongs into a cache.
-struct Contents {
+pub(super) struct Contents {
     records: Vec<Record>,
     hashes: Vec<HashEntry>,
     /// All that the records name, each once.
@@ -219,13 +266,9 @@ struct Contents {
 }
 
 impl Contents {
-    fn of(made: &Made, mode: CacheMode) -> Result<Self, CacheError> {
+    /// Collects the records of a build: all, or those with no other layers than these.
+    pub(super) fn of(made: &Made, within: Option<&HashSet<DiffId>>) -> Result<Self, CacheError> {
         let (graph, records) = (&made.graph, &made.records);
-        let in_target: HashSet<DiffId> = made
-            .targets
-            .iter()
-            .flat_map(|layers| layers.iter().copied())
-            .collect();
         let mut contents = Self {
             records: Vec::new(),
             hashes: Vec::new(),
@@ -256,7 +299,8 @@ impl Contents {
             let Some(record) = records.peek(&key)? else {
                 continue;
             };
-            if mode == CacheMode::Min && !record.layers.iter().all(|layer| in_target.contains(layer)) {
+            let fits = |within: &HashSet<DiffId>| record.layers.iter().all(|layer| within.contains(layer));
+            if !within.is_none_or(fits) {
                 continue;
             }
             let new = record.layers.iter().filter(|layer| seen_layers.insert(**layer));
@@ -264,6 +308,28 @@ impl Contents {
             contents.records.push(record);
         }
         Ok(contents)
+    }
+
+    /// Makes the document of a cache that says nothing of blobs, nor anything of records but what they became.
+    pub(super) fn without_blobs(self, made: &Made, epoch: Option<i64>) -> CacheDocument {
+        let (store, imports) = (&made.worker.store, made.records.imports());
+        let made_unix = |layer: &DiffId| {
+            let when = store.layers().made_unix(layer);
+            epoch.or(when).or_else(|| imports.made_unix(layer))
+        };
+        let entries = self.layers.iter().map(|layer| LayerEntry {
+            diff_id: *layer,
+            blob: None,
+            made: made_unix(layer).filter(|_| !self.bases.contains(layer)),
+        });
+        let records = self.records.iter().map(|record| Record {
+            components: Vec::new(),
+            created_unix_ms: record.layers.last().and_then(made_unix).unwrap_or(0) * 1000,
+            took_ms: 0,
+            ..record.clone()
+        });
+        let records: Vec<Record> = records.collect();
+        CacheDocument::new(entries.collect(), &records, self.hashes, Vec::new())
     }
 
     /// Adds the content of the cache mounts that the build's steps have: as it is here, or else as a cache had it.
@@ -310,6 +376,33 @@ impl Contents {
                 && (to.compression.force || !known.is_some_and(&has))
         };
         self.layers.iter().filter(is_to_fetch).copied().collect()
+    }
+
+    /// Makes the documents, and all of it ready to be sent; returns as well the blobs that aren't here. Blocks.
+    fn into_upload(self, made: &Made, to: &CacheTo) -> Result<(Upload, Vec<BlobEntry>), CacheError> {
+        let blobs = RefCell::new(Vec::new());
+        let packed = self.pack(made, to, |blob| {
+            blobs.borrow_mut().push(blob.into_upload());
+            Ok(())
+        })?;
+        let mut blobs = blobs.into_inner();
+        let here: HashSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+        let named = packed.document.layers.into_iter();
+        let named = named.filter_map(|layer| layer.blob);
+        let elsewhere = named.filter(|blob| !here.contains(&blob.digest)).collect();
+        blobs.push(Blob {
+            digest: Digest::of(&packed.config),
+            size_bytes: packed.config.len() as u64,
+            content: Content::Memory(packed.config.into()),
+        });
+        let descriptor = Descriptor {
+            media_type: media_type(&packed.manifest),
+            digest: Digest::of(&packed.manifest),
+            size_bytes: packed.manifest.len() as u64,
+        };
+        let bytes = packed.manifest;
+        let manifests = vec![Document { descriptor, bytes }];
+        Ok((Upload { blobs, manifests }, elsewhere))
     }
 
     /// Makes the documents, and hands each blob of what is here to `put`. Blocks.

@@ -4,7 +4,6 @@
 //! record claims can't be checked without running its step: whoever may write a cache may decide what its builds become.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,16 +13,17 @@ use cache::{DiffId, Digest, Key, Record, TreeHash};
 use futures_util::future::join_all;
 use solver::{Event, Events, Subject};
 
-use super::CacheError;
 use super::document::{BlobEntry, CacheDocument, LayerEntry, config_of};
+use super::shelf::{Kind, Shelf};
 use super::sign::Verifier;
-use super::spec::{CacheFrom, CacheSource, Wanted};
-use crate::archive::{Source, layout};
+use super::spec::CacheFrom;
+use super::{CacheError, inline};
 use crate::registry::{
-    ACCEPT_MANIFESTS, Ask, Descriptor, LayerSource, MAX_MANIFEST_BYTES, Origin, Reference, Resolved, Session,
-    check,
+    Descriptor, Document, LayerSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Origin, Resolved, pair, parse,
 };
-use crate::runtime::blocking;
+
+/// Images of one index that are looked at.
+const MAX_IMAGES: usize = 64;
 
 /// What could be read of the caches that a build was given, in their order.
 #[derive(Debug, Default)]
@@ -59,82 +59,103 @@ pub(crate) async fn import(caches: &[CacheFrom], events: &Events) -> Imports {
         let read = read(from).await;
         let took = begun.elapsed();
         events.send(Event::Finished { subject, took });
-        let read = read.map(|read| Imported {
-            has_mounts: from.mounts,
-            ..read
+        let read = read.unwrap_or_else(|error| vec![Err(error)]);
+        let read = read.into_iter().filter_map(|one| match one {
+            Ok(one) => Some(Imported {
+                has_mounts: from.mounts,
+                ..one
+            }),
+            Err(error) => {
+                events.warn(format!("failed to import a cache: {error}"));
+                None
+            }
         });
-        read.map_err(|error| events.warn(format!("failed to import a cache: {error}")))
-            .ok()
+        read.collect::<Vec<_>>()
     });
     Imports {
         all: join_all(reading).await.into_iter().flatten().collect(),
     }
 }
 
-async fn read(from: &CacheFrom) -> Result<Imported, CacheError> {
+/// Reads what is at one place: several caches where it has some for branches or platforms, of which each may fail.
+async fn read(from: &CacheFrom) -> Result<Vec<Result<Imported, CacheError>>, CacheError> {
     let verifier = from.verify.as_deref().map(Verifier::read).transpose()?;
     let title = from.title();
-    match from.source.clone() {
-        CacheSource::Local { src, wanted } => {
-            blocking(move || read_local(&src, &wanted, &title, verifier.as_ref())).await
+    let shelf = Shelf::of(&from.source)?;
+    let mut all = Vec::new();
+    for named in shelf.named(&from.source, &title).await? {
+        let entries = match parse(&named, None) {
+            Ok(Document::Index(entries)) => entries,
+            // Or it is nothing at all, which is found out then.
+            _ => {
+                all.push(read_one(&shelf, &named, &title, verifier.as_ref()).await);
+                continue;
+            }
+        };
+        // The images of several platforms, each with its own cache; what else is there is none.
+        for (entry, _) in entries.into_iter().take(MAX_IMAGES) {
+            let read = shelf.read(Kind::Manifest, &entry.digest, MAX_MANIFEST_BYTES);
+            match read.await {
+                Ok(manifest) if inline::find(&manifest).is_some() => {
+                    all.push(read_one(&shelf, &manifest, &title, verifier.as_ref()).await);
+                }
+                Ok(_) => {}
+                Err(error) => all.push(Err(error)),
+            }
         }
-        CacheSource::Registry { reference } => read_remote(&reference, &title, verifier.as_ref()).await,
+    }
+    match all.is_empty() {
+        true => Err(malformed(
+            "the index",
+            &title,
+            "no image in it has a cache".to_owned(),
+        )),
+        false => Ok(all),
     }
 }
 
-fn read_local(
-    src: &Path,
-    wanted: &Wanted,
+/// Reads the cache that a manifest is of, or that is part of its image.
+async fn read_one(
+    shelf: &Shelf,
+    manifest: &[u8],
     title: &str,
     verifier: Option<&Verifier>,
 ) -> Result<Imported, CacheError> {
-    let source = Source::directory(src)?;
-    let manifest = match wanted {
-        Wanted::Digest(digest) => *digest,
-        Wanted::Tag(tag) => layout::tagged(&source, tag)?.ok_or_else(|| CacheError::NoTag {
+    let Some(text) = inline::find(manifest) else {
+        let config = accepted(manifest, title, verifier)?;
+        let bytes = shelf.read(Kind::Blob, &config.digest, config.size_bytes).await?;
+        let document = CacheDocument::parse(&bytes).map_err(|why| malformed("the config", title, why))?;
+        return Ok(Imported::new(document, title, shelf.origin()));
+    };
+    if verifier.is_some() {
+        return Err(CacheError::NotSigned {
             title: title.to_owned(),
-            tag: tag.clone(),
-        })?,
+        });
+    }
+    let image = match parse(manifest, None) {
+        Ok(Document::Manifest(image)) => image,
+        Ok(Document::Index(_)) => return Err(malformed("the manifest", title, "it is an index".to_owned())),
+        Err(why) => return Err(malformed("the manifest", title, why)),
     };
-    let manifest = layout::checked(&source, &manifest, MAX_MANIFEST_BYTES)?;
-    let config = accepted(&manifest, title, verifier)?;
-    let bytes = layout::checked(&source, &config.digest, config.size_bytes)?;
-    Imported::parse(&bytes, title, Origin::OciLayout(src.to_owned()))
+    let config = shelf
+        .read(Kind::Blob, &image.config.digest, MAX_CONFIG_BYTES)
+        .await?;
+    let layers = pair(title, &image, &config)?;
+    let document = inline::parse(&text, &layers).map_err(|why| malformed("the inline cache", title, why))?;
+    Ok(Imported::new(document, title, shelf.origin()))
 }
 
-async fn read_remote(
-    reference: &Reference,
-    title: &str,
-    verifier: Option<&Verifier>,
-) -> Result<Imported, CacheError> {
-    let session = Session::new(reference)?;
-    let ask = Ask {
-        path: &format!("manifests/{}", reference.target()),
-        accept: ACCEPT_MANIFESTS,
-        offset: 0,
-    };
-    let (manifest, _) = session.document(ask, MAX_MANIFEST_BYTES).await?;
-    if let Some(expected) = reference.digest() {
-        check(reference, expected, &manifest)?;
+fn malformed(what: &'static str, title: &str, why: String) -> CacheError {
+    CacheError::Malformed {
+        what,
+        title: title.to_owned(),
+        why,
     }
-    let config = accepted(&manifest, title, verifier)?;
-    let ask = Ask {
-        path: &format!("blobs/{}", config.digest),
-        accept: "*/*",
-        offset: 0,
-    };
-    let (bytes, _) = session.document(ask, config.size_bytes).await?;
-    check(reference, &config.digest, &bytes)?;
-    Imported::parse(&bytes, title, Origin::Registry(Arc::new(session)))
 }
 
 /// Finds the config in a manifest, which must be signed where a key is given.
 fn accepted(manifest: &[u8], title: &str, verifier: Option<&Verifier>) -> Result<Descriptor, CacheError> {
-    let (config, signature) = config_of(manifest).map_err(|why| CacheError::Malformed {
-        what: "the manifest",
-        title: title.to_owned(),
-        why,
-    })?;
+    let (config, signature) = config_of(manifest).map_err(|why| malformed("the manifest", title, why))?;
     match verifier {
         Some(verifier) if !verifier.accepts(&config.digest, signature.as_deref()) => {
             Err(CacheError::NotSigned {
@@ -146,15 +167,6 @@ fn accepted(manifest: &[u8], title: &str, verifier: Option<&Verifier>) -> Result
 }
 
 impl Imported {
-    fn parse(bytes: &[u8], title: &str, origin: Origin) -> Result<Self, CacheError> {
-        let document = CacheDocument::parse(bytes).map_err(|why| CacheError::Malformed {
-            what: "the config",
-            title: title.to_owned(),
-            why,
-        })?;
-        Ok(Self::new(document, title, origin))
-    }
-
     fn new(document: CacheDocument, title: &str, origin: Origin) -> Self {
         let (records, steps) = document.places();
         let hashes = document.tree_hashes.iter();
@@ -251,10 +263,11 @@ impl Imports {
         self.all.iter().find_map(|one| one.layer(layer)?.blob.as_ref())
     }
 
-    /// Says whether a cache of this repository lists a blob: then it is there.
-    pub(super) fn lists(&self, blob: &Digest, repository: &str) -> bool {
+    /// Says whether a cache of this repository, or of this place of objects, lists a blob: then it is there.
+    pub(super) fn lists(&self, blob: &Digest, place: &str) -> bool {
         let is_there = |one: &&Imported| match &one.source.origin {
-            Origin::Registry(session) => session.reference().repository() == repository,
+            Origin::Registry(session) => session.reference().repository() == place,
+            Origin::Objects(objects) => objects.place() == place,
             Origin::Local | Origin::OciLayout(_) => false,
         };
         let mut layers = self

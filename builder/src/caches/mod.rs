@@ -2,16 +2,19 @@
 //! `--cache-to`.
 //!
 //! Only records and tree hashes are read when a build begins; a layer is fetched when something needs its files.
-//! `spec` says what the user asked for, `document` what is written, `import` and `export` do it. What is not decided here:
+//! `spec` says what the user asked for, `document` and `inline` what is written, `import` (from a `shelf`) and `export` do it. What is not decided here:
 //! which record answers a step; see `crate::records`.
 
 mod document;
 mod export;
 mod import;
+mod inline;
+mod shelf;
 mod sign;
 mod spec;
 
 use crate::export::ExportError;
+use crate::objects::ObjectsError;
 use crate::registry::ImageError;
 use crate::registry::push::PushError;
 
@@ -19,14 +22,15 @@ use crate::registry::push::PushError;
 pub(crate) use document::{BlobEntry, CacheDocument, HashEntry, LayerEntry};
 pub(crate) use export::{Made, export};
 pub(crate) use import::{Imports, import};
+pub(crate) use inline::{ANNOTATION, annotation};
 pub(crate) use sign::KeyError;
-pub(crate) use spec::{CacheFrom, CacheTo};
+pub(crate) use spec::{CacheFrom, CachePlace, CacheTo};
 
 /// Says why a cache can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CacheError {
     /// It isn't there.
-    #[error("{title} holds no cache named `{tag}`")]
+    #[error("{title} holds no cache{}", named(tag))]
     NoTag {
         /// Which place.
         title: String,
@@ -49,6 +53,9 @@ pub(crate) enum CacheError {
         /// Which place.
         title: String,
     },
+    /// It can't be part of an image.
+    #[error("cannot make the inline cache: {0}")]
+    Inline(String),
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -64,9 +71,19 @@ pub(crate) enum CacheError {
     /// Where it is pushed to.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// A bucket, or a cache service.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// Fetching a layer that is to be passed on.
     #[error(transparent)]
     Op(#[from] crate::ops::OpError),
+}
+
+fn named(tag: &str) -> String {
+    match tag {
+        "" => String::new(),
+        tag => format!(" named `{tag}`"),
+    }
 }
 
 /// Fails where a key can't be used, before time is spent on a build.

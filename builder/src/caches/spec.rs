@@ -2,12 +2,16 @@
 //!
 //! An attribute that isn't understood is an error, as with `--output`. Spec: cli-and-outputs.md §7.
 
+mod objects;
+
 use std::path::PathBuf;
 
 use cache::digest::{Digest, ParseDigestError};
 
 use crate::csv;
 use crate::export::{Attributes, Compression, SpecError, zstd};
+use crate::objects::{GhaSettings, S3Settings};
+use crate::options::Environment;
 use crate::registry::{Reference, ReferenceError};
 
 /// The tag of a cache in a directory that has no other.
@@ -20,7 +24,7 @@ pub(crate) enum CacheSpecError {
     #[error("invalid cache `{0}`: expected type=TYPE,key=value,…")]
     Syntax(String),
     /// An unknown type.
-    #[error("unknown cache type `{0}`: expected local or registry")]
+    #[error("unknown cache type `{0}`: expected local, registry, inline, s3 or gha")]
     Type(String),
     /// An attribute that the type does not have.
     #[error("cache type `{kind}` has no attribute `{key}`")]
@@ -51,6 +55,9 @@ pub(crate) enum CacheSpecError {
     /// Known to other builders, but not here yet.
     #[error("cache {0} isn't supported yet")]
     Unsupported(String),
+    /// A bucket that can't be.
+    #[error("invalid cache: {0}")]
+    Place(String),
     /// Not a digest.
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
@@ -92,11 +99,15 @@ pub(crate) enum CacheSource {
         /// Which cache in it.
         wanted: Wanted,
     },
-    /// A repository of a registry.
+    /// A repository of a registry: a cache, or an image with one in it.
     Registry {
         /// With a tag or digest.
         reference: Reference,
     },
+    /// A bucket.
+    S3(S3Settings),
+    /// The cache service of GitHub Actions.
+    Gha(GhaSettings),
 }
 
 /// Which steps a cache holds.
@@ -145,11 +156,17 @@ pub(crate) enum CachePlace {
         /// With a tag.
         reference: Reference,
     },
+    /// The image itself.
+    Inline,
+    /// A bucket.
+    S3(S3Settings),
+    /// The cache service of GitHub Actions.
+    Gha(GhaSettings),
 }
 
 impl CacheFrom {
-    /// Parses one `--cache-from` value.
-    pub(crate) fn parse(text: &str) -> Result<Self, CacheSpecError> {
+    /// Parses one `--cache-from` value; credentials may be in the environment.
+    pub(crate) fn parse(text: &str, environment: &Environment) -> Result<Self, CacheSpecError> {
         let mut attributes = attributes(text)?;
         let source = match attributes.kind.as_str() {
             "local" => CacheSource::Local {
@@ -162,6 +179,13 @@ impl CacheFrom {
             "registry" => CacheSource::Registry {
                 reference: reference(&mut attributes)?,
             },
+            "s3" => CacheSource::S3(objects::s3(&mut attributes, environment)?),
+            "gha" => CacheSource::Gha(objects::gha(&mut attributes, environment)?),
+            "inline" => {
+                return Err(CacheSpecError::Unsupported(
+                    "type `inline` to read from: name the image, as in --cache-from NAME".to_owned(),
+                ));
+            }
             kind => return Err(unknown(kind)),
         };
         let verify = attributes.take("verify").map(PathBuf::from);
@@ -179,13 +203,15 @@ impl CacheFrom {
         match &self.source {
             CacheSource::Local { src, .. } => format!("local {}", src.display()),
             CacheSource::Registry { reference } => reference.familiar(),
+            CacheSource::S3(settings) => settings.title(),
+            CacheSource::Gha(settings) => settings.title(),
         }
     }
 }
 
 impl CacheTo {
-    /// Parses one `--cache-to` value.
-    pub(crate) fn parse(text: &str) -> Result<Self, CacheSpecError> {
+    /// Parses one `--cache-to` value; credentials may be in the environment.
+    pub(crate) fn parse(text: &str, environment: &Environment) -> Result<Self, CacheSpecError> {
         let mut attributes = attributes(text)?;
         let place = match attributes.kind.as_str() {
             "local" => CachePlace::Local {
@@ -196,16 +222,19 @@ impl CacheTo {
             "registry" => CachePlace::Registry {
                 reference: reference(&mut attributes)?,
             },
+            "inline" => return inline(attributes),
+            "s3" => {
+                let settings = objects::s3(&mut attributes, environment)?;
+                if settings.credentials.is_none() {
+                    let (kind, key) = ("s3".to_owned(), "access_key_id");
+                    return Err(CacheSpecError::Missing { kind, key });
+                }
+                CachePlace::S3(settings)
+            }
+            "gha" => CachePlace::Gha(objects::gha(&mut attributes, environment)?),
             kind => return Err(unknown(kind)),
         };
-        let mode = match attributes.take("mode") {
-            None => CacheMode::default(),
-            Some(text) => match text.as_str() {
-                "min" => CacheMode::Min,
-                "max" => CacheMode::Max,
-                _ => return Err(value("mode", text, "min or max")),
-            },
-        };
+        let mode = mode(&mut attributes)?;
         let compression = attributes.compression(zstd())?;
         let oci_types = attributes.flag("oci-mediatypes", true)?;
         let ignore_error = attributes.flag("ignore-error", false)?;
@@ -234,12 +263,45 @@ impl CacheTo {
         match &self.place {
             CachePlace::Local { dest, .. } => format!("local {}", dest.display()),
             CachePlace::Registry { reference } => reference.familiar(),
+            CachePlace::Inline => "the image".to_owned(),
+            CachePlace::S3(settings) => settings.title(),
+            CachePlace::Gha(settings) => settings.title(),
         }
     }
 }
 
+/// Reads what is left to say of a cache that is a part of the image: nothing about its layers, which are the image's.
+fn inline(mut attributes: Attributes) -> Result<CacheTo, CacheSpecError> {
+    if mode(&mut attributes)? == CacheMode::Max {
+        let expected = "min: only steps whose layers are the image's can be in it";
+        return Err(value("mode", "max".to_owned(), expected));
+    }
+    let ignore_error = attributes.flag("ignore-error", false)?;
+    finished(attributes)?;
+    Ok(CacheTo {
+        place: CachePlace::Inline,
+        mode: CacheMode::Min,
+        compression: Attributes::default().compression(zstd())?,
+        oci_types: true,
+        ignore_error,
+        mounts: false,
+        sign: None,
+    })
+}
+
+fn mode(attributes: &mut Attributes) -> Result<CacheMode, CacheSpecError> {
+    match attributes.take("mode") {
+        None => Ok(CacheMode::default()),
+        Some(text) => match text.as_str() {
+            "min" => Ok(CacheMode::Min),
+            "max" => Ok(CacheMode::Max),
+            _ => Err(value("mode", text, "min or max")),
+        },
+    }
+}
+
 fn attributes(text: &str) -> Result<Attributes, CacheSpecError> {
-    let syntax = || CacheSpecError::Syntax(text.to_owned());
+    let syntax = || CacheSpecError::Syntax(shown(text));
     let fields = csv::fields(text).ok_or_else(syntax)?;
     if let [reference] = &fields[..]
         && !reference.contains('=')
@@ -257,6 +319,16 @@ fn attributes(text: &str) -> Result<Attributes, CacheSpecError> {
         "" => Err(syntax()),
         _ => Ok(attributes),
     }
+}
+
+/// Returns a description without what nobody may see.
+fn shown(text: &str) -> String {
+    let hide = |field: &str| match field.split_once('=') {
+        Some((key, _)) if key.contains("secret") || key.contains("token") => format!("{key}=…"),
+        _ => field.to_owned(),
+    };
+    let fields: Vec<String> = text.split(',').map(hide).collect();
+    fields.join(",")
 }
 
 fn required(attributes: &mut Attributes, key: &'static str) -> Result<String, CacheSpecError> {
@@ -284,7 +356,7 @@ fn value(key: &'static str, value: String, expected: &'static str) -> CacheSpecE
 
 fn unknown(kind: &str) -> CacheSpecError {
     match kind {
-        "inline" | "gha" | "s3" | "azblob" => CacheSpecError::Unsupported(format!("type `{kind}`")),
+        "azblob" => CacheSpecError::Unsupported(format!("type `{kind}`")),
         _ => CacheSpecError::Type(kind.to_owned()),
     }
 }
@@ -301,63 +373,4 @@ fn finished(attributes: Attributes) -> Result<(), CacheSpecError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use cache::compress::Codec;
-
-    use super::*;
-
-    #[test]
-    fn attributes_are_read() {
-        let to = CacheTo::parse("type=local,dest=out,mode=max,compression=gzip,compression-level=4,tag=main")
-            .unwrap();
-        assert_eq!(to.mode, CacheMode::Max);
-        assert_eq!(to.compression.codec, Codec::Gzip { level: 4 });
-        let place = CachePlace::Local {
-            dest: "out".into(),
-            tag: "main".into(),
-            reset: false,
-        };
-        assert_eq!(to.place, place);
-        let plain = CacheTo::parse("type=local,dest=out").unwrap();
-        assert_eq!(
-            (plain.mode, plain.compression.codec),
-            (CacheMode::Min, Codec::Zstd { level: 3 })
-        );
-        let digest = Digest::of(b"x");
-        let from = CacheFrom::parse(&format!("type=local,src=in,digest={digest}")).unwrap();
-        let wanted = Wanted::Digest(digest);
-        let src = "in".into();
-        assert_eq!(from.source, CacheSource::Local { src, wanted });
-        let short = CacheFrom::parse("app").unwrap();
-        assert_eq!(
-            short,
-            CacheFrom::parse("type=registry,ref=docker.io/library/app:latest").unwrap()
-        );
-        let signed = CacheFrom::parse("type=local,src=in,verify=key.pub").unwrap();
-        assert_eq!(signed.verify, Some("key.pub".into()));
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let check = |text: &str, words: &str| {
-            let to = CacheTo::parse(text).unwrap_err().to_string();
-            assert!(to.contains(words), "{text}: {to}");
-        };
-        check("type=local", "needs dest=");
-        check("type=local,dest=", "needs dest=");
-        check("type=local,dest=x,mode=all", "expected min or max");
-        check("type=local,dest=x,src=y", "has no attribute `src`");
-        check(
-            "type=local,dest=x,compression=lz4",
-            "expected gzip, zstd or uncompressed",
-        );
-        check("type=azblob,name=x", "`azblob` isn't supported yet");
-        check("type=tape", "unknown cache type `tape`");
-        check("dest=x", "expected type=TYPE");
-        check("type=local,\"dest=x", "expected type=TYPE");
-        let from = CacheFrom::parse("type=local,src=x,digest=abc")
-            .unwrap_err()
-            .to_string();
-        assert!(from.contains("invalid digest"), "{from}");
-    }
-}
+mod tests;

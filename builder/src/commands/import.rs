@@ -28,8 +28,9 @@ pub(crate) fn import(args: &ImportArgs, store: &Store, now_unix: i64) -> Result<
         return Err(Failure::usage("`ashlar import` reads files, not addresses")
             .with_help(format!("curl -L {title} | ashlar import -")));
     }
-    let broken = |error: &dyn std::fmt::Display| {
+    let broken = |error: &(dyn std::error::Error + 'static)| {
         Failure::build(format!("cannot import {title}: {error}"))
+            .with_causes_of(error)
             .with_help("it takes a tar of a root file system; archives of images are for `ashlar load`")
     };
     let input: Box<dyn Read + Send> = if title != "-" {

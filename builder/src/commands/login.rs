@@ -1,9 +1,10 @@
 //! `ashlar login` and `ashlar logout`, with docker's words.
 //!
-//! The password comes from stdin or from a flag; it is never asked for, as there may be nobody to answer.
+//! The password comes from stdin or from a flag; on a terminal it is asked for, and so is the user's name.
 
 use std::io::Read as _;
 
+use super::prompt;
 use crate::cli::{LoginArgs, LogoutArgs};
 use crate::failure;
 use crate::registry;
@@ -18,23 +19,18 @@ const DEFAULT: &str = "docker.io";
 /// Tries a login and keeps it; returns docker's line.
 pub(crate) fn login(args: &LoginArgs) -> Result<String, Failure> {
     let registry = registry_of(args.server.as_deref())?;
-    let user = args
-        .username
-        .as_deref()
-        .filter(|user| !user.is_empty())
-        .ok_or_else(|| Failure::usage("no user name").with_help("name the user with -u NAME"))?;
+    let user = user(args)?;
     let password = match (&args.password, args.password_stdin) {
         (Some(password), false) => {
             report::warn("--password can be seen by other users of the machine; --password-stdin can't");
             password.clone()
         }
         (None, true) => password_of_stdin()?,
-        _ => {
-            return Err(Failure::usage("no password").with_help("pipe it in, with --password-stdin"));
-        }
+        _ => asked("Password: ", prompt::Answer::Hidden)?
+            .ok_or_else(|| Failure::usage("no password").with_help("pipe it in, with --password-stdin"))?,
     };
     let kept = runtime::run(async {
-        let kept = registry::log_in(&registry, user, &password).await;
+        let kept = registry::log_in(&registry, &user, &password).await;
         kept.map_err(|error| failure::of_image(&error))
     })?;
     if let registry::Kept::File(path) = kept {
@@ -44,6 +40,24 @@ pub(crate) fn login(args: &LoginArgs) -> Result<String, Failure> {
         ));
     }
     Ok("Login Succeeded\n".to_owned())
+}
+
+/// Returns the user's name; asks for it only where the password isn't what stdin is for.
+fn user(args: &LoginArgs) -> Result<String, Failure> {
+    let given = args.username.clone().filter(|user| !user.is_empty());
+    let user = match given {
+        None if !args.password_stdin => asked("Username: ", prompt::Answer::Shown)?,
+        given => given,
+    };
+    user.ok_or_else(|| Failure::usage("no user name").with_help("name the user with -u NAME"))
+}
+
+/// Asks at the terminal; `None` without one, or without an answer.
+fn asked(question: &str, answer: prompt::Answer) -> Result<Option<String>, Failure> {
+    match prompt::is_possible() {
+        true => prompt::ask(question, answer).map(|text| Some(text).filter(|text| !text.is_empty())),
+        false => Ok(None),
+    }
 }
 
 /// Forgets a login; returns docker's line.

@@ -5,6 +5,7 @@ pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod container;
+pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod export;
@@ -17,6 +18,7 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logs;
+mod prompt;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -25,10 +27,12 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 mod signals;
+mod stuck;
 pub(crate) mod table;
 pub(crate) mod tag;
 pub(crate) mod template;
 pub(crate) mod terminal;
+mod transfers;
 pub(crate) mod version;
 
 #[cfg(test)]

@@ -1,138 +1,166 @@
-//! `ashlar prune`: removes cache mounts that no build uses, the one thing in the store that nothing else ever replaces.
-//!
-//! Layers, records and images are not touched: what of them is still of use is for garbage collection to know.
+//! `ashlar prune`: removes what no image and no running process needs, the least valuable first.
+
+mod filter;
 
 use std::io::BufRead;
 
 use cache::Store;
-use cache::mounts::Listed;
+use cache::gc::{Kind, Limits, Space, Unit, choose};
 
 use super::human;
 use super::table;
 use crate::cli::PruneArgs;
-use crate::options::seconds;
-use crate::report::{self, Failure, Kind};
+use crate::failure;
+use crate::report::{self, Failure};
+use crate::upkeep::{Amount, Needs, UpkeepError};
 
-/// The one kind of record there is to prune, in BuildKit's words.
-const CACHE_MOUNT: &str = "exec.cachemount";
-/// Columns have room for ids of this length.
-const MAX_ID_CHARS: usize = 40;
+pub(crate) use filter::Filter;
 
-/// What is to be removed of the cache mounts.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Filter {
-    /// Only this id.
-    id: Option<String>,
-    /// Only what wasn't used for so long.
-    unused_seconds: Option<i64>,
-}
+/// Columns have room for descriptions of this length.
+const MAX_ABOUT_CHARS: usize = 60;
+/// How many digits of a name are shown.
+const ID_CHARS: usize = 12;
+/// Why layers are gone: steps that run again for it say so.
+const BECAUSE: &str = "prune";
 
-/// Removes cache mounts; returns a table of what is gone. `answer` is asked for leave unless that was given.
+/// Removes what is meant and not needed; returns a table of what is gone. `answer` is asked for leave unless that was given.
 pub(crate) fn prune(
     args: &PruneArgs,
     store: &Store,
     now_unix: i64,
     answer: &mut dyn BufRead,
 ) -> Result<String, Failure> {
-    if args.all {
-        return Err(Failure::usage("`--all` isn't supported yet")
-            .with_help("only cache mounts can be pruned: leave --all out"));
-    }
     let filter = Filter::parse(&args.filter)?;
-    if !args.force && !may(answer)? {
+    let limits = AskedLimits::parse(args)?;
+    if !args.force && !args.dry_run && !may(args, answer)? {
         return Ok("Total:\t0B\n".to_owned());
     }
-    let failed = |error| Failure::of(Kind::Machine, &error);
-    let mut found = store.mounts().list().map_err(failed)?;
-    found.retain(|listed| filter.matches(listed, now_unix));
-    found.sort_by(|a, b| id(a).cmp(id(b)).then_with(|| a.name.cmp(&b.name)));
-    let mut rows = vec![
-        ["ID", "NAMESPACE", "SIZE", "LAST ACCESSED"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    let mut total = 0_u64;
-    for listed in &found {
-        if store
-            .mounts()
-            .remove(&listed.name, store.incomplete())
-            .map_err(failed)?
-        {
-            total = total.saturating_add(listed.size_bytes);
-            rows.push(row(listed, now_unix));
-        } else {
-            report::note(&format!("the cache mount `{}` is in use and stays", id(listed)));
+    let failed = |error: UpkeepError| failure::of_upkeep(&error);
+    let mut needs = Needs::default();
+    let pins = needs.pins(store).map_err(failed)?;
+    let units = store.units(&pins).map_err(|error| failed(error.into()))?;
+    let used_bytes = total_bytes(&units);
+    let space = store.space(used_bytes).map_err(|error| failed(error.into()))?;
+    let is_meant = |unit: &Unit| {
+        let is_internal = matches!(unit.kind, Kind::Blob | Kind::Unpacked);
+        (args.all || !is_internal || filter.names(unit.kind)) && filter.matches(unit, now_unix)
+    };
+    let meant = units.into_iter().filter(is_meant).collect();
+    let going = choose(meant, limits.on(space), space, now_unix);
+    if args.dry_run {
+        return Ok(told(&going, now_unix));
+    }
+    let removed = store
+        .remove_units(going, (now_unix, BECAUSE), &mut || needs.pins(store))
+        .map_err(failed)?;
+    store
+        .sweep_leftovers(now_unix, &pins)
+        .map_err(|error| failed(error.into()))?;
+    for kept in &removed.kept {
+        let what = match kept.kind {
+            Kind::Mount => format!("the cache mount `{}`", shown(&kept.about)),
+            _ => short_id(kept),
+        };
+        report::note(&format!("{what} is in use and stays"));
+    }
+    Ok(told(&removed.units, now_unix))
+}
+
+/// The limits as they were typed.
+struct AskedLimits {
+    max_used: Option<Amount>,
+    min_free: Option<Amount>,
+    reserved: Option<Amount>,
+}
+
+impl AskedLimits {
+    fn parse(args: &PruneArgs) -> Result<Self, Failure> {
+        let amount = |text: &Option<String>| text.as_deref().map(Amount::parse).transpose();
+        Ok(Self {
+            max_used: amount(&args.max_used_space)?,
+            min_free: amount(&args.min_free_space)?,
+            reserved: amount(&args.reserved_space)?,
+        })
+    }
+
+    fn on(&self, space: Space) -> Limits {
+        let bytes = |amount: Option<Amount>| amount.map(|amount| amount.bytes(space.disk_bytes));
+        Limits {
+            max_used_bytes: bytes(self.max_used),
+            min_free_bytes: bytes(self.min_free),
+            reserved_bytes: bytes(self.reserved).unwrap_or(0),
         }
     }
+}
+
+/// Adds up what units occupy.
+pub(super) fn total_bytes<'u>(units: impl IntoIterator<Item = &'u Unit>) -> u64 {
+    let sizes = units.into_iter().map(|unit| unit.size_bytes);
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// Returns a table of units and their sum.
+fn told(units: &[Unit], now_unix: i64) -> String {
+    let mut rows = vec![
+        [
+            "ID",
+            "RECLAIMABLE",
+            "SIZE",
+            "LAST ACCESSED",
+            "TYPE",
+            "DESCRIPTION",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    rows.extend(units.iter().map(|unit| {
+        vec![
+            short_id(unit),
+            "true".to_owned(),
+            human::size(unit.size_bytes),
+            human::ago(unit.used_unix, now_unix),
+            unit.kind.word().to_owned(),
+            shown(&unit.about),
+        ]
+    }));
     let mut text = match rows.len() {
         1 => String::new(),
         _ => table::render(&rows),
     };
-    text.push_str(&format!("Total:\t{}\n", human::size(total)));
-    Ok(text)
+    text.push_str(&format!("Total:\t{}\n", human::size(total_bytes(units))));
+    text
 }
 
-fn row(listed: &Listed, now_unix: i64) -> Vec<String> {
-    let namespace = listed.about.as_ref().map_or("", |about| &about.namespace);
-    // Ids are text of Dockerfiles: nothing in them may reach a terminal as a command.
-    let shown = |text: &str| {
-        let clean: String = text
-            .chars()
-            .map(|char| if char.is_control() { '?' } else { char })
-            .collect();
-        table::ellipsis(&clean, MAX_ID_CHARS)
-    };
-    vec![
-        shown(id(listed)),
-        shown(namespace),
-        human::size(listed.size_bytes),
-        human::ago(listed.used_unix, now_unix),
-    ]
+/// Returns the first digits of a unit's name; names that aren't digits are short.
+pub(super) fn short_id(unit: &Unit) -> String {
+    let digits = unit.name.strip_prefix("chain-").unwrap_or(&unit.name);
+    digits.chars().take(ID_CHARS).collect()
 }
 
-fn id(listed: &Listed) -> &str {
-    listed.about.as_ref().map_or("(unknown)", |about| &about.id)
+/// Returns a text of Dockerfiles so that nothing in it reaches a terminal as a command, and not too long.
+pub(super) fn shown(text: &str) -> String {
+    let clean: String = text
+        .chars()
+        .map(|char| if char.is_control() { '?' } else { char })
+        .collect();
+    table::ellipsis(&clean, MAX_ABOUT_CHARS)
 }
 
 /// Asks as docker does; only a yes is one.
-fn may(answer: &mut dyn BufRead) -> Result<bool, Failure> {
-    report::note(
-        "this removes the cache mounts that no build uses. Are you sure you want to continue? [y/N]",
-    );
+fn may(args: &PruneArgs, answer: &mut dyn BufRead) -> Result<bool, Failure> {
+    let what = match args.all {
+        true => "everything that no image and no running build needs",
+        false => "the layers and cache mounts that no image and no running build needs",
+    };
+    report::note(&format!(
+        "this removes {what}. Are you sure you want to continue? [y/N]"
+    ));
     let mut line = String::new();
     let mut limited = std::io::Read::take(answer, 100);
     limited
         .read_line(&mut line)
         .map_err(|error| Failure::machine(format!("cannot read the answer: {error}")))?;
     Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
-}
-
-impl Filter {
-    fn parse(given: &[String]) -> Result<Self, Failure> {
-        let mut filter = Self::default();
-        for text in given {
-            let wrong = |why: &str| Failure::usage(format!("invalid --filter `{text}`: {why}"));
-            match text.split_once('=') {
-                Some(("type", CACHE_MOUNT)) => {}
-                Some(("type", _)) => return Err(wrong("only type=exec.cachemount can be pruned yet")),
-                Some(("id", id)) => filter.id = Some(id.to_owned()),
-                Some(("until", duration)) => {
-                    let seconds = seconds(duration).and_then(|seconds| i64::try_from(seconds).ok());
-                    let seconds = seconds.ok_or_else(|| wrong("not a duration such as 24h"))?;
-                    filter.unused_seconds = Some(seconds);
-                }
-                Some(_) => return Err(wrong("one of type, id, until can be asked for")),
-                None => return Err(wrong("it is not KEY=VALUE")),
-            }
-        }
-        Ok(filter)
-    }
-
-    fn matches(&self, listed: &Listed, now_unix: i64) -> bool {
-        let unused = now_unix.saturating_sub(listed.used_unix);
-        self.id.as_ref().is_none_or(|wanted| wanted == id(listed))
-            && self.unused_seconds.is_none_or(|least| unused >= least)
-    }
 }
 
 #[cfg(test)]
@@ -172,19 +200,20 @@ mod tests {
                 drop(cache(&store, id, 5000));
             }
             let args = PruneArgs {
-                all: false,
                 force,
                 filter: filters.iter().map(|text| (*text).to_owned()).collect(),
+                ..PruneArgs::default()
             };
             let now = crate::clock::now_unix() + 60;
             let text = match prune(&args, &store, now, &mut answer.as_bytes()) {
                 Ok(text) => text,
                 Err(failure) => failure.render(false),
             };
+            // Of a table what people know units as, otherwise the line.
             let firsts: Vec<&str> = text
                 .lines()
-                .map(|line| line.split("  ").next().unwrap().trim())
-                .filter(|word| !word.starts_with("ID"))
+                .filter(|line| !line.starts_with("ID"))
+                .map(|line| line.split("exec.cachemount   ").last().unwrap().trim())
                 .collect();
             assert_eq!(firsts.len(), expected.len(), "{filters:?}: {text}");
             for (first, expected) in firsts.iter().zip(expected) {
@@ -199,14 +228,18 @@ mod tests {
         check(&[], false, "no\n", &["Total:\t0B"]);
         check(&[type_is, "id=a"], true, "", &["a", "Total:\t"]);
         check(&["id=none"], true, "", &["Total:\t0B"]);
+        check(&["id=a", "id=none"], true, "", &["a", "Total:\t"]);
+        check(&["description=[2J"], true, "", &["b?[2J", "Total:\t"]);
+        check(&["type=regular"], true, "", &["Total:\t0B"]);
+        check(&["type=regular", type_is, "id=a"], true, "", &["a", "Total:\t"]);
         check(&["until=50s"], true, "", &["a", "b?[2J", "Total:\t"]);
         check(&["until=1h1m1s"], true, "", &["Total:\t0B"]);
         check(&["until=1x"], true, "", &["error: invalid --filter `until=1x`"]);
         check(
-            &["type=regular"],
+            &["type=other"],
             true,
             "",
-            &["error: invalid --filter `type=regular`: only"],
+            &["error: invalid --filter `type=other`: one of"],
         );
         check(
             &["x"],

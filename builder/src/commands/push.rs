@@ -8,10 +8,11 @@ use cache::index::ImageName;
 use cache::{DiffId, Digest, Store};
 use frontend::Platform;
 
+use super::transfers::{Sink, Transfers};
 use crate::cli::PushArgs;
 use crate::export::{self, ExportImage, ImageOptions, Output, PlatformImage};
 use crate::failure;
-use crate::image::familiar;
+use crate::image::{self, familiar};
 use crate::options::{self, Environment};
 use crate::registry::push::{self, Blob, Content, Outcome, Progress, Report, Target, Upload};
 use crate::registry::{
@@ -111,9 +112,19 @@ async fn one(
     };
     let targets = Target::of_names(std::slice::from_ref(&image.name));
     let targets = targets.map_err(|error| failure::of_push(&error))?;
-    push::push_all(store, &upload, &targets, &report(args.quiet))
-        .await
-        .map_err(|error| failure::of_push(&error))?;
+    let transfers = Transfers::show("Pushing", &familiar(&image.name), args.quiet);
+    let report = report(transfers.sink());
+    let pushing = async {
+        let pushed = push::push_all(store, &upload, &targets, &report).await;
+        pushed.map_err(|error| failure::of_push(&error))
+    };
+    transfers.during(pushing).await?;
+    // Part of an image for several platforms is not what its name stands for here.
+    if platform.is_none() {
+        let names = std::slice::from_ref(&image.name);
+        image::remember_pushed(store, names, image.config, &upload.top().bytes)
+            .map_err(|error| failure::of_image(&error))?;
+    }
     if args.quiet {
         return Ok(format!("{}\n", image.name));
     }
@@ -123,18 +134,17 @@ async fn one(
     Ok(tags.map(line).collect())
 }
 
-/// Tells what became of each blob.
-fn report(is_quiet: bool) -> Report {
+/// Tells how far each blob is, and what became of it.
+fn report(sink: Sink) -> Report {
     Arc::new(move |progress: Progress| {
-        let outcome = match progress.outcome {
-            None => return,
-            Some(Outcome::Pushed) => "pushed".to_owned(),
-            Some(Outcome::Exists) => "already exists".to_owned(),
-            Some(Outcome::Mounted { from }) => format!("mounted from {from}"),
-        };
-        if !is_quiet {
-            report::note(&format!("{}: {outcome}", &progress.blob.hex()[..12]));
-        }
+        let outcome = progress.outcome.map(|outcome| match outcome {
+            Outcome::Pushed => "pushed".to_owned(),
+            Outcome::Exists => "already exists".to_owned(),
+            Outcome::Mounted { from } => format!("mounted from {from}"),
+        });
+        let outcome = outcome.map(|outcome| format!("{}: {outcome}", &progress.blob.hex()[..12]));
+        let blob = progress.blob.to_string();
+        sink.tell(&blob, progress.done_bytes, progress.total_bytes, outcome);
     })
 }
 

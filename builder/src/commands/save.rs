@@ -21,7 +21,7 @@ pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
     };
     let mut images = Vec::new();
     for word in &args.images {
-        images.push(ExportImage::from_stored(image::find(store, word)?)?);
+        images.push(ExportImage::from_stored(image::find_to_use(store, word)?)?);
     }
     for word in &args.since {
         // For the same words as with the images themselves.

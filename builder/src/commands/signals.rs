@@ -7,6 +7,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::stuck;
 use crate::report::{self, Failure, Kind};
 use crate::runtime::elapsed;
 
@@ -58,7 +59,7 @@ impl Reason {
 
 /// Calls `stop` with the first signal that asks to stop, or when the time is over, on a thread of its own, which nothing
 /// keeps busy. When another signal comes, or the process is still there after [`PATIENCE`], the process ends at once, and
-/// its containers with it.
+/// its containers with it; what the kernel holds is named.
 pub(crate) fn watch(
     limit: Option<Duration>,
     stop: impl FnOnce(Reason) + Send + 'static,
@@ -84,12 +85,20 @@ pub(crate) fn watch(
                 after = elapsed(limit) => Reason::Timeout(after),
             };
             stop(reason);
-            let _whichever_is_first = tokio::time::timeout(PATIENCE, signals.recv()).await;
+            let was_patient = tokio::time::timeout(PATIENCE, signals.recv()).await.is_err();
             let failure = reason.failure();
-            if let Reason::Timeout(_) = reason {
+            let stuck = if was_patient {
+                stuck::processes()
+            } else {
+                Vec::new()
+            };
+            if !stuck.is_empty() {
+                let why = format!("no signal reaches what waits in the kernel: {}", stuck.join(", "));
+                report::error(&failure.with_help(format!("{why}; it ends when what it waits for happens")));
+            } else if let Reason::Timeout(_) = reason {
                 report::error(&failure);
             }
-            std::process::exit(failure.exit_code().into());
+            std::process::exit(reason.failure().exit_code().into());
         });
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());

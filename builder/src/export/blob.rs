@@ -118,8 +118,8 @@ pub(crate) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) 
     if let Some(blob) = known(store, layer, &name, form)? {
         return Ok(blob);
     }
-    // Another process may be at it.
-    let _lock = store.lock(&format!("blob{}", layer.hex()))?;
+    // Another process may be at it; another form of the layer is other work.
+    let _lock = store.lock(&format!("blob{}{}", word(compression.codec), layer.hex()))?;
     if let Some(blob) = known(store, layer, &name, form)? {
         return Ok(blob);
     }
@@ -150,6 +150,15 @@ fn record_name(codec: Codec) -> String {
     match codec {
         Codec::Gzip { level } => format!("gzip:libdeflate-1.26:1MiB:{level}"),
         Codec::Zstd { level } => format!("zstd:0.14:4MiB:{level}"),
+        Codec::None => "none".to_owned(),
+    }
+}
+
+/// Returns what tells codecs apart in the name of a lock.
+fn word(codec: Codec) -> String {
+    match codec {
+        Codec::Gzip { level } => format!("gzip{level}"),
+        Codec::Zstd { level } => format!("zstd{}", level.unsigned_abs()),
         Codec::None => "none".to_owned(),
     }
 }

@@ -10,6 +10,7 @@ use super::blob::{self, Blob};
 use super::options::ImageOptions;
 use super::statement::{self, Attached};
 use super::{ExportError, ExportImage};
+use crate::caches;
 use crate::clock;
 use crate::registry::{Descriptor, Reference};
 
@@ -69,13 +70,17 @@ pub(super) fn pack(
 ) -> Result<Packed, ExportError> {
     let annotations = &options.annotations;
     let is_attested = image.attestations.iter().any(|of_one| !of_one.is_empty());
+    let has_cache = image.caches.iter().any(Option::is_some);
     let options = &ImageOptions {
-        oci_types: options.oci_types || !annotations.is_empty() || is_attested,
+        oci_types: options.oci_types || !annotations.is_empty() || is_attested || has_cache,
         ..options.clone()
     };
-    let mut manifests = vec![pack_one(store, &image.config, &image.layers, options)?];
+    let mut caches = image.caches.iter().map(Option::as_deref);
+    let mut next = || caches.next().flatten();
+    let mut manifests = vec![pack_one(store, (&image.config, &image.layers), next(), options)?];
     for further in image.further.iter().flatten() {
-        manifests.push(pack_one(store, &further.config, &further.layers, options)?);
+        let parts = (&*further.config, &*further.layers);
+        manifests.push(pack_one(store, parts, next(), options)?);
     }
     let names = image.names.iter().map(|name| Reference::parse(name));
     let names = names
@@ -89,7 +94,10 @@ pub(super) fn pack(
         .collect();
     let index = (image.further.is_some() || is_attested).then(|| {
         let media_type = if options.oci_types { OCI_INDEX } else { DOCKER_LIST };
-        let entries = manifests.iter().map(|one| entry(one, annotations));
+        // In one order, whatever order they were asked for in: the same images are the same index.
+        let mut entries: Vec<&PackedManifest> = manifests.iter().collect();
+        entries.sort_by_cached_key(|one| platform_of(&one.config).map(|platform| platform.to_string()));
+        let entries = entries.into_iter().map(|one| entry(one, annotations));
         let attached = attached.iter().map(|one| one.entry.clone());
         let entries: Vec<Value> = entries.chain(attached).collect();
         let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
@@ -114,8 +122,8 @@ pub(super) fn pack(
 
 fn pack_one(
     store: &Store,
-    config: &[u8],
-    diff_ids: &[DiffId],
+    (config, diff_ids): (&[u8], &[DiffId]),
+    cache: Option<&str>,
     options: &ImageOptions,
 ) -> Result<PackedManifest, ExportError> {
     let layers = diff_ids
@@ -148,10 +156,11 @@ fn pack_one(
         "layers": entries,
     });
     let platform = platform_of(config);
-    annotate(
-        &mut manifest,
-        options.annotations.at(Level::Manifest, platform.as_ref()),
-    );
+    let mut annotations = options.annotations.at(Level::Manifest, platform.as_ref());
+    if let Some(cache) = cache {
+        annotations.insert(caches::ANNOTATION.to_owned(), json!(cache));
+    }
+    annotate(&mut manifest, annotations);
     let manifest_bytes = bytes(&manifest);
     Ok(PackedManifest {
         manifest: Descriptor {

@@ -160,6 +160,8 @@ pub(crate) struct ExportImage {
     pub(crate) names: Vec<String>,
     /// What is said of it, for each platform, in order; empty where nothing is.
     pub(crate) attestations: Vec<Vec<Attestation>>,
+    /// The cache that its manifest carries, for each platform, in order; empty where it carries none.
+    pub(crate) caches: Vec<Option<String>>,
 }
 
 /// An image as it is for one platform.
@@ -178,6 +180,7 @@ impl ExportImage {
             layers: image.layers()?,
             names: image.names().map(str::to_owned).collect(),
             attestations: Vec::new(),
+            caches: Vec::new(),
             further: None,
             config: image.config_bytes,
         })
@@ -195,6 +198,7 @@ impl ExportImage {
             further: (wants_index || !images.is_empty()).then_some(images),
             names: names.to_vec(),
             attestations: Vec::new(),
+            caches: Vec::new(),
         }
     }
 
@@ -331,6 +335,7 @@ pub(crate) fn export(
             }
             let mut image = with_names(&options.names);
             image.attestations.clear();
+            image.caches.clear();
             let images = std::slice::from_ref(&image);
             docker::archive(store, dest, images, Lists::DockerToo, options, epoch)?.pop()
         }

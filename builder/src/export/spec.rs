@@ -164,6 +164,14 @@ impl Output {
         )
     }
 
+    /// Says whether it has a manifest that can carry a cache.
+    pub(crate) fn carries_caches(&self) -> bool {
+        matches!(
+            self,
+            Self::OciArchive { .. } | Self::OciDirectory { .. } | Self::Registry { .. }
+        )
+    }
+
     /// Returns the names that it adds to the build's.
     pub(crate) fn names(&self) -> &[String] {
         match self {

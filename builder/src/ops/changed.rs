@@ -1,7 +1,10 @@
-//! Which files differ between the layers that one step made at two times: the answer to why it ran again.
+//! Which files differ between the layers that one step made at two times, or in what it mounted: the answer to why it
+//! ran again.
 
-use cache::tree::{Aspect, Change, Times, View};
+use cache::layer::TreePath;
+use cache::tree::{Aspect, Change, Node, NodeKind, Selection, Times, View};
 use cache::{DiffId, Store};
+use solver::MAX_FILES;
 
 use super::OpError;
 
@@ -23,6 +26,49 @@ pub(super) fn files(store: &Store, older: &DiffId, newer: &DiffId) -> Result<Vec
         said.push(format!("{n_more} more files"));
     }
     Ok(said)
+}
+
+/// Lists what a selection of a tree selects, by path, each with its type, content, mode, owner and, where it has some,
+/// attributes; `None` where there is too much of it to be kept.
+pub(super) fn listing(tree: &View, selection: &Selection) -> Option<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    for selected in tree.select(selection).ok()? {
+        let top = (!selected.node.is_dir()).then_some((TreePath::root(), selected.node));
+        for (below, node) in top.into_iter().chain(tree.entries_of(&selected)) {
+            if files.len() == MAX_FILES {
+                return None;
+            }
+            let path = selected.source.concat(&below);
+            let path = path.to_string().trim_start_matches('/').to_owned();
+            files.push((path, state(tree, &node)?));
+        }
+    }
+    Some(files)
+}
+
+fn state(tree: &View, node: &Node<'_>) -> Option<String> {
+    // Enough to tell contents apart for people; what counts is the tree's hash.
+    let short = |bytes: &[u8]| cache::digest::hex(&bytes[..8]);
+    let (kind, content) = match node.kind {
+        NodeKind::File { .. } => ("file", short(tree.content(node).ok()?.as_bytes())),
+        NodeKind::Dir => ("dir", "-".to_owned()),
+        NodeKind::Symlink(target) => ("symlink", short(blake3::hash(target).as_bytes())),
+        NodeKind::CharDevice(major, minor) => ("char", format!("{major}:{minor}")),
+        NodeKind::BlockDevice(major, minor) => ("block", format!("{major}:{minor}")),
+        NodeKind::Fifo => ("fifo", "-".to_owned()),
+    };
+    let meta = node.meta;
+    let mut state = format!("{kind} {content} {:o} {}:{}", meta.mode, meta.uid, meta.gid);
+    if !meta.xattrs.is_empty() {
+        let mut hasher = blake3::Hasher::new();
+        for (name, value) in &meta.xattrs {
+            hasher.update(name);
+            hasher.update(value);
+        }
+        state.push(' ');
+        state.push_str(&short(hasher.finalize().as_bytes()));
+    }
+    Some(state)
 }
 
 fn say(change: &Change<'_>) -> String {

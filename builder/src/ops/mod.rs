@@ -27,6 +27,7 @@ use cache::layer::TreePath;
 use cache::mounts::Identity;
 use cache::tree::{Selection, View};
 use cache::{DiffId, Store, TreeHash};
+use solver::event::Stream;
 use solver::op::{FileOp, Op, Source};
 use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
 
@@ -198,7 +199,15 @@ impl Worker {
             layers: missing,
             ..image.clone()
         };
-        let tell = |transfer| self.events.send(progress_of(&image.reference, transfer));
+        let tell = |transfer: Transfer| {
+            if let Some(user) = &transfer.waits_for {
+                let user = if user.is_empty() { "another process" } else { user };
+                let text = format!("waiting for {user}: it fetches {}\n", transfer.blob);
+                let subject = pulling(&image.reference);
+                self.events.log(&subject, Stream::Stderr, text.as_bytes());
+            }
+            self.events.send(progress_of(&image.reference, transfer));
+        };
         crate::registry::fetch_layers(&self.store, &part, tell).await?;
         Ok(())
     }
@@ -242,12 +251,17 @@ fn stacked(below: &Snapshot, layer: DiffId) -> Snapshot {
 /// Tells how far a layer of a base image is.
 fn progress_of(reference: &str, transfer: Transfer) -> Event {
     Event::Progress {
-        subject: Subject::internal(&format!("[internal] pull {reference}")),
+        subject: pulling(reference),
         part: transfer.blob.to_string(),
         current_bytes: transfer.done_bytes,
         total_bytes: Some(transfer.total_bytes),
         done: transfer.is_finished,
     }
+}
+
+/// Returns what progress calls the fetching of an image's layers.
+fn pulling(reference: &str) -> Subject {
+    Subject::internal(&format!("[internal] pull {reference}"))
 }
 
 /// Returns what tells how far the blobs of an upload are.
@@ -293,6 +307,11 @@ impl Executor for Worker {
     async fn tree_hash(&self, of: &Snapshot, selection: &Selection) -> Result<TreeHash, OpError> {
         let (tree, selection) = (self.view(of).await?, selection.clone());
         blocking(move || Ok(tree.tree_hash(&selection)?)).await
+    }
+
+    async fn files(&self, of: &Snapshot, selection: &Selection) -> Option<Vec<(String, String)>> {
+        let (tree, selection) = (self.view(of).await.ok()?, selection.clone());
+        blocking(move || changed::listing(&tree, &selection)).await
     }
 
     async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {

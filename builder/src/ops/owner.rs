@@ -42,9 +42,13 @@ pub(super) fn of_user(user: &str, tree: &View) -> Result<Owner, OpError> {
 }
 
 /// Returns the owner that `--chown` names. A number without a group stands for the group too; unlike BuildKit, which
-/// falls back to root, an unknown name is an error, as its reference manual promises (dockerfile.md §21.1).
+/// falls back to root, an unknown name is an error, as its reference manual promises (dockerfile.md §21.1), and so is the
+/// number that means "leave it" to the kernel.
 pub(super) fn of_chown(owner: &str, tree: &View) -> Result<Owner, OpError> {
-    if let (Ok(id), false) = (owner.parse::<u32>(), owner.starts_with('+')) {
+    if let Ok(id) = owner.parse::<u32>()
+        && id != u32::MAX
+        && !owner.starts_with('+')
+    {
         return Ok(Owner { uid: id, gid: id });
     }
     match of_user(owner, tree) {

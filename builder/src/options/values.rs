@@ -103,7 +103,7 @@ pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
 }
 
 /// Parses a size with a binary unit, as docker does: `67108864`, `64m`, `1.5g`, `64MiB`.
-pub(super) fn size_bytes(text: &str) -> Result<u64, Failure> {
+pub(crate) fn size_bytes(text: &str) -> Result<u64, Failure> {
     let invalid = || Failure::usage(format!("invalid size `{text}`: expected for instance 64m or 1g"));
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower

@@ -76,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) log_lines: usize,
     /// The terminal can't move its cursor.
     pub(crate) dumb: bool,
+    /// What is being done, for the headline of a live picture.
+    pub(crate) verb: &'static str,
 }
 
 impl Settings {
@@ -89,6 +91,16 @@ impl Settings {
             colour: set("NO_COLOR").is_none() && !dumb,
             log_lines: log_lines.unwrap_or(6),
             dumb,
+            verb: "Building",
+        }
+    }
+
+    /// Says whether a picture can be shown that moves.
+    fn is_live(&self) -> bool {
+        match self.mode {
+            Mode::Auto => std::io::stderr().is_terminal() && !self.dumb,
+            Mode::Tty => !self.dumb,
+            _ => false,
         }
     }
 }
@@ -137,6 +149,15 @@ impl Progress {
         }
     }
 
+    /// Starts a live picture of something else than a build, on a terminal. `None` where there is none.
+    pub(crate) fn live(verb: &'static str) -> Option<Self> {
+        let settings = Settings {
+            verb,
+            ..Settings::from_environment(Mode::Auto)
+        };
+        settings.is_live().then(|| Self::start(settings))
+    }
+
     /// Returns where to send events to.
     pub(crate) fn events(&self) -> Events {
         self.events.clone()
@@ -175,12 +196,9 @@ impl Drop for Progress {
 /// Chooses the display, and whether colours of steps pass.
 fn display(settings: &Settings) -> (Box<dyn Display>, bool) {
     let stderr = std::io::stderr;
-    let live = match settings.mode {
-        Mode::Auto => stderr().is_terminal() && !settings.dumb,
-        Mode::Tty => !settings.dumb,
-        _ => false,
-    };
+    let live = settings.is_live();
     let look = Look {
+        verb: settings.verb,
         colour: settings.colour,
         log_lines: settings.log_lines,
     };

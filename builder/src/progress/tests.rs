@@ -146,7 +146,7 @@ fn the_log_format_is_buildkits() {
         s.done(470, plain, 1, 450);
         s.warn(480, plain, "careful\x1b[2J\nnow");
         let stopped = s.subject(3);
-        s.start(490, plain, 3, Some(Miss::Removed));
+        s.start(490, plain, 3, Some(Miss::Removed(None)));
         s.fail(500, plain, 2, "exit code 2");
         s.at(510, plain, Event::Cancelled { subject: stopped });
         plain.finish(&s.steps, Duration::from_millis(520));
@@ -281,6 +281,7 @@ fn tails_are_the_last_lines_and_bounded() {
 #[test]
 fn finishing_shows_all_and_returns_the_tails_even_while_senders_live() {
     let settings = Settings {
+        verb: "Building",
         mode: Mode::Quiet,
         colour: false,
         log_lines: 6,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Display;
 use super::plain::{age, part_text};
-use super::steps::{State, Step, Steps, Update};
+use super::steps::{Part, State, Step, Steps, Update};
 
 /// Redrawing more often than this only flickers.
 const FRAME: Duration = Duration::from_millis(100);
@@ -26,6 +26,8 @@ pub(crate) struct Look {
     pub(crate) colour: bool,
     /// Height of a running step's log window.
     pub(crate) log_lines: usize,
+    /// What is being done, for the headline.
+    pub(crate) verb: &'static str,
 }
 
 /// What a line says, for its colour.
@@ -142,7 +144,7 @@ impl<W: Write, S: Fn() -> Size> Display for Tty<W, S> {
 
     fn finish(&mut self, steps: &Steps, now: Duration) {
         let size = (self.size)();
-        let mut lines = last_frame(steps, now, size.columns);
+        let mut lines = last_frame(steps, now, size.columns, self.look);
         for warning in &self.warnings {
             lines.push(Line {
                 text: format!("warning: {warning}"),
@@ -170,7 +172,7 @@ fn frame(steps: &Steps, now: Duration, size: Size, look: Look) -> Vec<Line> {
     shown.truncate(budget);
     let n_running = shown.iter().filter(|step| step.state == State::Running).count();
     let window = ((budget - shown.len()) / n_running.max(1)).min(look.log_lines);
-    let mut lines = vec![header(steps, now, columns, "")];
+    let mut lines = vec![header(steps, now, columns, look, "")];
     for step in shown {
         lines.push(step_line(step, now, columns));
         if step.state == State::Running {
@@ -181,16 +183,17 @@ fn frame(steps: &Steps, now: Duration, size: Size, look: Look) -> Vec<Line> {
 }
 
 /// Computes what stays on the screen: every step, no windows.
-fn last_frame(steps: &Steps, now: Duration, columns: usize) -> Vec<Line> {
+fn last_frame(steps: &Steps, now: Duration, columns: usize, look: Look) -> Vec<Line> {
     let columns = columns.max(1);
-    let mut lines = vec![header(steps, now, columns, " FINISHED")];
+    let mut lines = vec![header(steps, now, columns, look, " FINISHED")];
     lines.extend(steps.all().iter().map(|step| step_line(step, now, columns)));
     lines
 }
 
-fn header(steps: &Steps, now: Duration, columns: usize, end: &str) -> Line {
+fn header(steps: &Steps, now: Duration, columns: usize, look: Look, end: &str) -> Line {
     let (n_ended, n_all) = steps.count();
-    let text = format!("[+] Building {:.1}s ({n_ended}/{n_all}){end}", now.as_secs_f64());
+    let (verb, time) = (look.verb, now.as_secs_f64());
+    let text = format!("[+] {verb} {time:.1}s ({n_ended}/{n_all}){end}");
     Line {
         text: fit(&text, columns),
         tone: Tone::Plain,
@@ -226,7 +229,7 @@ fn step_window(step: &Step, now: Duration, columns: usize, height: usize) -> Vec
         .parts
         .iter()
         .filter(|part| !part.done)
-        .map(|part| format!(" => => {}", part_text(part, now)));
+        .map(|part| format!(" => => {}", live_part(part, now)));
     let unfinished = Some(step.current_line()).filter(|line| !line.is_empty());
     let logs = step
         .tail
@@ -243,6 +246,25 @@ fn step_window(step: &Step, now: Duration, columns: usize, height: usize) -> Vec
             tone: Tone::Faint,
         })
         .collect()
+}
+
+/// Words how far a part is, short enough for an ordinary window, with a bar where its size is known.
+fn live_part(part: &Part, now: Duration) -> String {
+    const BAR: usize = 20;
+    let short = match part.name.strip_prefix("sha256:") {
+        Some(digest) if digest.len() > 12 => &digest[..digest.floor_char_boundary(12)],
+        _ => &part.name,
+    };
+    let text = part_text(part, now);
+    let far = text.strip_prefix(&part.name).unwrap_or(&text);
+    match part.total_bytes {
+        Some(total @ 1..) => {
+            let part = part.current_bytes.min(total) as f64 / total as f64;
+            let n_done = (part * BAR as f64) as usize;
+            format!("{short} [{:.<BAR$}]{far}", "#".repeat(n_done))
+        }
+        _ => format!("{short}{far}"),
+    }
 }
 
 /// Cuts a text to a number of columns; tabs become spaces.

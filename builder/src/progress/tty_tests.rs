@@ -123,6 +123,7 @@ impl Write for Shared {
 }
 
 const LOOK: Look = Look {
+    verb: "Building",
     colour: true,
     log_lines: 6,
 };
@@ -223,5 +224,38 @@ fn any_window_is_wide_enough() {
                 "{columns}x{rows}"
             );
         }
+    }
+}
+
+#[test]
+fn parts_have_bars_that_fit() {
+    let part = |name: &str, current_bytes, total_bytes| {
+        let part = Part {
+            name: name.to_owned(),
+            current_bytes,
+            total_bytes,
+            done: false,
+            since: Duration::ZERO,
+        };
+        live_part(&part, Duration::from_secs(2))
+    };
+    let digest = format!("sha256:{}", "0f".repeat(32));
+    for (shown, expected) in [
+        (
+            part(&digest, 0, Some(1000)),
+            "0f0f0f0f0f0f [....................] 0B / 1.00kB 2.0s",
+        ),
+        (
+            part(&digest, 499, Some(1000)),
+            "0f0f0f0f0f0f [#########...........] 499B / 1.00kB 2.0s",
+        ),
+        (
+            part(&digest, 2000, Some(1000)),
+            "0f0f0f0f0f0f [####################] 2.00kB / 1.00kB 2.0s",
+        ),
+        (part(&digest, 7, None), "0f0f0f0f0f0f 7B 2.0s"),
+        (part("a file", 0, Some(0)), "a file 0B / 0B 2.0s"),
+    ] {
+        assert_eq!(shown, expected);
     }
 }

@@ -142,6 +142,10 @@ impl TokenRequest {
             "http" if plain_is_fine => {}
             _ => return Err(format!("token realm `{realm}` is not https")),
         }
+        // Where clouds keep their machines' secrets; no registry gives out tokens there.
+        if url.host_str().is_some_and(is_link_local) {
+            return Err(format!("token realm `{realm}` is link-local"));
+        }
         if !url.username().is_empty() || url.password().is_some() {
             return Err("a token realm with a user name in it".to_owned());
         }
@@ -192,6 +196,20 @@ fn site(host: &str) -> Option<&str> {
         return None;
     }
     Some(&host[dot.map_or(0, |dot| dot + 1)..])
+}
+
+/// Says whether a host is an address that only this network segment knows.
+fn is_link_local(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    address.parse().is_ok_and(|address| match address {
+        std::net::IpAddr::V4(address) => address.is_link_local(),
+        std::net::IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || address
+                    .to_ipv4_mapped()
+                    .is_some_and(|address| address.is_link_local())
+        }
+    })
 }
 
 /// Says whether a host, without its port, is this machine.
@@ -262,6 +280,10 @@ mod tests {
             (&https, "http://169.254.169.254/"),
             (&http, "http://169.254.169.254/"),
             (&https, "http://127.0.0.1/"),
+            (&https, "https://169.254.169.254/latest"),
+            (&https, "https://2852039166/"),
+            (&https, "https://[::ffff:169.254.169.254]/"),
+            (&https, "https://[fe80::1]/"),
             (&https, "file:///etc/passwd"),
             (&https, "https://user:pass@a/"),
             (&https, "nonsense"),

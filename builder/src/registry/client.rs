@@ -4,12 +4,13 @@
 //! credentials and redirects, is `endpoint`'s. Spec: OCI distribution-spec, "Pull".
 
 use std::error::Error as _;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cache::Digest;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use cache::{Digest, compress};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 
 use super::auth::Scope;
@@ -17,6 +18,7 @@ use super::config::{Serves, Settings};
 use super::endpoint::{Call, Endpoint, Target};
 use super::error::ImageError;
 use super::reference::Reference;
+use crate::clock;
 
 const MAX_ERROR_BYTES: u64 = 64 << 10;
 /// Longest that a `Retry-After` is obeyed.
@@ -130,7 +132,6 @@ impl Session {
 
     /// Makes any request to the registry itself, with its credentials; Ok is whatever it answers. What may pass
     /// (broken connections, 429, 5xx) is tried again if the call says that it may be.
-    #[allow(dead_code, reason = "pushes use it")]
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response, ImageError> {
         self.send_to(&self.origin, call).await
     }
@@ -216,15 +217,18 @@ impl Session {
         loop {
             let response = self.get(ask).await?;
             let content_type = header(response.headers(), "content-type");
+            let encoding = header(response.headers(), CONTENT_ENCODING.as_str());
+            let too_large = || ImageError::WrongSize {
+                what: format!("{} of {}", ask.path, self.reference),
+                expected_bytes: limit_bytes,
+                actual: "more".to_owned(),
+            };
             let error = match capped(response, limit_bytes).await {
-                Ok(Some(bytes)) => return Ok((bytes, content_type)),
-                Ok(None) => {
-                    return Err(ImageError::WrongSize {
-                        what: format!("{} of {}", ask.path, self.reference),
-                        expected_bytes: limit_bytes,
-                        actual: "more".to_owned(),
-                    });
+                Ok(Some(bytes)) => {
+                    let bytes = decoded(bytes, encoding.as_deref(), limit_bytes).ok_or_else(too_large)?;
+                    return Ok((bytes, content_type));
                 }
+                Ok(None) => return Err(too_large()),
                 Err(error) => error,
             };
             n_tried += 1;
@@ -277,6 +281,24 @@ impl Session {
     }
 }
 
+/// Undoes the compression that some servers put on documents though nobody asked for it; `None` when that makes them
+/// larger than `limit_bytes`. What can't be decoded stays as it is: its digest or its parser will tell.
+fn decoded(bytes: Vec<u8>, encoding: Option<&str>, limit_bytes: u64) -> Option<Vec<u8>> {
+    let is_gzip = encoding.is_some_and(|word| word.eq_ignore_ascii_case("gzip"));
+    if !is_gzip || compress::sniff(&bytes) != compress::Format::Gzip {
+        return Some(bytes);
+    }
+    let mut out = Vec::new();
+    let n = compress::decompressor(&bytes[..], u64::MAX)
+        .ok()
+        .and_then(|(_, plain)| plain.take(limit_bytes + 1).read_to_end(&mut out).ok());
+    match n {
+        Some(n) if n as u64 > limit_bytes => None,
+        Some(_) => Some(out),
+        None => Some(bytes),
+    }
+}
+
 /// Returns the innermost cause of a broken connection: reqwest's own message is only the outermost.
 pub(crate) fn reason(error: &reqwest::Error) -> String {
     let mut reason = None;
@@ -285,7 +307,19 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
         reason = Some(inner.to_string());
         cause = inner.source();
     }
-    reason.unwrap_or_else(|| error.to_string())
+    let reason = reason.unwrap_or_else(|| error.to_string());
+    match is_about_time(&reason) {
+        true => format!(
+            "{reason}; the clock of this machine says {}",
+            clock::rfc3339(clock::now_unix())
+        ),
+        false => reason,
+    }
+}
+
+/// Says whether the other side's certificate is refused for the date, which a wrong clock is as good a reason for.
+fn is_about_time(reason: &str) -> bool {
+    reason.contains("certificate expired") || reason.contains("certificate not valid yet")
 }
 
 /// Says whether a status may be another one soon.

@@ -130,7 +130,8 @@ impl Endpoint {
         }
     }
 
-    /// Follows redirects; `authorization` is sent to the endpoint's own origin only.
+    /// Follows redirects; `authorization` is sent to the endpoint's own origin only, and not when somebody else has sent
+    /// us back there.
     async fn follow(
         &self,
         call: &Call<'_>,
@@ -146,7 +147,9 @@ impl Endpoint {
                 return Err(self.answer("an unprotected address, which is refused".to_owned()));
             }
         };
+        let mut is_ours = true;
         for _ in 0..MAX_REDIRECTS {
+            is_ours &= url.origin() == self.base.origin();
             let client = transport::client(&url, self.tls_for(&url))?;
             let mut request = client
                 .request(call.method.clone(), url.clone())
@@ -154,7 +157,7 @@ impl Endpoint {
             if let Some(body) = call.body {
                 request = request.body(body());
             }
-            if let Some(value) = authorization.filter(|_| url.origin() == self.base.origin()) {
+            if let Some(value) = authorization.filter(|_| is_ours) {
                 request = request.header(AUTHORIZATION, value.clone());
             }
             let response = match request.send().await {

@@ -11,6 +11,7 @@ use cache::{DiffId, Digest};
 use super::config::ConfigError;
 use super::credentials::CredentialError;
 use super::reference::ReferenceError;
+use crate::objects::ObjectsError;
 
 /// Says why an image can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +159,9 @@ pub(crate) enum ImageError {
     /// The TLS library can't be set up.
     #[error("cannot set up connections: {0}")]
     Setup(String),
+    /// A place that keeps layers of caches.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

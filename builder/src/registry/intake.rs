@@ -40,8 +40,9 @@ pub(crate) fn take_in(
         input: io::Cursor::new(&magic[..n_magic]).chain(input),
         keep,
         n_bytes: 0,
-        limit_bytes: layer.blob.as_ref().map_or(u64::MAX, |blob| blob.size_bytes),
+        size_bytes: layer.blob.as_ref().map(|blob| blob.size_bytes),
         is_over: false,
+        is_at_end: false,
     };
     let imported = compress::decompressor(&mut tee, Limits::default().max_bytes)
         .map_err(|error| broken(reference, &error))
@@ -62,11 +63,12 @@ pub(crate) fn take_in(
         keep,
         n_bytes,
         is_over,
+        is_at_end,
         ..
     } = tee;
     if let Some(blob) = &layer.blob {
         // A wrong size explains whatever else went wrong.
-        if is_over || (drained.is_ok() && n_bytes != blob.size_bytes) {
+        if is_over || (is_at_end && n_bytes != blob.size_bytes) {
             return Err(wrong_size(blob, n_bytes, is_over));
         }
     }
@@ -126,22 +128,29 @@ fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(n_read)
 }
 
-/// Reads through, keeping and counting; fails as soon as there is more than announced.
+/// Reads through, keeping and counting; fails as soon as there is more than announced, and at the end if there was less:
+/// before anybody takes what came for the whole.
 struct Tee<R> {
     input: R,
     keep: Option<BlobWriter>,
     n_bytes: u64,
-    limit_bytes: u64,
+    /// What was announced.
+    size_bytes: Option<u64>,
     is_over: bool,
+    is_at_end: bool,
 }
 
 impl<R: Read> Read for Tee<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(buffer)?;
         self.n_bytes += n as u64;
-        if self.n_bytes > self.limit_bytes {
-            self.is_over = true;
+        self.is_at_end |= n == 0 && !buffer.is_empty();
+        self.is_over = self.size_bytes.is_some_and(|announced| self.n_bytes > announced);
+        if self.is_over {
             return Err(io::Error::other("more bytes than announced"));
+        }
+        if self.is_at_end && self.size_bytes.is_some_and(|announced| self.n_bytes < announced) {
+            return Err(io::Error::other("fewer bytes than announced"));
         }
         if let Some(keep) = &mut self.keep {
             keep.write_all(&buffer[..n])?;

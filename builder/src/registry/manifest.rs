@@ -6,6 +6,9 @@ use cache::{DiffId, Digest};
 use frontend::Platform;
 use oci_spec::image::{ImageIndex, ImageManifest};
 
+use super::error::ImageError;
+use super::json;
+
 /// Largest manifest or index that is read; containers/image has the same limit.
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// Largest config that is read.
@@ -58,7 +61,7 @@ pub(crate) struct Manifest {
 /// Parses a manifest or index. `content_type` is what it was served or described as. The error says which rule it
 /// breaks.
 pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Document, String> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let value = json::strict(bytes)?;
     let declared = value.get("mediaType").and_then(|text| text.as_str());
     let served = content_type.map(|text| text.split(';').next().unwrap_or(text).trim());
     let is_known = |text: &&str| INDEX_TYPES.contains(text) || MANIFEST_TYPES.contains(text);
@@ -129,6 +132,28 @@ fn platform(entry: &oci_spec::image::Platform) -> Platform {
     )
 }
 
+impl Descriptor {
+    /// Fails where bytes aren't those that are meant, or not as many.
+    pub(crate) fn check(&self, reference: &str, bytes: &[u8]) -> Result<(), ImageError> {
+        let actual = Digest::of(bytes);
+        if actual != self.digest {
+            return Err(ImageError::WrongDigest {
+                reference: reference.to_owned(),
+                expected: self.digest,
+                actual,
+            });
+        }
+        match bytes.len() as u64 {
+            n_bytes if n_bytes == self.size_bytes => Ok(()),
+            n_bytes => Err(ImageError::WrongSize {
+                what: format!("{} of {reference}", self.digest),
+                expected_bytes: self.size_bytes,
+                actual: n_bytes.to_string(),
+            }),
+        }
+    }
+}
+
 /// Picks the entry of an index for `wanted`; entries without a platform are taken only when there is just one.
 /// The error lists what there is.
 pub(crate) fn select<'a>(
@@ -182,6 +207,13 @@ pub(crate) fn config_facts(config: &[u8]) -> Result<ConfigFacts, String> {
         architecture: String,
         variant: Option<String>,
         rootfs: RootFs,
+        #[serde(default)]
+        history: Option<Vec<Step>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Step {
+        #[serde(default)]
+        empty_layer: bool,
     }
     #[derive(serde::Deserialize)]
     struct RootFs {
@@ -191,12 +223,23 @@ pub(crate) fn config_facts(config: &[u8]) -> Result<ConfigFacts, String> {
         #[serde(default)]
         diff_ids: Option<Vec<DiffId>>,
     }
-    let config: Config = serde_json::from_slice(config).map_err(|error| error.to_string())?;
+    let config = json::strict(config)?;
+    let config: Config = serde_json::from_value(config).map_err(|error| error.to_string())?;
     if let Some(kind) = config.rootfs.kind.filter(|kind| kind != "layers") {
         return Err(format!("rootfs.type is `{kind}`, not `layers`"));
     }
+    let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
+    let steps = config.history.unwrap_or_default();
+    let n_made = steps.iter().filter(|step| !step.empty_layer).count();
+    // Fewer are fine: layers needn't have a history.
+    if n_made > diff_ids.len() {
+        return Err(format!(
+            "its history has {n_made} layers but rootfs lists {}",
+            diff_ids.len()
+        ));
+    }
     Ok(ConfigFacts {
-        diff_ids: config.rootfs.diff_ids.unwrap_or_default(),
+        diff_ids,
         platform: Platform::new(&config.os, &config.architecture, config.variant.as_deref()),
     })
 }
@@ -237,7 +280,7 @@ mod tests {
             (
                 &format!("{}{}", "[".repeat(5000), "]".repeat(5000)),
                 None,
-                "recursion",
+                "more than 64 deep",
             ),
             (
                 &good.replacen('{', &format!(r#"{{"mediaType":"{}","#, MANIFEST_TYPES[0]), 1),
@@ -246,7 +289,7 @@ mod tests {
             ),
         ] {
             let error = parse(text.as_bytes(), content_type).map(|_| ()).unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
+            assert!(error.contains(why), "{}: {error}", &text[..text.len().min(300)]);
         }
     }
 
@@ -315,6 +358,9 @@ mod tests {
             "[]",
             r#"{"rootfs":{"diff_ids":["md5:x"]}}"#,
             r#"{"rootfs":{"type":"tar"}}"#,
+            // hardening T55, hardening T58
+            r#"{"os":"linux","os":"linux","rootfs":{}}"#,
+            r#"{"rootfs":{},"history":[{"empty_layer":true},{"created_by":"x"}]}"#,
         ] {
             assert!(config_facts(bad.as_bytes()).is_err(), "{bad}");
         }

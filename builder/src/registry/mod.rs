@@ -14,6 +14,7 @@ mod error;
 #[path = "tests/fixture.rs"]
 pub(crate) mod fixture;
 mod intake;
+mod json;
 mod login;
 mod manifest;
 mod pull;
@@ -32,10 +33,13 @@ use frontend::Platform;
 use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
-pub(crate) use client::{Ask, Retry, Session, header, http_date, is_passing, retry_after};
+use crate::objects::Objects;
+pub(crate) use client::{Ask, Retry, Session, capped, header, http_date, is_passing, reason, retry_after};
+pub(crate) use config::parse_toml;
 pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
 pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
+pub(crate) use json::strict as strict_json;
 pub(crate) use login::{log_in, log_out, registry_of};
 pub(crate) use manifest::{
     ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
@@ -54,6 +58,8 @@ pub(crate) enum Origin {
     Registry(Arc<Session>),
     /// From a directory that holds an OCI image layout.
     OciLayout(PathBuf),
+    /// From a place that knows nothing of images: a cache's.
+    Objects(Arc<Objects>),
 }
 
 /// One layer of a resolved image.
@@ -110,7 +116,7 @@ pub(crate) async fn resolve_locked(
     let pin = lock.image(&reference, platform)?;
     let local = resolve_local(store, &reference, platform)?;
     match (local, pin) {
-        (Some(local), pin) if local.pin() == pin => Ok(local),
+        (Some(local), pin) if local.pin() == pin || local.id_pin() == pin => Ok(local),
         (_, Pin::Manifest(digest)) => {
             let pinned = format!("{}@{digest}", reference.repository());
             Ok(resolve(store, &pinned, platform, false).await?)
@@ -136,8 +142,13 @@ impl Resolved {
     pub(crate) fn pin(&self) -> Pin {
         match self.manifest {
             Some(digest) => Pin::Manifest(digest),
-            None => Pin::Id(Digest::of(&self.config)),
+            None => self.id_pin(),
         }
+    }
+
+    /// Returns what a lock file called the image before any registry had it.
+    fn id_pin(&self) -> Pin {
+        Pin::Id(Digest::of(&self.config))
     }
 }
 
@@ -260,10 +271,10 @@ async fn resolve_remote(
                 offset: 0,
             };
             let (config, _) = session.document(ask, MAX_CONFIG_BYTES).await?;
-            check(&reference, &manifest.config.digest, &config)?;
             config
         }
     };
+    manifest.config.check(&reference.familiar(), &config)?;
     let resolved = assemble(
         reference.to_string(),
         (manifest_digest, &manifest),
@@ -293,6 +304,7 @@ async fn remote_manifest(
     let reference = session.reference();
     let mut target = reference.target();
     let mut expected = reference.digest().copied();
+    let mut listed: Option<Descriptor> = None;
     let stored = |digest: &Digest| store.blobs().read(digest, MAX_MANIFEST_BYTES).ok();
     let is_known = store.index().image(&reference.to_string())?.is_some();
     if expected.is_none() && is_known {
@@ -316,6 +328,9 @@ async fn remote_manifest(
         if let Some(expected) = expected {
             check(reference, &expected, &bytes)?;
         }
+        if let Some(listed) = &listed {
+            listed.check(&reference.familiar(), &bytes)?;
+        }
         let malformed = |why| ImageError::Malformed {
             what: format!("manifest {target}"),
             reference: reference.familiar(),
@@ -333,6 +348,7 @@ async fn remote_manifest(
         })?;
         target = next.digest.to_string();
         expected = Some(next.digest);
+        listed = Some(next.clone());
     }
     Err(ImageError::Malformed {
         what: "index".to_owned(),

@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use cache::lock::Attempt;
 use cache::{DiffId, Digest, Store};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::StatusCode;
+use reqwest::header::{ETAG, HeaderValue};
+use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::client::{Ask, Session};
+use super::client::{Ask, Retry, Session};
 use super::error::ImageError;
 use super::intake::take_in;
 use super::{Descriptor, LayerSource, Origin, Resolved};
 use crate::archive::{Source, layout};
+use crate::objects::Objects;
 use crate::runtime::blocking;
 
 /// Layers in flight. More would not be faster: two saturate what decompression can take.
@@ -33,6 +36,8 @@ pub(crate) struct Transfer {
     pub(crate) total_bytes: u64,
     /// The layer file is there.
     pub(crate) is_finished: bool,
+    /// Who fetches it just now, where that isn't this process's work.
+    pub(crate) waits_for: Option<String>,
 }
 
 /// Brings in the layers whose files are missing. Ok means that all are there. Another process that fetches the same
@@ -65,9 +70,21 @@ async fn fetch(
     let Some(blob) = &layer.blob else {
         return Err(missing(resolved, layer.diff_id));
     };
-    let lock = {
-        let (store, name) = (Arc::clone(store), format!("layer{}", layer.diff_id.hex()));
-        blocking(move || store.lock(&name)).await?
+    let moved = |done_bytes, is_finished, waits_for| Transfer {
+        blob: blob.digest,
+        done_bytes,
+        total_bytes: blob.size_bytes,
+        is_finished,
+        waits_for,
+    };
+    let name = format!("layer{}", layer.diff_id.hex());
+    let lock = match store.try_lock(&name)? {
+        Attempt::Held(lock) => lock,
+        Attempt::Busy(user) => {
+            progress(moved(0, false, Some(user)));
+            let store = Arc::clone(store);
+            blocking(move || store.lock(&name)).await?
+        }
     };
     if !store.layers().contains(&layer.diff_id) {
         match &resolved.origin {
@@ -81,19 +98,21 @@ async fn fetch(
                 })
                 .await?;
             }
-            Origin::Registry(session) => download(store, session, &layer, blob, progress).await?,
+            Origin::Registry(session) => {
+                let giver = Giver::Repository(session);
+                download(store, giver, &layer, blob, progress).await?;
+            }
+            Origin::Objects(objects) => {
+                let giver = Giver::Objects(objects);
+                download(store, giver, &layer, blob, progress).await?;
+            }
         }
         if let Some(made_unix) = layer.made_unix {
             store.layers().set_made_unix(&layer.diff_id, made_unix)?;
         }
     }
     drop(lock);
-    progress(Transfer {
-        blob: blob.digest,
-        done_bytes: blob.size_bytes,
-        total_bytes: blob.size_bytes,
-        is_finished: true,
-    });
+    progress(moved(blob.size_bytes, true, None));
     Ok(())
 }
 
@@ -104,10 +123,54 @@ fn missing(resolved: &Resolved, layer: DiffId) -> ImageError {
     }
 }
 
+/// Whom blobs are asked of.
+#[derive(Clone, Copy)]
+enum Giver<'a> {
+    Repository(&'a Session),
+    Objects(&'a Objects),
+}
+
+impl Giver<'_> {
+    fn title(self) -> String {
+        match self {
+            Self::Repository(session) => session.reference().familiar(),
+            Self::Objects(objects) => objects.title().to_owned(),
+        }
+    }
+
+    fn retry(self) -> Retry {
+        match self {
+            Self::Repository(session) => session.retry(),
+            Self::Objects(objects) => objects.retry(),
+        }
+    }
+
+    async fn get(self, blob: &Digest, offset: u64) -> Result<Response, ImageError> {
+        match self {
+            Self::Repository(session) => {
+                let ask = Ask {
+                    path: &format!("blobs/{blob}"),
+                    accept: "*/*",
+                    offset,
+                };
+                session.get(ask).await
+            }
+            Self::Objects(objects) => Ok(objects.get(blob, offset).await?),
+        }
+    }
+
+    fn unreachable(self, error: &reqwest::Error) -> ImageError {
+        match self {
+            Self::Repository(session) => session.unreachable(error),
+            Self::Objects(objects) => objects.unreachable(error).into(),
+        }
+    }
+}
+
 /// Streams one blob from the network into [`take_in`].
 async fn download(
     store: &Arc<Store>,
-    session: &Session,
+    giver: Giver<'_>,
     layer: &LayerSource,
     blob: &Descriptor,
     progress: &impl Fn(Transfer),
@@ -115,21 +178,15 @@ async fn download(
     let (sender, receiver) = mpsc::channel(N_CHUNKS);
     let intake = {
         let (store, layer) = (Arc::clone(store), layer.clone());
-        let reference = session.reference().familiar();
+        let reference = giver.title();
         blocking(move || take_in(&store, Chunks::new(receiver), &layer, &reference))
     };
     let feed = async move {
-        let path = format!("blobs/{}", blob.digest);
         let mut state = State::default();
         loop {
             let offset = if state.ignores_ranges { 0 } else { state.done_bytes };
-            let ask = Ask {
-                path: &path,
-                accept: "*/*",
-                offset,
-            };
-            let mut response = session.get(ask).await?;
-            let Some(mut n_skip) = state.start(session, blob, &response)? else {
+            let mut response = giver.get(&blob.digest, offset).await?;
+            let Some(mut n_skip) = state.start(giver, blob, &response)? else {
                 continue;
             };
             let failure = loop {
@@ -148,6 +205,7 @@ async fn download(
                             done_bytes: state.done_bytes.min(blob.size_bytes),
                             total_bytes: blob.size_bytes,
                             is_finished: false,
+                            waits_for: None,
                         });
                     }
                     Ok(None) if state.done_bytes >= blob.size_bytes => return Ok(()),
@@ -156,9 +214,9 @@ async fn download(
                 }
             };
             state.n_broken += 1;
-            if state.n_broken >= session.retry().n_tries {
+            if state.n_broken >= giver.retry().n_tries {
                 return Err(match failure {
-                    Some(error) => session.unreachable(&error),
+                    Some(error) => giver.unreachable(&error),
                     None => ImageError::WrongSize {
                         what: format!("blob {}", blob.digest),
                         expected_bytes: blob.size_bytes,
@@ -166,7 +224,7 @@ async fn download(
                     },
                 });
             }
-            session.retry().pause(state.n_broken, None).await;
+            giver.retry().pause(state.n_broken, None).await;
         }
     };
     // The network's failure is the cause when there is one: the intake then only saw the bytes end. It is always
@@ -182,6 +240,8 @@ struct State {
     /// Failures since the last byte.
     n_broken: u32,
     ignores_ranges: bool,
+    /// Which version of the blob is being read, where the server says.
+    version: Option<HeaderValue>,
 }
 
 impl State {
@@ -195,9 +255,9 @@ impl State {
     /// Looks at the head of an answer: how many bytes of it are known already, or `None` to ask again without a range.
     fn start(
         &mut self,
-        session: &Session,
+        giver: Giver<'_>,
         blob: &Descriptor,
-        response: &reqwest::Response,
+        response: &Response,
     ) -> Result<Option<u64>, ImageError> {
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let start = response.headers().get("content-range").and_then(|value| {
@@ -210,20 +270,23 @@ impl State {
                     .parse()
                     .ok()
             });
-            if start == Some(self.done_bytes) {
+            // Part of something else, even if it lies at the right place.
+            let is_same = self.version.as_ref() == response.headers().get(ETAG);
+            if start == Some(self.done_bytes) && is_same {
                 return Ok(Some(0));
             }
             if std::mem::replace(&mut self.ignores_ranges, true) {
                 return Err(ImageError::Answer {
-                    reference: session.reference().familiar(),
+                    reference: giver.title(),
                     answer: "part of a blob that wasn't asked for".to_owned(),
                 });
             }
             return Ok(None);
         }
+        self.version = response.headers().get(ETAG).cloned();
         match response.content_length() {
             Some(actual) if actual != blob.size_bytes => Err(ImageError::WrongSize {
-                what: format!("blob {} of {}", blob.digest, session.reference().familiar()),
+                what: format!("blob {} of {}", blob.digest, giver.title()),
                 expected_bytes: blob.size_bytes,
                 actual: actual.to_string(),
             }),

@@ -3,6 +3,9 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+mod documents;
+mod quirks;
+
 use super::client::Retry;
 use super::fixture::{Fake, Remote, Reply, Request, has_tool, image, run, store};
 use super::*;
@@ -19,9 +22,14 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// Resolves and fetches `app:1` from a fake, impatiently.
 fn pull(store: &Arc<Store>, host: &str) -> Result<Resolved, ImageError> {
+    pull_trying(store, host, 3)
+}
+
+/// Resolves and fetches `app:1` from a fake, with so many tries.
+fn pull_trying(store: &Arc<Store>, host: &str, n_tries: u32) -> Result<Resolved, ImageError> {
     let reference = Reference::parse(&format!("{host}/app:1")).unwrap();
     let retry = Retry {
-        n_tries: 3,
+        n_tries,
         first_wait: Duration::from_millis(1),
     };
     wait(async {

@@ -15,6 +15,8 @@ use super::error::ImageError;
 
 /// Largest file of certificates or keys that is read.
 const MAX_PEM_BYTES: u64 = 4 << 20;
+/// How long the other side may say nothing; tests have less patience.
+const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 60 });
 
 /// How the other side of a TLS connection proves who it is, and we to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -61,7 +63,7 @@ fn build(kind: &Kind) -> Result<Client, ImageError> {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(Duration::from_secs(15))
-        .read_timeout(Duration::from_secs(60));
+        .read_timeout(READ_TIMEOUT);
     if kind.is_here {
         builder = builder.no_proxy();
     }

@@ -1,6 +1,6 @@
 //! Which units go, and in which order: numbers in, units out, nothing touched.
 
-use super::Unit;
+use super::{Kind, Unit};
 
 /// Until when units go; without any limit all do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +73,8 @@ pub fn choose(units: Vec<Unit>, limits: Limits, space: Space, now_unix: i64) -> 
 
 /// What nothing finds any more counts as if it were this much older.
 const LOST_SECONDS: i64 = 365 * 24 * 3600;
+/// Nobody knows how long the content of a cache mount took: as if it had come over a network, so many bytes a millisecond.
+const MOUNT_BYTES_PER_MS: u64 = 20_000;
 /// A unit that took no time isn't for free: something has to find out, read, write.
 const LEAST_MS: u64 = 100;
 
@@ -84,7 +86,11 @@ fn weight(unit: &Unit, now_unix: i64) -> f64 {
         .max(1)
         .saturating_add(lost);
     let bytes = unit.size_bytes.max(1);
+    let took_ms = match unit.kind {
+        Kind::Mount => bytes / MOUNT_BYTES_PER_MS,
+        Kind::Layer | Kind::Blob | Kind::Unpacked => unit.took_ms,
+    };
     #[expect(clippy::cast_precision_loss, reason = "an order of sizes, not a sum")]
-    let weight = unused as f64 * bytes as f64 / unit.took_ms.saturating_add(LEAST_MS) as f64;
+    let weight = unused as f64 * bytes as f64 / took_ms.saturating_add(LEAST_MS) as f64;
     weight
 }

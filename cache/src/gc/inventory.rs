@@ -1,15 +1,17 @@
 //! What is in a store, as units.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
+use std::hash::Hash;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::str::FromStr;
 
 use super::{GcError, Kind, Pins, Unit};
 use crate::digest::{DiffId, Digest};
 use crate::index::RecordSummary;
-use crate::leases::{Closed, Item};
+use crate::leases::Item;
 use crate::root::Root;
 use crate::store::Store;
 
@@ -41,9 +43,9 @@ impl Store {
     /// Returns everything in the store that could be removed, or is needed. Measures cache mounts, file by file.
     pub fn units(&self, pins: &Pins) -> Result<Vec<Unit>, GcError> {
         let records = self.index().records()?;
-        let closed = self.close_gate()?;
-        let mut units = self.stored_units(pins, &closed, &records)?;
-        drop(closed);
+        // Who needs what changes while things are measured; it is asked again before anything is removed.
+        let taken = self.taken_now()?;
+        let mut units = self.stored_units(pins, &taken, &records)?;
         for mount in self.mounts().list()? {
             units.push(Unit {
                 kind: Kind::Mount,
@@ -54,7 +56,7 @@ impl Store {
                 took_ms: 0,
                 is_findable: true,
                 is_pinned: false,
-                is_leased: false,
+                is_leased: mount.is_used,
                 items: Vec::new(),
             });
         }
@@ -75,25 +77,20 @@ impl Store {
     fn stored_units(
         &self,
         pins: &Pins,
-        closed: &Closed,
+        taken: &HashSet<Item>,
         records: &[RecordSummary],
     ) -> Result<Vec<Unit>, GcError> {
-        let mut blobs: HashMap<Digest, Found> = HashMap::new();
-        list(&self.root().join("blobs/sha256"), |name, meta| {
-            let digest = format!("sha256:{name}").parse();
-            blobs.extend(digest.ok().map(|digest: Digest| (digest, Found::of(meta))));
-        })?;
-        let mut layers: HashMap<DiffId, Found> = HashMap::new();
-        list(&self.root().join("layers"), |name, meta| {
-            let layer = format!("sha256:{name}").parse();
-            layers.extend(layer.ok().map(|layer: DiffId| (layer, Found::of(meta))));
-        })?;
+        let mut blobs: HashMap<Digest, Found> = self.found_in("blobs/sha256")?;
+        let layers: HashMap<DiffId, Found> = self.found_in("layers")?;
         let mut forms: HashMap<DiffId, Vec<Digest>> = HashMap::new();
         for form in self.index().forms()? {
             forms.entry(form.layer).or_default().push(form.digest);
         }
         let mut unpacked = self.unpacked()?;
-        let worths = worths(records);
+        // A result of which a layer is gone can't be found any more. What an image needs may just not be fetched yet.
+        let is_there = |layer: &DiffId| layers.contains_key(layer) || pins.layers.contains(layer);
+        let found = records.iter().filter(|record| record.layers.iter().all(is_there));
+        let worths = worths(found);
         let none = Worth::default();
         let mut units = Vec::new();
         for (layer, found) in layers {
@@ -110,7 +107,7 @@ impl Store {
                 took_ms: worth.took_ms,
                 is_findable: worth.took_ms > 0 || worth.made_by.is_some(),
                 is_pinned: pins.hold(&item),
-                is_leased: closed.is_taken(&item),
+                is_leased: taken.contains(&item),
                 items: vec![item],
             };
             if !unit.is_pinned && !unit.is_leased {
@@ -142,11 +139,21 @@ impl Store {
                 took_ms: 0,
                 is_findable: true,
                 is_pinned: pins.hold(&item),
-                is_leased: closed.is_taken(&item),
+                is_leased: taken.contains(&item),
                 items: vec![item],
             });
         }
         Ok(units)
+    }
+
+    /// Measures files that are named by the digits of a digest.
+    fn found_in<D: FromStr + Eq + Hash>(&self, part: &str) -> Result<HashMap<D, Found>, GcError> {
+        let mut all = HashMap::new();
+        list(&self.root().join(part), |name, meta| {
+            let digest = format!("sha256:{name}").parse();
+            all.extend(digest.ok().map(|digest: D| (digest, Found::of(meta))));
+        })?;
+        Ok(all)
     }
 
     /// Measures what was unpacked, by name.
@@ -184,7 +191,7 @@ fn unpacked_names(unpacked: &HashMap<String, Found>, layer: &DiffId) -> Vec<Stri
 }
 
 /// Returns what the layers of records are worth. A layer is lost for every result that has it.
-fn worths(records: &[RecordSummary]) -> HashMap<DiffId, Worth<'_>> {
+fn worths<'r>(records: impl Iterator<Item = &'r RecordSummary>) -> HashMap<DiffId, Worth<'r>> {
     let mut worths: HashMap<DiffId, Worth<'_>> = HashMap::new();
     for record in records {
         for layer in &record.layers {

@@ -1,10 +1,11 @@
 //! Garbage collection: what is in a store, what of it nobody needs, in which order that goes, and how.
 //!
-//! `inventory` finds units: things that go together. `choice` decides, from numbers alone, which of them go. `removal`
+//! `ceiling` says whether there is anything to do, cheaply. `inventory` finds units: things that go together. `choice` decides, from numbers alone, which of them go. `removal`
 //! removes them beside running builds. What images need is said by the caller, who can read their configs; what running
 //! processes need, by their leases; who uses a cache mount, by its lock. Records of steps don't keep anything: they
 //! are worth what their layers are.
 
+mod ceiling;
 mod choice;
 mod inventory;
 mod removal;
@@ -21,6 +22,7 @@ use crate::leases::Item;
 use crate::mounts::MountsError;
 use crate::root;
 
+pub use ceiling::Kept;
 pub use choice::{Limits, Space, choose};
 pub use removal::Removed;
 
@@ -30,7 +32,7 @@ pub enum GcError {
     /// The file system's word.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// `list`, `lock`, `remove`.
+        /// `list`, `lock`, `remove`, `sweep`.
         action: &'static str,
         /// Which part of the store.
         path: PathBuf,
@@ -115,4 +117,22 @@ pub struct Unit {
     pub is_leased: bool,
     /// The first is what the others are of. Empty for cache mounts.
     items: Vec<Item>,
+}
+
+impl Unit {
+    /// Returns the layer that it is.
+    pub fn layer(&self) -> Option<DiffId> {
+        match self.items.first() {
+            Some(Item::Layer(layer)) => Some(*layer),
+            _ => None,
+        }
+    }
+
+    /// Returns the blob that it is.
+    pub fn blob(&self) -> Option<Digest> {
+        match self.items.first() {
+            Some(Item::Blob(digest)) => Some(*digest),
+            _ => None,
+        }
+    }
 }

@@ -11,11 +11,16 @@ use super::{GcError, Kind, Pins, Unit};
 use crate::digest::{DiffId, Digest, Key};
 use crate::layer::TreePath;
 use crate::leases::{Closed, Item};
+use crate::lock::FileLock;
 use crate::root::Root;
 use crate::store::Store;
 
-/// How many units go while the gate is closed once.
+/// How many units go at most while the gate is closed once, …
 const BATCH: usize = 64;
+/// … and about how much: then it is asked again whether to go on.
+const BATCH_BYTES: u64 = 512 << 20;
+/// How many things may be gone before the index is told: each time costs a disk's waiting.
+const UNTOLD: usize = 1024;
 /// For how long records are kept whose layers are gone: they still explain why a step runs.
 const DEAD_RECORD_MS: i64 = 30 * 24 * 3600 * 1000;
 
@@ -30,12 +35,13 @@ pub struct Removed {
 
 impl Store {
     /// Removes units, but for what images or running processes need by now; `pins` says what images need, and is asked
-    /// again whenever builds are kept waiting.
-    pub fn remove_units(
+    /// again whenever builds are kept waiting; its error ends the removal. The index remembers what went, and why, for steps that run again for it.
+    pub fn remove_units<E: From<GcError>>(
         &self,
         units: Vec<Unit>,
-        pins: impl Fn() -> Result<Pins, GcError>,
-    ) -> Result<Removed, GcError> {
+        (now_unix, because): (i64, &str),
+        pins: &mut dyn FnMut() -> Result<Pins, E>,
+    ) -> Result<Removed, E> {
         let mut removed = Removed::default();
         if self.leases().keeps_gate() {
             // This process would wait for itself.
@@ -45,28 +51,20 @@ impl Store {
         let (mounts, stored): (Vec<Unit>, Vec<Unit>) =
             units.into_iter().partition(|unit| unit.kind == Kind::Mount);
         let mut stored = stored.into_iter().peekable();
-        while stored.peek().is_some() {
-            let batch: Vec<Unit> = stored.by_ref().take(BATCH).collect();
-            let mut moved = Vec::new();
-            let mut blobs = Vec::new();
-            let closed = self.close_gate()?;
-            let pins = pins()?;
-            for unit in batch {
-                match self.move_away(&unit, &closed, &pins, &mut moved)? {
-                    true => {
-                        blobs.extend(unit.items.iter().filter_map(blob));
-                        removed.units.push(unit);
-                    }
-                    false => removed.kept.push(unit),
-                }
+        let mut untold = Vec::new();
+        let mut is_over = Ok(());
+        while stored.peek().is_some() && is_over.is_ok() {
+            // Files go before anything is written: the disk may be full.
+            is_over = self.remove_batch(&mut stored, pins, &mut untold, &mut removed);
+            if untold.len() >= UNTOLD {
+                self.forget(&std::mem::take(&mut untold), now_unix, because)?;
             }
-            drop(closed);
-            self.index().forget_blobs(&blobs)?;
-            self.discard(&moved)?;
         }
+        self.forget(&untold, now_unix, because)?;
+        is_over?;
         for unit in mounts {
             let is_gone = self.mounts().remove(&unit.name, self.incomplete());
-            match is_gone? {
+            match is_gone.map_err(GcError::from)? {
                 true => removed.units.push(unit),
                 false => removed.kept.push(unit),
             }
@@ -74,12 +72,60 @@ impl Store {
         Ok(removed)
     }
 
-    pub(super) fn close_gate(&self) -> Result<Closed, GcError> {
-        self.leases().close_gate().map_err(|source| GcError::Io {
+    /// Removes some of the units that are left.
+    fn remove_batch<E: From<GcError>>(
+        &self,
+        left: &mut impl Iterator<Item = Unit>,
+        pins: &mut dyn FnMut() -> Result<Pins, E>,
+        gone: &mut Vec<Item>,
+        removed: &mut Removed,
+    ) -> Result<(), E> {
+        let mut moved = Vec::new();
+        let closed = self.close_gate()?;
+        let pins = pins()?;
+        let mut n_bytes = 0_u64;
+        for unit in left.take(BATCH) {
+            n_bytes = n_bytes.saturating_add(unit.size_bytes);
+            match self.move_away(&unit, &closed, &pins, &mut moved)? {
+                true => {
+                    gone.extend(unit.items.iter().cloned());
+                    removed.units.push(unit);
+                }
+                false => removed.kept.push(unit),
+            }
+            if n_bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        drop(closed);
+        Ok(self.discard(&moved)?)
+    }
+
+    fn forget(&self, gone: &[Item], now_unix: i64, because: &str) -> Result<(), GcError> {
+        let blobs: Vec<Digest> = gone.iter().filter_map(blob).collect();
+        let layers: Vec<DiffId> = gone.iter().filter_map(layer).collect();
+        self.index().forget_blobs(&blobs)?;
+        Ok(self.index().put_evicted(&layers, now_unix, because)?)
+    }
+
+    pub(super) fn taken_now(&self) -> Result<HashSet<Item>, GcError> {
+        match self.leases().keeps_gate() {
+            // It would wait for itself.
+            true => Ok(HashSet::new()),
+            false => self.leases().taken_now().map_err(|source| self.locked(source)),
+        }
+    }
+
+    fn close_gate(&self) -> Result<Closed, GcError> {
+        self.leases().close_gate().map_err(|source| self.locked(source))
+    }
+
+    fn locked(&self, source: io::Error) -> GcError {
+        GcError::Io {
             action: "lock",
             path: self.root().join("gate"),
             source,
-        })
+        }
     }
 
     /// Moves what a unit consists of out of the way; `false` where its first part must stay.
@@ -144,9 +190,30 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets records whose layers are gone for long.
-    pub fn forget_dead_records(&self, now_unix: i64) -> Result<(), GcError> {
-        let mut there: HashSet<DiffId> = HashSet::new();
+    /// Removes what killed processes left behind, and forgets records whose layers are gone for long.
+    pub fn sweep_leftovers(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| GcError::Io {
+                action: "sweep",
+                path,
+                source,
+            }
+        };
+        for part in ["leases", "locks"] {
+            let dir = self.root().join(part);
+            for entry in std::fs::read_dir(&dir).map_err(failed(&dir))? {
+                let path = entry.map_err(failed(&dir))?.path();
+                // Letting go of a lock that was nobody's removes its file.
+                drop(FileLock::try_now(path.clone()).map_err(failed(&path))?);
+            }
+        }
+        self.forget_dead_records(now_unix, pins)
+    }
+
+    /// What an image needs may never have been fetched, and isn't gone.
+    pub(super) fn forget_dead_records(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+        let mut there: HashSet<DiffId> = pins.layers.clone();
         let mut gone: HashSet<DiffId> = HashSet::new();
         let oldest = now_unix.saturating_mul(1000).saturating_sub(DEAD_RECORD_MS);
         let mut is_gone = |layer: &DiffId| {
@@ -178,6 +245,13 @@ fn blob(item: &Item) -> Option<Digest> {
     match item {
         Item::Blob(digest) => Some(*digest),
         Item::Layer(_) | Item::Unpacked(_) => None,
+    }
+}
+
+fn layer(item: &Item) -> Option<DiffId> {
+    match item {
+        Item::Layer(layer) => Some(*layer),
+        Item::Blob(_) | Item::Unpacked(_) => None,
     }
 }
 

@@ -1,7 +1,5 @@
 //! What garbage collection finds, chooses and removes; and that it takes nothing from under a running process.
 
-use std::cell::Cell;
-
 use super::*;
 use crate::layers::LayersError;
 use crate::record::Record;
@@ -154,6 +152,9 @@ fn no_pins() -> Result<Pins, GcError> {
     Ok(Pins::default())
 }
 
+/// Who removes in these tests.
+const BY: (i64, &str) = (NOW, "test");
+
 #[test]
 fn what_is_there_is_found_with_what_it_is_worth() {
     let scene = Scene::new();
@@ -206,12 +207,44 @@ fn what_is_there_is_found_with_what_it_is_worth() {
     assert!(units.iter().all(|unit| unit.size_bytes > 0 && unit.used_unix > 0));
     assert!(store.quick_size_bytes().unwrap() > 0);
 
-    let removed = store.remove_units(units, || Ok(pins.clone())).unwrap();
+    let removed = store
+        .remove_units(units, BY, &mut || Ok::<_, GcError>(pins.clone()))
+        .unwrap();
     assert_eq!((removed.units.len(), removed.kept.len()), (2, 2));
     assert!(store.layers().contains(&base) && store.blobs().contains(&config));
     assert!(!store.layers().contains(&top) && !store.layers().contains(&lost));
     assert!(!store.blobs().contains(&form));
     assert_eq!(store.index().layer_blob(&top, "gzip").unwrap(), None);
+    let evicted = store.index().evicted(&top).unwrap().unwrap();
+    assert_eq!((evicted.at_unix, &evicted.because[..]), BY);
+    assert_eq!(store.index().evicted(&base).unwrap(), None);
+}
+
+#[test]
+fn what_stands_on_what_is_gone_is_lost() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let [base, top, lazy] = ["base", "top", "lazy"].map(|name| match name {
+        "lazy" => DiffId::of(b"lazy"),
+        name => Scene::layer(&store, name),
+    });
+    Scene::record(&store, "top", &[base, top], 30);
+    Scene::record(&store, "on lazy", &[lazy, base], 7);
+    let worths = |pins: &Pins| {
+        let mut units = store.units(pins).unwrap();
+        units.sort_by_key(|unit| unit.took_ms);
+        let told = units.iter().map(|unit| (unit.took_ms, unit.is_findable));
+        told.collect::<Vec<_>>()
+    };
+    // An image's layer that no step needed so far will be fetched.
+    let pins = Pins {
+        layers: [lazy].into(),
+        ..Pins::default()
+    };
+    assert_eq!(worths(&pins), [(30, true), (37, true)]);
+    assert_eq!(worths(&Pins::default()), [(30, true), (30, true)]);
+    std::fs::remove_file(store.layers().path(&base)).unwrap();
+    assert_eq!(worths(&pins), [(0, false)]);
 }
 
 #[test]
@@ -227,7 +260,7 @@ fn what_a_process_found_stays_as_long_as_it_lives() {
     let units = collector.units(&Pins::default()).unwrap();
     assert_eq!(units.len(), 3);
     assert!(user.layers().contains(&found) && user.blobs().contains(&blob));
-    let removed = collector.remove_units(units.clone(), no_pins).unwrap();
+    let removed = collector.remove_units(units.clone(), BY, &mut no_pins).unwrap();
     assert_eq!((removed.units.len(), removed.kept.len()), (1, 2));
     assert!(user.layers().get(&found).is_ok() && user.blobs().open(&blob).is_ok());
     assert!(!user.layers().contains(&other));
@@ -235,7 +268,7 @@ fn what_a_process_found_stays_as_long_as_it_lives() {
     let leased = collector.units(&Pins::default()).unwrap();
     assert!(leased.iter().all(|unit| unit.is_leased));
     drop(user);
-    let removed = collector.remove_units(units, no_pins).unwrap();
+    let removed = collector.remove_units(units, BY, &mut no_pins).unwrap();
     assert_eq!(removed.kept.len(), 0);
     assert_eq!(collector.units(&Pins::default()).unwrap(), []);
 }
@@ -248,17 +281,109 @@ fn what_an_image_needs_by_now_stays() {
     drop(store);
     let store = scene.open();
     let units = store.units(&Pins::default()).unwrap();
-    let n_asked = Cell::new(0);
-    let pins = || {
-        n_asked.set(n_asked.get() + 1);
-        Ok(Pins {
+    let mut n_asked = 0;
+    let mut pins = || {
+        n_asked += 1;
+        Ok::<_, GcError>(Pins {
             layers: [layer].into(),
             ..Pins::default()
         })
     };
-    let removed = store.remove_units(units, pins).unwrap();
-    assert_eq!((removed.kept.len(), n_asked.get()), (1, 1));
+    let removed = store.remove_units(units, BY, &mut pins).unwrap();
+    assert_eq!((removed.kept.len(), n_asked), (1, 1));
     assert!(store.layers().contains(&layer));
+}
+
+#[test]
+fn a_store_that_outgrew_its_ceiling_shrinks_below_it() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let layers: Vec<DiffId> = ["a", "b", "c", "d", "e"]
+        .into_iter()
+        .map(|name| Scene::layer(&store, name))
+        .collect();
+    drop(store);
+    let store = scene.open();
+    let used_bytes = store.quick_size_bytes().unwrap();
+    let size_bytes = used_bytes / 5;
+    let keep = |max_used_bytes| {
+        let limits = Limits {
+            max_used_bytes,
+            ..Limits::default()
+        };
+        let now = i64::from(u32::MAX);
+        let kept = store
+            .keep_below(limits, now, "the ceiling", &mut no_pins)
+            .unwrap();
+        kept.map(|kept| (kept.removed_bytes / size_bytes, kept.over_bytes))
+    };
+    assert!(store.has_arrivals());
+    assert_eq!(keep(None), None);
+    assert_eq!(keep(Some(used_bytes)), None);
+    // A tenth too much, and a tenth more for room.
+    assert_eq!(keep(Some(used_bytes * 9 / 10)), Some((1, 0)));
+    assert_eq!(keep(Some(used_bytes * 9 / 10)), None);
+    // What somebody uses stays, whatever the ceiling.
+    let user = scene.open();
+    assert!(user.layers().contains(&layers[0]) || user.layers().contains(&layers[1]));
+    assert_eq!(keep(Some(0)), Some((3, size_bytes)));
+    drop(user);
+    assert_eq!(keep(Some(0)), Some((1, 0)));
+    assert!(layers.iter().all(|layer| !store.layers().path(layer).is_file()));
+}
+
+#[test]
+fn what_arrives_is_noticed_and_nothing_else() {
+    let scene = Scene::new();
+    let store = scene.open();
+    Scene::layer(&store, "a");
+    let look = || {
+        let limits = Limits {
+            max_used_bytes: Some(u64::MAX),
+            ..Limits::default()
+        };
+        let kept = store
+            .keep_below(limits, NOW, "the ceiling", &mut no_pins)
+            .unwrap();
+        assert_eq!(kept, None);
+    };
+    // What came within the same tick of the clock counts as new.
+    let settle = || {
+        while store.has_arrivals() {
+            look();
+        }
+    };
+    settle();
+    assert!(
+        store.layers().contains(&Scene::layer(&store, "a")),
+        "it was there already"
+    );
+    assert!(!store.has_arrivals());
+    Scene::layer(&store, "b");
+    assert!(store.has_arrivals());
+    settle();
+    store.blobs().put(b"blob", store.incomplete()).unwrap();
+    assert!(store.has_arrivals());
+    settle();
+    let tidied = std::fs::File::open(scene.dir.path().join("store/tidied")).unwrap();
+    let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_secs(86400);
+    tidied.set_modified(tomorrow).unwrap();
+    assert!(store.has_arrivals(), "the clock was wrong");
+}
+
+#[test]
+fn leftovers_of_the_killed_are_swept() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let held = store.lock("held").unwrap();
+    let root = scene.dir.path().join("store");
+    for name in ["locks/dead", "leases/dead"] {
+        std::fs::File::create(root.join(name)).unwrap();
+    }
+    store.sweep_leftovers(NOW, &Pins::default()).unwrap();
+    assert!(!root.join("locks/dead").exists() && !root.join("leases/dead").exists());
+    assert!(root.join("locks/held").exists());
+    drop(held);
 }
 
 #[test]
@@ -268,11 +393,18 @@ fn records_of_what_is_gone_explain_for_a_month_and_go() {
     let here = Scene::layer(&store, "here");
     let kept = Scene::record(&store, "here", &[here], 1);
     let dead = Scene::record(&store, "gone", &[here, DiffId::of(b"gone")], 1);
+    let lazy = Scene::record(&store, "lazy", &[here, DiffId::of(b"lazy")], 1);
     let has = |key: &Key| store.index().record(key).unwrap().is_some();
-    store.forget_dead_records(29 * 24 * 3600).unwrap();
-    assert!(has(&kept) && has(&dead));
-    store.forget_dead_records(31 * 24 * 3600).unwrap();
-    assert!(has(&kept) && !has(&dead));
+    // Of an image, and never fetched.
+    let pins = Pins {
+        layers: [DiffId::of(b"lazy")].into(),
+        ..Pins::default()
+    };
+    let forget = |days: i64| store.forget_dead_records(days * 24 * 3600, &pins).unwrap();
+    forget(29);
+    assert!(has(&kept) && has(&dead) && has(&lazy));
+    forget(31);
+    assert!(has(&kept) && !has(&dead) && has(&lazy));
 }
 
 #[test]
@@ -302,7 +434,7 @@ fn an_endless_removal_beside_builds_takes_nothing_from_them() {
             while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
                 let store = scene.open();
                 let units = store.units(&Pins::default()).unwrap();
-                n_removed += store.remove_units(units, no_pins).unwrap().units.len();
+                n_removed += store.remove_units(units, BY, &mut no_pins).unwrap().units.len();
             }
             n_removed
         });

@@ -68,7 +68,7 @@ impl Index {
         } else {
             drop(self);
             let aside = set_aside(&path)?;
-            (Self::try_open(&path)?, Some(aside))
+            (Self::open_patiently(&path)?, Some(aside))
         };
         // If it stays, it is looked at once more.
         let _ = std::fs::remove_file(mark(&path));

@@ -1,9 +1,21 @@
 //! What garbage collection asks the index, and makes it forget.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
 use super::{Index, IndexError, split_diff_ids};
 use crate::digest::{DiffId, Digest, Key};
+
+/// How many layers are remembered that were removed; of more the latest.
+const MAX_EVICTED: usize = 20_000;
+
+/// When a layer was removed, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Evicted {
+    /// When, in seconds since the Unix epoch.
+    pub at_unix: i64,
+    /// What for: a word for people.
+    pub because: String,
+}
 
 /// A record without its components.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +124,59 @@ impl Index {
         )
     }
 
+    /// Remembers layers that were removed.
+    pub fn put_evicted(&self, layers: &[DiffId], at_unix: i64, because: &str) -> Result<(), IndexError> {
+        self.put_evicted_of(layers, at_unix, because, MAX_EVICTED)
+    }
+
+    fn put_evicted_of(
+        &self,
+        layers: &[DiffId],
+        at_unix: i64,
+        because: &str,
+        most: usize,
+    ) -> Result<(), IndexError> {
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.connection();
+        let put = |transaction: &rusqlite::Transaction<'_>| {
+            let mut statement =
+                transaction.prepare_cached("INSERT OR REPLACE INTO evicted VALUES (?1, ?2, ?3)")?;
+            for layer in layers {
+                statement.execute(params![layer.as_bytes(), at_unix, because])?;
+            }
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            transaction
+                .prepare_cached(
+                    "DELETE FROM evicted WHERE layer IN (SELECT layer FROM evicted ORDER BY at DESC LIMIT -1 OFFSET ?1)",
+                )?
+                .execute(params![most])
+        };
+        let transaction = connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(self.wrap())?;
+        put(&transaction).map_err(self.wrap())?;
+        transaction.commit().map_err(self.wrap())
+    }
+
+    /// Returns when a layer was last removed, and why, if that is remembered.
+    pub fn evicted(&self, layer: &DiffId) -> Result<Option<Evicted>, IndexError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT at, because FROM evicted WHERE layer = ?1")
+            .map_err(self.wrap())?;
+        statement
+            .query_row(params![layer.as_bytes()], |row| {
+                Ok(Evicted {
+                    at_unix: row.get(0)?,
+                    because: row.get(1)?,
+                })
+            })
+            .optional()
+            .map_err(self.wrap())
+    }
+
     fn forget<'b>(
         &self,
         commands: &[&str],
@@ -130,5 +195,36 @@ impl Index {
             }
         }
         transaction.commit().map_err(self.wrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_is_remembered_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, _) = Index::open(&dir.path().join("index")).unwrap();
+        let layer = |name: &str| DiffId::of(name.as_bytes());
+        let put = |names: &[&str], at_unix| {
+            let layers: Vec<DiffId> = names.iter().map(|name| layer(name)).collect();
+            index.put_evicted_of(&layers, at_unix, "prune", 3).unwrap();
+        };
+        put(&["a", "b"], 10);
+        put(&["c"], 20);
+        put(&["a"], 30);
+        put(&["d"], 40);
+        let at = |name: &str| {
+            index
+                .evicted(&layer(name))
+                .unwrap()
+                .map(|evicted| evicted.at_unix)
+        };
+        assert_eq!(
+            [at("a"), at("b"), at("c"), at("d")],
+            [Some(30), None, Some(20), Some(40)]
+        );
+        assert_eq!(index.evicted(&layer("c")).unwrap().unwrap().because, "prune");
     }
 }

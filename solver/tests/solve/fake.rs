@@ -178,6 +178,10 @@ impl Executor for World {
         Ok(blake3::hash(format!("{:?}", selected(&self.tree(of), selection)).as_bytes()).into())
     }
 
+    async fn files(&self, _: &Snapshot, _: &Selection) -> Option<Vec<(String, String)>> {
+        None
+    }
+
     async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {
         vec![format!("{} layers, then {}", older.len(), newer.len())]
     }
@@ -242,7 +246,11 @@ impl Index for Memory {
         Ok(self.latest.lock().unwrap().get(step).cloned())
     }
 
-    fn lock(&self, key: &Key) -> Result<Box<dyn Any + Send>, IndexError> {
+    fn removed(&self, _key: &Key) -> Result<Option<String>, IndexError> {
+        Ok(None)
+    }
+
+    fn lock(&self, key: &Key, _: &mut dyn FnMut(&str)) -> Result<Box<dyn Any + Send>, IndexError> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let (held, freed) = &*self.locks;
         let mut held = freed

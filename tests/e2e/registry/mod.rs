@@ -6,6 +6,7 @@ mod login;
 mod pull;
 mod push;
 mod stop;
+mod terminal;
 mod trust;
 
 use std::net::{TcpListener, TcpStream};

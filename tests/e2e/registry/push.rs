@@ -148,6 +148,8 @@ fn base_layers_are_mounted_from_where_they_came_and_stay_the_very_same() {
         let copy = format!("{}/own/copy:1", faults.host);
         scene.ashlar_ok(&["pull", "-q", &base]);
         scene.ashlar_ok(&["tag", &base, &copy]);
+        // Nobody could make the compressed layers again, so that an image keeps them.
+        scene.ashlar_ok(&["prune", "--all", "--force"]);
         scene.ashlar_ok(&["push", &copy]);
         assert_eq!(
             digest_there(scene, &format!("{}/own/copy:1", registry.host)),
@@ -283,6 +285,85 @@ fn an_index_follows_its_manifests_and_a_digest_needs_no_tag() {
             facts["containerimage.digest"].as_str().unwrap()
         );
         scene.ashlar_ok(&["inspect", &canonical]);
+    });
+}
+
+/// Returns what `inspect` says that registries call an image.
+fn repo_digests(scene: &Scene, name: &str) -> Vec<String> {
+    let told = scene.ashlar_ok(&["inspect", "-f", "{{json .RepoDigests}}", name]);
+    serde_json::from_str(&told.stdout_text()).unwrap()
+}
+
+#[test]
+fn an_image_knows_by_which_digest_it_was_pushed() {
+    with_registry("push_digests", Options::default(), |scene, registry| {
+        let repository = format!("{}/own/app", registry.host);
+        let name = format!("{repository}:1");
+        build(scene, &name);
+        assert_eq!(repo_digests(scene, &name), [""; 0]);
+        scene.ashlar_ok(&["push", "-q", &name]);
+        let known = [format!("{repository}@{}", digest_there(scene, &name))];
+        assert_eq!(repo_digests(scene, &name), known);
+        let by_digest = scene.ashlar_ok(&["inspect", "-f", "{{.Id}}", &known[0]]);
+        assert_eq!(
+            by_digest.stdout,
+            scene.ashlar_ok(&["inspect", "-f", "{{.Id}}", &name]).stdout
+        );
+        // Building it again changes nothing; building another does.
+        build(scene, &name);
+        assert_eq!(repo_digests(scene, &name), known);
+        scene.ashlar_ok(&["push", "-q", &name]);
+        assert_eq!(repo_digests(scene, &name), known);
+        std::fs::write(scene.work().join("small"), "another").unwrap();
+        scene.ashlar_ok(&["build", "-q", "-t", &name, "."]);
+        assert_eq!(repo_digests(scene, &name), [""; 0]);
+        scene.ashlar_ok(&["build", "-q", "--push", "-t", &name, "."]);
+        let newer = [format!("{repository}@{}", digest_there(scene, &name))];
+        assert_ne!(newer, known);
+        assert_eq!(repo_digests(scene, &name), newer);
+    });
+}
+
+#[test]
+fn an_index_is_the_same_whoever_pushes_it() {
+    with_registry("push_same_index", Options::default(), |scene, registry| {
+        // The store is given up in between, and with it the time at which the layers were made.
+        scene.set("SOURCE_DATE_EPOCH", "1000000000");
+        std::fs::write(scene.work().join("f"), "f").unwrap();
+        std::fs::write(scene.work().join("Dockerfile"), "FROM scratch\nCOPY f /\n").unwrap();
+        let mut digests = std::collections::BTreeSet::new();
+        for (number, platforms) in [
+            "linux/arm64,linux/amd64,linux/s390x",
+            "linux/s390x,linux/amd64,linux/arm64",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let at_once = format!("{}/own/both:{number}a", registry.host);
+            let later = format!("{}/own/both:{number}b", registry.host);
+            scene.ashlar_ok(&[
+                "build",
+                "-q",
+                "--platform",
+                platforms,
+                "--push",
+                "-t",
+                &at_once,
+                ".",
+            ]);
+            std::fs::remove_dir_all(scene.store()).unwrap();
+            scene.ashlar_ok(&["build", "-q", "--platform", platforms, "-t", &later, "."]);
+            let said = scene.ashlar_ok(&["push", &later]).stdout_text();
+            let digest = digest_there(scene, &later);
+            assert!(said.contains(&digest), "{said}");
+            assert_eq!(
+                repo_digests(scene, &later),
+                [format!("{}/own/both@{digest}", registry.host)]
+            );
+            digests.extend([digest, digest_there(scene, &at_once)]);
+            read_by_skopeo(scene, &later);
+        }
+        assert_eq!(digests.len(), 1, "{digests:?}");
     });
 }
 

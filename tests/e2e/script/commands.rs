@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Run, progress};
 use crate::archive::{self, Image};
+use crate::canary::Canary;
 use crate::tree::{Kind, Times, text};
 
 type Checked = Result<(), String>;
@@ -31,6 +32,12 @@ impl Run {
                 )
             }
             ("sh", [script]) => self.program("sh", &["-ec", script], fails),
+            ("canary", []) => {
+                let canary = Canary::plant(&self.scene);
+                self.scene.set("CANARY", &canary.dir().display().to_string());
+                self.canary = Some(canary);
+                Ok(())
+            }
             ("cd" | "mkdir" | "rm" | "chmod" | "touch" | "cp" | "write" | "env" | "stdin" | "capture", _) => {
                 if fails {
                     return Err(format!("`! {name}` means nothing"));
@@ -53,6 +60,10 @@ impl Run {
         self.last = self.scene.run_in(&self.cwd, program, args, stdin.as_deref());
         let said = self.last.stdout_text() + &self.last.stderr_text();
         self.log.push_str(&said);
+        let told = |canary: &Canary| canary.is_told(said.as_bytes());
+        if self.canary.as_ref().is_some_and(told) {
+            return Err("it tells the canary's token".to_owned());
+        }
         match self.last.code {
             Some(0) if fails => Err("it succeeded, and was to fail".to_owned()),
             Some(0) => Ok(()),

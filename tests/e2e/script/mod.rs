@@ -8,6 +8,7 @@ pub(crate) mod progress;
 
 use std::path::{Path, PathBuf};
 
+use crate::canary::Canary;
 use crate::scene::{Output, Scene};
 use crate::{machine, rootfs, validate};
 
@@ -25,6 +26,8 @@ struct Run {
     /// What was run in this phase and what it said, for the report of a failure.
     log: String,
     n_archives: usize,
+    /// What must be untouched at the end, where the script asked for it.
+    canary: Option<Canary>,
 }
 
 /// How a command ended that didn't fail.
@@ -83,7 +86,8 @@ fn play(name: &str, text: &str, env: &[(&str, &str)]) -> Result<Option<String>, 
             }
         }
     }
-    let problems = validate::problems(&run.scene);
+    let mut problems = validate::problems(&run.scene);
+    problems.extend(run.canary.iter().flat_map(|canary| canary.problems(&run.scene)));
     if problems.is_empty() {
         return Ok(None);
     }
@@ -114,6 +118,7 @@ impl Run {
             last: Output::default(),
             log: String::new(),
             n_archives: 0,
+            canary: None,
         }
     }
 

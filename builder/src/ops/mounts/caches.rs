@@ -80,7 +80,6 @@ fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts:
         Some(_) if wanted.fresh => Start::Fresh,
         _ => Start::Kept,
     };
-    let user = format!("process {}", std::process::id());
     let store = step.lowers.store();
     let fill = |root: &Root| fill(root, want.cache, wanted, step);
     let mut has_told = false;
@@ -90,7 +89,7 @@ fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts:
         let kind = (want.sharing, start);
         match store
             .mounts()
-            .take(&want.about, kind, &user, store.incomplete(), &fill)?
+            .take(&want.about, kind, store.user(), store.incomplete(), &fill)?
         {
             Taken::Held(held) => return Ok(held),
             Taken::Busy(who) => {

@@ -16,8 +16,8 @@ use solver::op::{Exec, Mount};
 use super::caches;
 use crate::ops::{OpError, Worker, unpacked};
 
-/// Fetches what caches of the build have for cache mounts that aren't here yet. Without it they begin as they would
-/// otherwise, which is no reason to fail.
+/// Fetches what caches of the build have for cache mounts that aren't here yet, or have nothing in them. Without it they
+/// begin as they would otherwise, which is no reason to fail.
 pub(super) async fn seeds(worker: &Worker, op: &Exec) -> BTreeMap<Identity, Arc<LayerFile>> {
     let mut seeds = BTreeMap::new();
     for mount in &op.mounts {
@@ -26,11 +26,19 @@ pub(super) async fn seeds(worker: &Worker, op: &Exec) -> BTreeMap<Identity, Arc<
         let Some(layer) = worker.seeds.get(&about.identity()) else {
             continue;
         };
-        if worker.store.mounts().contains(&about) {
+        let mounts = worker.store.mounts();
+        let is_here = mounts.contains(&about);
+        if is_here && !mounts.is_empty(&about) {
             continue;
         }
         let fetched = worker.ensure(&[*layer]).await;
-        match fetched.and_then(|()| Ok(worker.store.layers().get(layer)?)) {
+        let content = fetched.and_then(|()| {
+            if is_here {
+                mounts.discard_empty(&about, worker.store.incomplete())?;
+            }
+            Ok(worker.store.layers().get(layer)?)
+        });
+        match content {
             Ok(layer) => {
                 seeds.insert(about.identity(), layer);
             }

@@ -271,7 +271,7 @@ fn ordinary(domain: &str, repository: &str) -> Host {
 }
 
 /// Reads a file of configuration; `None` when there is none.
-fn parse_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
+pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
     let malformed = |why: String| ConfigError::Malformed {
         path: path.to_owned(),
         why,

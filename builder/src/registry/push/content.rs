@@ -29,19 +29,19 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    /// Reads what is at `offset`: a full chunk, unless the end comes first.
-    fn chunk(&self, offset: u64) -> io::Result<Vec<u8>> {
+    /// Reads what is at `offset`: as many bytes as are wanted, unless the end comes first. Blocks.
+    pub(crate) fn read_at(&self, offset: u64, n_wanted: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match self {
             Self::Memory(all) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(all.len());
-                let end = start.saturating_add(CHUNK_BYTES).min(all.len());
+                let end = start.saturating_add(n_wanted).min(all.len());
                 bytes.extend_from_slice(&all[start..end]);
             }
             Self::File(file) => {
-                bytes.resize(CHUNK_BYTES, 0);
+                bytes.resize(n_wanted, 0);
                 let mut n_read = 0;
-                while n_read < CHUNK_BYTES {
+                while n_read < n_wanted {
                     match file.read_at(&mut bytes[n_read..], offset + n_read as u64) {
                         Ok(0) => break,
                         Ok(n) => n_read += n,
@@ -53,7 +53,7 @@ impl Content {
             }
             Self::Layer(layer) => {
                 let reader = layer.tar_reader_from(offset);
-                reader.take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+                reader.take(n_wanted as u64).read_to_end(&mut bytes)?;
             }
         }
         Ok(bytes)
@@ -126,7 +126,7 @@ impl Passage {
 
     /// Reads and hashes the chunk at `offset`. Blocks.
     fn read(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let chunk = self.content.chunk(offset).and_then(|mut chunk| {
+        let chunk = self.content.read_at(offset, CHUNK_BYTES).and_then(|mut chunk| {
             let left = usize::try_from(self.size_bytes - offset).unwrap_or(usize::MAX);
             chunk.truncate(left);
             match chunk.is_empty() {

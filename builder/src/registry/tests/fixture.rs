@@ -66,6 +66,7 @@ pub(crate) fn image(store: &Store, names: &[&str]) -> ExportImage {
         further: None,
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         attestations: Vec::new(),
+        caches: Vec::new(),
     }
 }
 
@@ -111,6 +112,23 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Announced length, when it is a lie.
     pub(crate) length: Option<usize>,
+    pub(crate) way: Way,
+}
+
+/// How a body is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// At once.
+    #[default]
+    Whole,
+    /// In chunks of so many bytes, without saying how many there are.
+    Chunks(usize),
+    /// In chunks, over and over, until nobody listens any more.
+    Endless,
+    /// So many bytes, then none, on a connection that stays open.
+    Stalls(usize),
+    /// At once, with a connection that is promised to stay open and is closed.
+    ThenGone,
 }
 
 impl Reply {
@@ -129,6 +147,16 @@ impl Reply {
         }
     }
 
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(crate) fn by(mut self, way: Way) -> Self {
+        self.way = way;
+        self
+    }
+
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
@@ -143,7 +171,14 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", answer)
+    }
+
+    pub(crate) fn start_at(
+        address: &str,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (answer, requests) = (Arc::new(answer), Arc::clone(&log));
@@ -163,7 +198,7 @@ impl Fake {
 }
 
 /// Answers one request and closes.
-fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Reply) {
+fn serve(stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Reply) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let headers = lines.by_ref().take_while(|line| !line.is_empty());
@@ -187,21 +222,50 @@ fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Req
         request
     };
     let reply = answer(&request);
-    let length = reply.length.unwrap_or(reply.body.len());
-    let mut head = format!(
-        "HTTP/1.1 {} X\r\nConnection: close\r\nContent-Length: {length}\r\n",
-        reply.status
-    );
+    // The client may have had enough.
+    let _ = send(stream, &reply);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = stream.take(1 << 16).read_to_end(&mut Vec::new());
+}
+
+fn send(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {
+    let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
+    if reply.way != Way::ThenGone {
+        head.push_str("Connection: close\r\n");
+    }
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    head.push_str("\r\n");
-    // The client may have had enough.
-    let _ = stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(&reply.body));
-    let _ = stream.shutdown(std::net::Shutdown::Write);
-    let _ = stream.take(1 << 16).read_to_end(&mut Vec::new());
+    match reply.way {
+        Way::Chunks(_) | Way::Endless => head.push_str("Transfer-Encoding: chunked\r\n\r\n"),
+        _ => {
+            let length = reply.length.unwrap_or(reply.body.len());
+            head.push_str(&format!("Content-Length: {length}\r\n\r\n"));
+        }
+    }
+    stream.write_all(head.as_bytes())?;
+    let chunk = |mut stream: &TcpStream, bytes: &[u8]| {
+        let framed = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        stream.write_all(&framed)
+    };
+    match reply.way {
+        Way::Whole | Way::ThenGone => stream.write_all(&reply.body),
+        Way::Chunks(size) => {
+            reply
+                .body
+                .chunks(size)
+                .try_for_each(|bytes| chunk(stream, bytes))?;
+            stream.write_all(b"0\r\n\r\n")
+        }
+        Way::Endless => loop {
+            chunk(stream, &reply.body)?;
+        },
+        Way::Stalls(n_bytes) => {
+            stream.write_all(&reply.body[..n_bytes])?;
+            // The client's going away ends the wait.
+            stream.read_to_end(&mut Vec::new()).map(|_| ())
+        }
+    }
 }
 
 /// The documents of an image of one gzip layer, as a registry has them.

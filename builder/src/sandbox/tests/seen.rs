@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// hardening T09: nothing is inheritable or ambient.
 #[test]
 fn the_default_profile_is_dockers() {
     if skipped() {
@@ -62,6 +63,7 @@ fn the_mounts_are_the_profiles_and_nothing_of_the_host() {
     assert!(!outcome.output.contains("cgroup"));
 }
 
+/// hardening T12
 #[test]
 fn masked_files_are_empty_and_kernel_settings_read_only() {
     if skipped() {
@@ -87,6 +89,7 @@ fn masked_files_are_empty_and_kernel_settings_read_only() {
     }
 }
 
+/// hardening T14
 #[test]
 fn devices_are_dockers_and_no_other_can_be_opened() {
     if skipped() {
@@ -180,51 +183,4 @@ fn a_network_of_its_own_has_loopback_only() {
     }
     let outcome = sh("busybox ip -o link | awk '{print $2, $3}'; busybox hostname");
     assert_eq!(outcome.output, "lo: <LOOPBACK,UP,LOWER_UP>\nbuildkitsandbox\n");
-}
-
-/// Builds the probe; without a C compiler there is none.
-fn sysprobe(into: &Path) -> bool {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/probe/sysprobe.c");
-    let made = std::process::Command::new("cc")
-        .args(["-static", "-o"])
-        .arg(into)
-        .arg(source)
-        .status();
-    made.is_ok_and(|made| made.success())
-}
-
-#[test]
-fn system_calls_get_dockers_answers() {
-    if skipped() {
-        return;
-    }
-    let root = busybox();
-    if !sysprobe(&root.path().join("bin/sysprobe")) {
-        skip("no C compiler with a static libc");
-        return;
-    }
-    let outcome = run_in(root.path(), &shell("sysprobe"));
-    let errno = |name: &str| {
-        let line = outcome
-            .output
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{name} ")));
-        line.unwrap_or_else(|| panic!("{name} is not in {}", outcome.output))
-            .parse::<i32>()
-            .unwrap()
-    };
-    for name in ["chroot", "socket_packet"] {
-        assert_eq!(errno(name), 0, "{name}");
-    }
-    for name in ["clone3", "newer_than_the_profile", "x32_getpid"] {
-        assert_eq!(errno(name), libc::ENOSYS, "{name}");
-    }
-    let others = outcome.output.lines().filter_map(|line| line.split_once(' '));
-    let others: Vec<_> = others.filter(|(_, errno)| !["0", "38"].contains(errno)).collect();
-    assert_eq!(others.len(), 26, "{}", outcome.output);
-    assert!(
-        others.iter().all(|(_, errno)| *errno == "1"),
-        "{}",
-        outcome.output
-    );
 }

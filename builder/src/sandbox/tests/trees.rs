@@ -15,6 +15,7 @@ fn a_process_runs_and_its_change_is_all_that_the_upper_has() {
     assert_eq!(outcome.changed(), ["/new"]);
 }
 
+/// hardening T01: where links lead, and where descriptors would.
 #[test]
 fn the_working_directory_is_made_for_its_user_and_never_outside() {
     if skipped() {
@@ -57,20 +58,19 @@ fn the_working_directory_is_made_for_its_user_and_never_outside() {
         "/a/../b",
         "refused to start the container: the path `/a/../b` is not clean",
     );
-    for fd in 3..128 {
+    let fds = (3..128).flat_map(|fd| [format!("/proc/1/fd/{fd}"), format!("/proc/self/fd/{fd}")]);
+    for cwd in fds.chain(["/proc/thread-self/cwd".to_owned(), "/proc/1/cwd".to_owned()]) {
         let settings = Settings {
-            cwd: format!("/proc/1/fd/{fd}"),
+            cwd,
             ..shell("echo inside")
         };
         let outcome = run_in(root.path(), &settings);
-        assert!(
-            outcome.exit.is_err() && outcome.output.is_empty(),
-            "{fd}: {:?}",
-            outcome.exit
-        );
+        let refused = outcome.exit.is_err() && outcome.output.is_empty();
+        assert!(refused, "{}: {:?}", settings.cwd, outcome.exit);
     }
 }
 
+/// hardening T03, T06
 #[test]
 fn hostile_roots_are_refused_or_harmless() {
     if skipped() {
