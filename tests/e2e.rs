@@ -17,6 +17,8 @@ mod bombs;
 mod canary;
 #[path = "e2e/engines/mod.rs"]
 mod engines;
+#[path = "e2e/faults/mod.rs"]
+mod faults;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]

@@ -17,6 +17,7 @@ use crate::digest::{DiffId, Digest, Key, TreeHash};
 use crate::record::Record;
 use crate::tree::Selection;
 
+pub use health::is_suspect;
 pub use upkeep::{Evicted, KnownForm, RecordSummary};
 
 /// How long others are waited for.
@@ -129,6 +130,7 @@ impl Index {
     /// Opens the index, making it when missing. The second value is where a damaged one was moved to, if it was.
     pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
         match Self::open_patiently(path) {
+            Ok(index) if health::is_suspect(path) => index.settle_suspicion(),
             Ok(index) => Ok((index, None)),
             Err(error) if is_damage(&error) => {
                 let aside = set_aside(path)?;
@@ -200,13 +202,20 @@ impl Index {
     }
 
     fn wrap(&self) -> impl Fn(rusqlite::Error) -> IndexError + '_ {
-        |source| IndexError::Sqlite {
-            path: self.path.clone(),
-            source,
+        |source| {
+            let error = IndexError::Sqlite {
+                path: self.path.clone(),
+                source,
+            };
+            if is_damage(&error) {
+                health::suspect(&self.path);
+            }
+            error
         }
     }
 
     fn malformed_row(&self, table: &'static str) -> IndexError {
+        health::suspect(&self.path);
         IndexError::Malformed {
             path: self.path.clone(),
             table,

@@ -261,7 +261,11 @@ impl CacheMounts {
         let text = serde_json::to_vec(about).expect("because text and numbers always are JSON");
         let file = beside.join("about");
         File::create_new(&file)
-            .and_then(|file| file.write_all_at(&text, 0))
+            .and_then(|file| {
+                file.write_all_at(&text, 0)?;
+                // What is in a cache may be lost with the power, but not what it is.
+                file.sync_all()
+            })
             .map_err(failed("make", &file))?;
         let root = Root::open_host(&data).map_err(MountsError::from)?;
         fill(&root)?;

@@ -411,3 +411,7 @@ fn change_parts(change: &MetaChange, name: impl Fn(&str) -> String, parts: &mut 
 #[cfg(test)]
 #[path = "key_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "key_property_tests.rs"]
+mod property_tests;

@@ -110,6 +110,7 @@ scripts! {
     sbom,
     run_files,
     save_and_load,
+    stale_context,
     step_endings,
     stuck_step,
     suggestions,

@@ -24,7 +24,21 @@ use crate::sandbox::Stdio;
 use crate::{cli::BuildArgs, runtime, sandbox};
 
 /// Builds, and tells the image's ID; or answers what is asked instead. Returns the exit code.
+///
+/// That the index is damaged may show only when it is used. Then it all begins once more, with an index that is sound.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<u8, Failure> {
+    let first = run_once(args, root, environment);
+    let is_suspect = |root: &Path| cache::index::is_suspect(&root.join("index"));
+    match first {
+        Err(failure) if options::store_root(root, environment).is_ok_and(|root| is_suspect(&root)) => {
+            report::warn(&format!("{}; beginning once more", failure.message()));
+            run_once(args, root, environment)
+        }
+        other => other,
+    }
+}
+
+fn run_once(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<u8, Failure> {
     let with_files;
     let args = if args.build_arg_file.is_empty() {
         args

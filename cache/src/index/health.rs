@@ -1,7 +1,8 @@
 //! Whether the index is sound: the database as SQLite sees it, and rows that this program would not write.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use super::{Index, IndexError, is_damage, set_aside};
 use crate::digest::Digest;
@@ -44,7 +45,40 @@ const MALFORMED: [(&str, &str); 7] = [
     ),
 ];
 
+/// Returns the mark of an index that was found damaged while it was used.
+fn mark(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".suspect");
+    PathBuf::from(name)
+}
+
+/// Says whether an index was found damaged while it was used: whoever opens it next looks closely.
+pub fn is_suspect(path: &Path) -> bool {
+    mark(path).exists()
+}
+
+/// Leaves a mark for whoever opens the index next. Where that can't be written, the damage is met once more.
+pub(super) fn suspect(path: &Path) {
+    let _ = File::create(mark(path));
+}
+
 impl Index {
+    /// Looks closely at an index that was found damaged; sets it aside, or takes what is malformed out of it.
+    pub(super) fn settle_suspicion(self) -> Result<(Self, Option<PathBuf>), IndexError> {
+        let path = self.path.clone();
+        let is_sound = self.fault(true)?.is_none();
+        let settled = if is_sound && self.forget_malformed().is_ok() {
+            (self, None)
+        } else {
+            drop(self);
+            let aside = set_aside(&path)?;
+            (Self::open_patiently(&path)?, Some(aside))
+        };
+        // If it stays, it is looked at once more.
+        let _ = std::fs::remove_file(mark(&path));
+        Ok(settled)
+    }
+
     /// Asks SQLite whether the database is whole; `None` when it is. `deep`: indexes, too.
     pub fn fault(&self, deep: bool) -> Result<Option<String>, IndexError> {
         let pragma = if deep { "integrity_check" } else { "quick_check" };

@@ -283,6 +283,45 @@ fn the_tar_comes_out_as_it_is() {
     assert_eq!(copied, bytes);
 }
 
+/// "hardening R06": bytes that leave the store are what their digest says, or it is said.
+#[test]
+fn a_damaged_tar_does_not_leave_unnoticed() {
+    use std::os::unix::fs::FileExt;
+    let layer = layer(&["d a", "f a/f hello"]).unwrap();
+    let mut reader = layer.checked_tar_reader();
+    reader.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "and once more");
+    // In the content of the file.
+    let at = 4096 + 3 * 512 / 2;
+    let mut byte = [0];
+    layer.file().read_exact_at(&mut byte, at).unwrap();
+    layer.file().write_all_at(&[byte[0] ^ 1], at).unwrap();
+    layer.tar_reader().read_to_end(&mut Vec::new()).unwrap();
+    layer
+        .checked_tar_reader()
+        .read_to_end(&mut Vec::new())
+        .unwrap_err();
+    let error = layer.copy_tar(&scratch()).unwrap_err();
+    assert!(
+        error.to_string().starts_with("cannot read the layer file"),
+        "{error}"
+    );
+}
+
+#[test]
+fn known_content_must_be_what_is_read() {
+    for (known, is_taken) in [(&b"hello"[..], true), (b"hallo", false)] {
+        let mut writer = LayerWriter::create(scratch()).unwrap();
+        let body = Body::File {
+            size_bytes: 5,
+            reader: &mut &b"hello"[..],
+            content: Some(blake3::hash(known).into()),
+        };
+        let outcome = writer.add(path("f"), meta(0o644), body);
+        assert_eq!(outcome.is_ok(), is_taken, "{outcome:?}");
+    }
+}
+
 #[test]
 fn sizes_must_be_true() {
     for (size_bytes, expected) in [

@@ -1,0 +1,96 @@
+//! Power cuts: a file system that forgets, at a random instant, everything that it wasn't told to keep.
+//!
+//! `EXT4_IOC_SHUTDOWN` without flushing the journal does to a mounted file system what pulling the plug does.
+
+use super::{Numbers, Trial, is_long};
+use crate::scene::Output;
+use crate::{machine, validate};
+
+/// Mounts a fresh ext4 on the store; builds; cuts the power after a while; mounts it again.
+const CUT: &str = r#"
+image=$1 after=$2; shift 2
+truncate -s 96M "$image"; mkfs.ext4 -q -F "$image"; mount -o loop "$image" "$STORE"; chmod 700 "$STORE"
+python3 - "$STORE" "$after" << 'E' &
+import fcntl, os, struct, sys, time
+store = os.open(sys.argv[1], os.O_RDONLY)
+time.sleep(float(sys.argv[2]))
+fcntl.ioctl(store, 0x8004587D, struct.pack("I", 2))
+E
+cut=$!
+"$@" & pid=$!
+code=0; wait $pid || code=$?; wait $cut
+# What the build had mounted goes a moment after it.
+tries=0; until umount "$STORE" 2> busy; do tries=$((tries + 1)); [ $tries -lt 100 ] || { cat busy >&2; exit 99; }; sleep 0.05; done
+# A copy: whoever still has the old one mounted, in a namespace of its own, would have it mounted again as it is.
+cp --sparse=always "$image" "$image.after"; rm "$image"
+mount -o loop "$image.after" "$STORE"
+exit $code
+"#;
+
+#[test]
+fn power_cuts() {
+    // hardening R02, hardening R01: nothing that the index or a name promises is short, empty or wrong afterwards
+    let needs = ["root", "exec:mkfs.ext4", "exec:python3"];
+    let Some(trial) = Trial::new("power_cuts", &needs) else {
+        return;
+    };
+    if !mounts_loops(&trial) {
+        machine::skip("power_cuts", "needs loop devices and ext4");
+        return;
+    }
+    let mut numbers = Numbers(0x1234_5678_9abc);
+    let n_cuts = if is_long() { 40 } else { 4 };
+    let image = trial.scene.aside("disk").display().to_string();
+    let mut n_cut = 0;
+    for number in 0..n_cuts {
+        // Every other one early: however fast this machine is, these meet the build.
+        let latest = match number % 2 {
+            0 => 50_000,
+            _ => u64::try_from(trial.took.as_micros()).unwrap(),
+        };
+        let micros = 10_000 + numbers.below(latest);
+        let after = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+        let output = cut(&trial, &image, &after);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            // Before anything is built again: what is there must be whole, and then all is as after any other accident.
+            let checked = trial.scene.run("ashlar", &["check", "--deep"]);
+            let said = output.stderr_text();
+            let found = checked.stdout_text() + &checked.stderr_text();
+            assert_eq!(
+                checked.code,
+                Some(0),
+                "cut after {after} s: {found}----
+{said}"
+            );
+            let what = format!("cut after {after} s");
+            // Finished steps may be lost: the index is synced when it commits, what came last may not have been told it.
+            trial.builds_right(&what);
+            let problems = validate::store_problems(&trial.scene.store());
+            assert_eq!(problems, Vec::<String>::new(), "{what}");
+        }));
+        trial
+            .scene
+            .must("umount", &[trial.scene.store().to_str().unwrap()]);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+        n_cut += usize::from(output.code != Some(0));
+    }
+    // The others had just ended: what they had promised must be there, too.
+    assert!(n_cut > 0, "none of {n_cuts} builds met the cut");
+}
+
+fn cut(trial: &Trial, image: &str, after: &str) -> Output {
+    let own = trial.args();
+    let mut args = vec!["-ec", CUT, "cut", image, after, "ashlar"];
+    args.extend(own.iter().map(String::as_str));
+    trial.scene.run("sh", &args)
+}
+
+/// Tries it: where loop devices are missing, or may not be used, nothing can be cut.
+fn mounts_loops(trial: &Trial) -> bool {
+    let image = trial.scene.aside("try").display().to_string();
+    let script =
+        "truncate -s 8M $0 && mkfs.ext4 -q -F $0 && mount -o loop $0 \"$STORE\" && umount \"$STORE\"";
+    trial.scene.run("sh", &["-c", script, &image]).code == Some(0)
+}
