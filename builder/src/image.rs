@@ -10,6 +10,7 @@ use std::path::Path;
 use cache::index::{ImageName, Variant};
 use cache::tree::View;
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 use serde_json::Value;
 
 use crate::clock;
@@ -255,6 +256,32 @@ pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
     let found = look_up(store, word)?;
     let rows = rows_of(store, &found.id)?;
     read(store, found.id, rows)
+}
+
+/// Returns the image as it is for a platform: the image itself, or the variant of it that was built or pulled with it.
+/// It keeps the names.
+pub(crate) fn for_platform(
+    store: &Store,
+    image: StoredImage,
+    word: &str,
+    platform: &Platform,
+) -> Result<StoredImage, Failure> {
+    let text = |field| Some(image.text(field)).filter(|text| !text.is_empty());
+    let own = text("os").zip(text("architecture"));
+    let own = own.map(|(os, architecture)| Platform::new(os, architecture, text("variant")));
+    if own.as_ref() == Some(platform) {
+        return Ok(image);
+    }
+    let named = look_up(store, word)?.name;
+    let rows = image
+        .rows
+        .iter()
+        .filter(|row| named.as_ref().is_none_or(|name| row.name == *name));
+    let mut variants = rows.flat_map(|row| &row.variants);
+    let Some(variant) = variants.find(|variant| variant.platform == platform.to_string()) else {
+        return Err(Failure::build(format!("{word} has no image for {platform}")));
+    };
+    read(store, variant.config, image.rows.clone())
 }
 
 /// Returns the rows of the index that lead to an image, sorted by name.
