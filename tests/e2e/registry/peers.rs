@@ -44,6 +44,18 @@ fn digest_there(scene: &Scene, name: &str) -> String {
     scene.must("skopeo", &words).stdout_text().trim().to_owned()
 }
 
+/// Pulls an image with podman and with buildah, which must find this digest and this ID.
+fn is_pulled_by_others(scene: &Scene, name: &str, expected: &str) {
+    podman(scene, &["pull", "-q", "--tls-verify=false", name]);
+    let format = "{{.Digest}} sha256:{{.Id}}";
+    let there = podman(scene, &["image", "inspect", "--format", format, name]);
+    assert_eq!(there, expected, "podman, {name}");
+    buildah(scene, &["pull", "-q", "--tls-verify=false", name]);
+    let format = "{{.FromImageDigest}} sha256:{{.FromImageID}}";
+    let there = buildah(scene, &["inspect", "--type", "image", "--format", format, name]);
+    assert_eq!(there, expected, "buildah, {name}");
+}
+
 #[test]
 fn what_we_push_others_pull() {
     let Some((scene, registry)) = start("registry/peers-pull") else {
@@ -75,24 +87,7 @@ fn what_we_push_others_pull() {
         let digest = facts["containerimage.digest"].as_str().unwrap();
         assert_eq!(digest_there(&scene, &name), digest, "{compression}");
 
-        podman(&scene, &["pull", "-q", "--tls-verify=false", &name]);
-        let there = podman(
-            &scene,
-            &[
-                "image",
-                "inspect",
-                "--format",
-                "{{.Digest}} sha256:{{.Id}}",
-                &name,
-            ],
-        );
-        assert_eq!(there, format!("{digest} {}", id.trim()), "podman, {compression}");
-
-        buildah(&scene, &["pull", "-q", "--tls-verify=false", &name]);
-        let format = "{{.FromImageDigest}} sha256:{{.FromImageID}}";
-        let there = buildah(&scene, &["inspect", "--type", "image", "--format", format, &name]);
-        assert_eq!(there, format!("{digest} {}", id.trim()), "buildah, {compression}");
-
+        is_pulled_by_others(&scene, &name, &format!("{digest} {}", id.trim()));
         let layout = scene
             .aside(&format!("{compression}-layout"))
             .display()
