@@ -21,6 +21,10 @@ mod engines;
 mod machine;
 #[path = "e2e/oracle.rs"]
 mod oracle;
+#[path = "e2e/probe.rs"]
+mod probe;
+#[path = "e2e/probe_table.rs"]
+mod probe_table;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/registry/mod.rs"]

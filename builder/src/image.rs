@@ -162,6 +162,7 @@ pub(crate) fn all(store: &Store) -> Result<Vec<StoredImage>, Failure> {
         .collect()
 }
 
+/// Reads an image, relying on nothing.
 fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, Failure> {
     let damaged = |error: &(dyn std::error::Error + 'static)| {
         Failure::machine(format!("cannot read the config of image {id}"))
@@ -173,7 +174,7 @@ fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, 
     };
     let config_bytes = store
         .blobs()
-        .read(&id, MAX_CONFIG_BYTES)
+        .peek(&id, MAX_CONFIG_BYTES)
         .map_err(|error| damaged(&error))?;
     let config = serde_json::from_slice(&config_bytes).map_err(|error| damaged(&error))?;
     Ok(StoredImage {
@@ -255,33 +256,46 @@ pub(crate) fn look_up(store: &Store, word: &str) -> Result<Found, Failure> {
 pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
     let found = look_up(store, word)?;
     let rows = rows_of(store, &found.id)?;
+    // If it is here it stays; otherwise reading it says so.
+    let _is_here = store.blobs().contains(&found.id);
     read(store, found.id, rows)
 }
 
-/// Returns the image as it is for a platform: the image itself, or the variant of it that was built or pulled with it.
-/// It keeps the names.
-pub(crate) fn for_platform(
+/// Finds the image that `word` means, reads it, and relies on its layers: should its name be given to another image, they stay
+/// as long as this process lives.
+pub(crate) fn find_to_use(store: &Store, word: &str) -> Result<StoredImage, Failure> {
+    relied_on(store, find(store, word)?)
+}
+
+/// Does the same for the image as it is for a platform: the image itself, or the variant of it that was made with it. It
+/// keeps the names.
+pub(crate) fn find_for_platform(
     store: &Store,
-    image: StoredImage,
     word: &str,
     platform: &Platform,
 ) -> Result<StoredImage, Failure> {
+    let image = find(store, word)?;
     let text = |field| Some(image.text(field)).filter(|text| !text.is_empty());
     let own = text("os").zip(text("architecture"));
     let own = own.map(|(os, architecture)| Platform::new(os, architecture, text("variant")));
     if own.as_ref() == Some(platform) {
-        return Ok(image);
+        return relied_on(store, image);
     }
     let named = look_up(store, word)?.name;
-    let rows = image
-        .rows
-        .iter()
-        .filter(|row| named.as_ref().is_none_or(|name| row.name == *name));
-    let mut variants = rows.flat_map(|row| &row.variants);
+    let is_meant = |row: &&ImageName| named.as_ref().is_none_or(|name| row.name == *name);
+    let mut variants = image.rows.iter().filter(is_meant).flat_map(|row| &row.variants);
     let Some(variant) = variants.find(|variant| variant.platform == platform.to_string()) else {
         return Err(Failure::build(format!("{word} has no image for {platform}")));
     };
-    read(store, variant.config, image.rows.clone())
+    relied_on(store, read(store, variant.config, image.rows.clone())?)
+}
+
+fn relied_on(store: &Store, image: StoredImage) -> Result<StoredImage, Failure> {
+    for layer in image.layers()? {
+        // What isn't here is told by whoever wants it.
+        let _is_here = store.layers().contains(&layer);
+    }
+    Ok(image)
 }
 
 /// Returns the rows of the index that lead to an image, sorted by name.
@@ -350,6 +364,34 @@ pub(crate) fn remember_pushed(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_found_to_be_used_stays_though_its_name_is_given_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let maker = Store::open(&root).unwrap();
+        let written = maker.layers().write(maker.incomplete(), |writer| {
+            writer.finish().map_err(cache::layers::LayersError::from)
+        });
+        let layer = written.unwrap().diff_id();
+        let config = format!(r#"{{"rootfs":{{"diff_ids":["{layer}"]}}}}"#);
+        let name = "docker.io/library/app:1".to_owned();
+        commit(&maker, config.as_bytes(), None, &[], std::slice::from_ref(&name)).unwrap();
+        drop(maker);
+        let (user, collector) = (Store::open(&root).unwrap(), Store::open(&root).unwrap());
+        let prune = || {
+            collector.index().remove_image(&name).unwrap();
+            let none = cache::gc::Pins::default;
+            let units = collector.units(&none()).unwrap();
+            let mut pins = || Ok::<_, cache::gc::GcError>(none());
+            collector.remove_units(units, (0, "test"), &mut pins).unwrap();
+            collector.layers().path(&layer).is_file()
+        };
+        find_to_use(&user, "app:1").unwrap();
+        assert!(prune());
+        drop(user);
+        assert!(!prune());
+    }
 
     #[test]
     fn an_image_that_has_its_name_already_is_not_named_again() {

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::helper_entry() {
         std::process::exit(code);
     }
+    sandbox::keep_children();
     std::panic::set_hook(Box::new(|panic| {
         report::error(&Failure::bug(panic.to_string().replace('\n', ": ")));
         // Without this a panic of a thread would end that thread only, and whoever waits for it would wait on.

@@ -12,7 +12,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -143,6 +143,8 @@ pub struct Listed {
     pub size_bytes: u64,
     /// When it was last taken, in seconds since the Unix epoch.
     pub used_unix: i64,
+    /// Whether somebody uses it now, as far as the kernel's list of locks tells.
+    pub is_used: bool,
 }
 
 /// The cache mounts of a store.
@@ -305,6 +307,8 @@ impl CacheMounts {
             other => other.map_err(failed)?,
         };
         let mut listed = Vec::new();
+        // Trying a lock would be in the way of who wants the cache just then.
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -316,6 +320,7 @@ impl CacheMounts {
                 about: text.and_then(|text| serde_json::from_str(&text).ok()),
                 size_bytes: self.size_bytes(&name)?,
                 used_unix: used_unix(&entry.path().join("about")),
+                is_used: is_locked(&locks, &self.lock_path(&name)),
                 name,
             });
         }
@@ -405,6 +410,17 @@ fn try_lock(path: &Path, exclusive: bool) -> io::Result<Option<Lock>> {
             return Ok(Some(Lock(file)));
         }
     }
+}
+
+/// Says whether a file is in the kernel's list of locks: `1: FLOCK ADVISORY WRITE 71 fe:00:131073 0 EOF`. By its inode
+/// only, because some file systems have other device numbers there: another file's lock may be taken for it.
+fn is_locked(locks: &str, path: &Path) -> bool {
+    let Ok(meta) = std::fs::symlink_metadata(path) else {
+        return false;
+    };
+    let inode = format!(":{}", meta.ino());
+    let mut files = locks.lines().filter_map(|line| line.split_whitespace().nth(5));
+    files.any(|file| file.ends_with(&inode))
 }
 
 /// Returns who says to hold a lock.

@@ -181,6 +181,7 @@ fn what_nobody_uses_can_be_removed_whatever_is_in_it() {
     assert_eq!(listed.len(), 2);
     assert!((100_000..1 << 20).contains(&listed[0].size_bytes), "{listed:?}");
     assert!(listed[0].used_unix > 0);
+    assert_eq!([listed[0].is_used, listed[1].is_used], [false, true]);
     let removed: Vec<bool> = listed
         .iter()
         .map(|listed| store.mounts().remove(&listed.name, store.incomplete()).unwrap())

@@ -3,7 +3,7 @@
 //! The tests run as root, which makes users for them and removes them again; each has a name of its own, so that several
 //! runs don't meet. hardening T09, T87 and the digests of execution.md §6.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ const BUILD: [&str; 4] = [
 
 /// Whether a user may use more ids than its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ids {
+pub(crate) enum Ids {
     Many,
     One,
 }
@@ -72,13 +72,14 @@ fn account(program: &str, args: &[&str]) {
 }
 
 /// A scene that belongs to a user, or to root.
-struct Place {
+pub(crate) struct Place {
     scene: Scene,
     user: Option<User>,
 }
 
 impl Place {
-    fn new(name: &str, ids: Option<Ids>) -> Self {
+    /// Makes a place for a new user with these ids; for root without.
+    pub(crate) fn new(name: &str, ids: Option<Ids>) -> Self {
         let mut scene = Scene::new(name);
         let path = scene.var("PATH").unwrap().to_owned();
         let built = machine_binary(&path);
@@ -94,14 +95,23 @@ impl Place {
         Self { scene, user }
     }
 
-    fn write(&self, name: &str, text: &str) {
+    /// Writes a file of the work directory, always with the same time.
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.scene.work().join(name), text).unwrap();
         // Copies keep it.
         self.scene.must("touch", &["-d", "@7", name]);
     }
 
+    /// Copies a file into the work directory, from where an ordinary user may not look.
+    pub(crate) fn bring(&self, from: &Path, name: &str) {
+        self.scene.must("cp", &[from.to_str().unwrap(), name]);
+        if let Some(user) = &self.user {
+            self.scene.must("chown", &[&format!("{0}:{0}", user.name), name]);
+        }
+    }
+
     /// Runs a program as the place's user.
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         match &self.user {
             None => self.scene.run(args[0], &args[1..]),
             Some(user) => {
@@ -119,7 +129,8 @@ impl Place {
         self.run(&all)
     }
 
-    fn finish(self) {
+    /// Checks what must hold at the end.
+    pub(crate) fn finish(self) {
         validate::finish(self.scene);
     }
 }
@@ -134,7 +145,8 @@ fn usable(name: &str) -> bool {
     usable_with(name, &[])
 }
 
-fn usable_with(name: &str, programs: &[&str]) -> bool {
+/// The same, where more programs are needed.
+pub(crate) fn usable_with(name: &str, programs: &[&str]) -> bool {
     let always = [
         "root",
         "exec:useradd",
@@ -149,7 +161,8 @@ fn usable_with(name: &str, programs: &[&str]) -> bool {
     missing.is_none()
 }
 
-fn ok(output: &Output) -> String {
+/// Returns what a command printed, which must have succeeded.
+pub(crate) fn ok(output: &Output) -> String {
     assert_eq!(output.code, Some(0), "{}", output.stderr_text());
     output.stdout_text()
 }
@@ -346,48 +359,6 @@ fn root_of_a_namespace_builds_as_well() {
         id(None, &["setpriv", "--bounding-set", caps, "--inh-caps", "-all"]),
         expected
     );
-}
-
-#[test]
-fn what_a_step_may_is_what_it_may_under_root() {
-    let name = "what_a_step_may_is_what_it_may_under_root";
-    if !usable_with(name, &["exec:cc"]) {
-        return;
-    }
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/probe/sysprobe.c");
-    let seen = |ids: Option<Ids>| {
-        let place = Place::new("rootless-probe", ids);
-        ok(&place.run(&["cc", "-static", "-o", "busybox/bin/sysprobe", source]));
-        // case R36 (what it says of the process is hardening T09)
-        place.write(
-            "Dockerfile",
-            "FROM busybox\nRUN --network=none exec 2>&1; sysprobe; grep -E '^(Cap|Seccomp:|NoNewPrivs|Groups)' /proc/self/status; \
-             ls /dev; id -u; id -g; umask; cat /proc/keys /proc/timer_list; echo x > /proc/sys/kernel/core_pattern; ls -l /proc/self/fd | wc -l; \
-             ls /sys/fs/cgroup | wc -l; busybox hostname; cat /etc/hosts; env | sort\n",
-        );
-        let output = place.build(&["--progress", "plain", "."]);
-        ok(&output);
-        let said = output.stderr_text();
-        place.finish();
-        let line = |line: &str| {
-            let (number, rest) = line.split_once(' ')?;
-            let (time, text) = rest.split_once(' ')?;
-            (number.starts_with('#') && time.parse::<f64>().is_ok()).then(|| text.to_owned())
-        };
-        said.lines().filter_map(line).collect::<Vec<_>>()
-    };
-    let expected = seen(None);
-    assert!(
-        expected.len() > 40 && expected.iter().any(|l| l == "CapEff:\t00000000a80425fb"),
-        "{expected:#?}"
-    );
-    assert_eq!(seen(Some(Ids::Many)), expected);
-    // With one id no groups can be set: the process has those of the user, who has none here.
-    let but_groups = |lines: Vec<String>| {
-        let kept = lines.into_iter().filter(|line| !line.contains("roups"));
-        kept.collect::<Vec<_>>()
-    };
-    assert_eq!(but_groups(seen(Some(Ids::One))), but_groups(expected));
 }
 
 #[test]

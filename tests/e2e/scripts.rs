@@ -149,6 +149,7 @@ scripts_unpacked! {
     mounts_ssh,
     multi_stage,
     onbuild,
+    prune,
     outputs,
     run_command,
     rewrite_timestamp,

@@ -141,7 +141,7 @@ async fn push(
     made.worker.ensure(&wanted).await?;
     let subject = subject(to);
     let (to, task) = (to.clone(), made.clone());
-    let upload = blocking(move || contents.into_upload(&task, &to)).await?;
+    let (upload, _) = blocking(move || contents.into_upload(&task, &to)).await?;
     let targets = Target::of_names(&[reference.to_string()])?;
     push_all(
         &made.worker.store,
@@ -167,16 +167,26 @@ async fn bring(
     made.worker.ensure(&wanted).await?;
     let report = ops::upload_report(events, &subject(to));
     let (to, task) = (to.clone(), made.clone());
-    let Upload { blobs, manifests } = blocking(move || contents.into_upload(&task, &to)).await?;
-    let mut puts = Vec::with_capacity(blobs.len());
-    for blob in &blobs {
+    let (upload, elsewhere) = blocking(move || contents.into_upload(&task, &to)).await?;
+    let mut puts = Vec::with_capacity(upload.blobs.len());
+    for blob in &upload.blobs {
         puts.push(put(&objects, blob, &report));
     }
     stream::iter(puts)
         .buffer_unordered(objects.n_parallel())
         .try_collect::<()>()
         .await?;
-    for manifest in &manifests {
+    // What is only passed on counts as used too, or it would be thrown away some day although every build relies on
+    // it. One that is gone is found out by who needs it.
+    let mut asked = Vec::with_capacity(elsewhere.len());
+    for blob in &elsewhere {
+        asked.push(objects.has(&blob.digest, blob.size));
+    }
+    stream::iter(asked)
+        .buffer_unordered(objects.n_parallel())
+        .try_collect::<Vec<bool>>()
+        .await?;
+    for manifest in &upload.manifests {
         objects.put_manifest(&manifest.bytes).await?;
     }
     Ok(())
@@ -368,14 +378,18 @@ impl Contents {
         self.layers.iter().filter(is_to_fetch).copied().collect()
     }
 
-    /// Makes the documents, and all of it ready to be sent. Blocks.
-    fn into_upload(self, made: &Made, to: &CacheTo) -> Result<Upload, CacheError> {
+    /// Makes the documents, and all of it ready to be sent; returns as well the blobs that aren't here. Blocks.
+    fn into_upload(self, made: &Made, to: &CacheTo) -> Result<(Upload, Vec<BlobEntry>), CacheError> {
         let blobs = RefCell::new(Vec::new());
         let packed = self.pack(made, to, |blob| {
             blobs.borrow_mut().push(blob.into_upload());
             Ok(())
         })?;
         let mut blobs = blobs.into_inner();
+        let here: HashSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+        let named = packed.document.layers.into_iter();
+        let named = named.filter_map(|layer| layer.blob);
+        let elsewhere = named.filter(|blob| !here.contains(&blob.digest)).collect();
         blobs.push(Blob {
             digest: Digest::of(&packed.config),
             size_bytes: packed.config.len() as u64,
@@ -387,10 +401,8 @@ impl Contents {
             size_bytes: packed.manifest.len() as u64,
         };
         let bytes = packed.manifest;
-        Ok(Upload {
-            blobs,
-            manifests: vec![Document { descriptor, bytes }],
-        })
+        let manifests = vec![Document { descriptor, bytes }];
+        Ok((Upload { blobs, manifests }, elsewhere))
     }
 
     /// Makes the documents, and hands each blob of what is here to `put`. Blocks.

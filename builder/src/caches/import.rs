@@ -59,22 +59,26 @@ pub(crate) async fn import(caches: &[CacheFrom], events: &Events) -> Imports {
         let read = read(from).await;
         let took = begun.elapsed();
         events.send(Event::Finished { subject, took });
-        let mut read = read.unwrap_or_else(|error| {
-            events.warn(format!("failed to import a cache: {error}"));
-            Vec::new()
+        let read = read.unwrap_or_else(|error| vec![Err(error)]);
+        let read = read.into_iter().filter_map(|one| match one {
+            Ok(one) => Some(Imported {
+                has_mounts: from.mounts,
+                ..one
+            }),
+            Err(error) => {
+                events.warn(format!("failed to import a cache: {error}"));
+                None
+            }
         });
-        for one in &mut read {
-            one.has_mounts = from.mounts;
-        }
-        read
+        read.collect::<Vec<_>>()
     });
     Imports {
         all: join_all(reading).await.into_iter().flatten().collect(),
     }
 }
 
-/// Reads what is at one place: several caches where it has some for branches or platforms.
-async fn read(from: &CacheFrom) -> Result<Vec<Imported>, CacheError> {
+/// Reads what is at one place: several caches where it has some for branches or platforms, of which each may fail.
+async fn read(from: &CacheFrom) -> Result<Vec<Result<Imported, CacheError>>, CacheError> {
     let verifier = from.verify.as_deref().map(Verifier::read).transpose()?;
     let title = from.title();
     let shelf = Shelf::of(&from.source)?;
@@ -84,17 +88,19 @@ async fn read(from: &CacheFrom) -> Result<Vec<Imported>, CacheError> {
             Ok(Document::Index(entries)) => entries,
             // Or it is nothing at all, which is found out then.
             _ => {
-                all.push(read_one(&shelf, &named, &title, verifier.as_ref()).await?);
+                all.push(read_one(&shelf, &named, &title, verifier.as_ref()).await);
                 continue;
             }
         };
         // The images of several platforms, each with its own cache; what else is there is none.
         for (entry, _) in entries.into_iter().take(MAX_IMAGES) {
-            let manifest = shelf
-                .read(Kind::Manifest, &entry.digest, MAX_MANIFEST_BYTES)
-                .await?;
-            if inline::find(&manifest).is_some() {
-                all.push(read_one(&shelf, &manifest, &title, verifier.as_ref()).await?);
+            let read = shelf.read(Kind::Manifest, &entry.digest, MAX_MANIFEST_BYTES);
+            match read.await {
+                Ok(manifest) if inline::find(&manifest).is_some() => {
+                    all.push(read_one(&shelf, &manifest, &title, verifier.as_ref()).await);
+                }
+                Ok(_) => {}
+                Err(error) => all.push(Err(error)),
             }
         }
     }

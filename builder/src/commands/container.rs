@@ -28,7 +28,7 @@ use crate::sandbox::{
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
     let store = Arc::new(store);
-    let image = image::find(&store, args.image())?;
+    let image = image::find_to_use(&store, args.image())?;
     let process = run::process(args, &image, environment)?;
     let terminal = args
         .tty

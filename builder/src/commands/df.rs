@@ -112,7 +112,13 @@ fn summary(images: &[ImageNeeds], units: &[Unit]) -> Vec<Map<String, Value>> {
             size(&cached),
             size(&cached).saturating_sub(leased_bytes),
         ),
-        row("Cache Mounts", mounts.len(), 0, size(&mounts), size(&mounts)),
+        row(
+            "Cache Mounts",
+            mounts.len(),
+            mounts.iter().filter(|unit| unit.is_leased).count(),
+            size(&mounts),
+            total_bytes(mounts.iter().filter(|unit| !unit.is_leased).copied()),
+        ),
     ]
 }
 

@@ -25,11 +25,11 @@ pub(crate) fn save(args: &SaveArgs, store: &Store, environment: &Environment) ->
     let platform = given.map(|given| options::one_platform(Some(given), environment));
     let platform = platform.transpose()?;
     for word in &args.images {
-        let image = image::find(store, word)?;
-        images.push(match &platform {
-            None => ExportImage::from_stored(image)?,
-            Some(platform) => ExportImage::from_stored(image::for_platform(store, image, word, platform)?)?,
-        });
+        let image = match &platform {
+            None => image::find_to_use(store, word)?,
+            Some(platform) => image::find_for_platform(store, word, platform)?,
+        };
+        images.push(ExportImage::from_stored(image)?);
     }
     for word in &args.since {
         // For the same words as with the images themselves.

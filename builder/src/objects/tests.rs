@@ -74,8 +74,10 @@ fn s3(host: &str) -> Objects {
 fn what_may_pass_is_asked_again_and_what_is_final_once() {
     let blob = Digest::of(b"blob");
     let check = |statuses: &'static [u16], n_asked: usize, expected: &str| {
-        let fake =
-            Fake::start(move |request| Reply::status(statuses[request.n_before.min(statuses.len() - 1)]));
+        let fake = Fake::start(move |request| {
+            let status = statuses[request.n_before.min(statuses.len() - 1)];
+            Reply::status(status).header("Retry-After", "0")
+        });
         // Every request is signed anew, but within a second signatures are the same.
         let said = match run(s3(&fake.host).has(&blob, 0)) {
             Ok(is_there) => is_there.to_string(),
@@ -89,6 +91,7 @@ fn what_may_pass_is_asked_again_and_what_is_final_once() {
     check(&[404], 1, "false");
     check(&[503, 500, 200], 3, "true");
     check(&[403], 1, "403 Forbidden");
+    check(&[429], 5, "429 Too Many Requests");
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn an_address_that_nobody_answers_is_told_without_its_signature() {
 }
 
 #[test]
-fn a_layer_from_a_bucket_goes_on_where_it_broke_off() {
+fn a_layer_is_waited_for_and_goes_on_where_it_broke_off() {
     let (_dir, first) = store();
     let layer = image(&first, &[]).layers[0];
     let mut blob = Vec::new();
@@ -141,9 +144,20 @@ fn a_layer_from_a_bucket_goes_on_where_it_broke_off() {
         origin: Origin::Objects(Arc::new(s3(&fake.host))),
     };
     let (_other, second) = store();
-    run(fetch_layers(&second, &source, |_| {})).unwrap();
+    // Somebody else is at it for now.
+    second.introduce("the test".to_owned());
+    let held = std::sync::Mutex::new(Some(second.lock(&format!("layer{}", layer.hex())).unwrap()));
+    let waited = std::sync::Mutex::new(Vec::new());
+    let told = |transfer: crate::registry::Transfer| {
+        if transfer.waits_for.is_some() {
+            held.lock().unwrap().take();
+            waited.lock().unwrap().extend(transfer.waits_for);
+        }
+    };
+    run(fetch_layers(&second, &source, told)).unwrap();
     assert!(second.layers().contains(&layer));
     assert_eq!(fake.requests().len(), 2);
+    assert_eq!(waited.into_inner().unwrap(), ["the test"]);
 }
 
 #[test]

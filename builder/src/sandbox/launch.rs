@@ -48,6 +48,12 @@ pub(crate) fn has_tried() -> bool {
     userns::refusal().is_some() || userns::has_rights()
 }
 
+/// Has this process hear of its children's ends. Started by somebody who ignores SIGCHLD it would not, for any of them:
+/// that survives `execve`.
+pub(crate) fn keep_children() {
+    sys::default_signal(libc::SIGCHLD);
+}
+
 /// Gives this process a mount namespace of its own, which nothing leaks from. Must be called before any thread starts.
 pub(crate) fn enter_private_mounts() -> Result<()> {
     sys::unshare_mounts().step("enter a private mount namespace")?;

@@ -189,8 +189,19 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
 
 /// Gives one signal its default action.
 pub(super) fn default_signal(signal: c_int) {
-    // SAFETY: SIG_DFL installs no code; a number that isn't a signal is refused with EINVAL, which is harmless.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// The kernel's own form of an action; libc keeps two signals to itself, and would leave those ignored.
+    const DEFAULT: [u64; 4] = [libc::SIG_DFL as u64, 0, 0, 0];
+    // SAFETY: SIG_DFL installs no code, and `DEFAULT` outlives the call, which returns nothing else; the set has eight
+    // bytes. A number that isn't a signal, or can't be caught, is refused with EINVAL, which is harmless.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            DEFAULT.as_ptr(),
+            ptr::null_mut::<u64>(),
+            8,
+        )
+    };
 }
 
 /// Has the kernel reap children: nobody waits for them.

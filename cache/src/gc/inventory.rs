@@ -56,7 +56,7 @@ impl Store {
                 took_ms: 0,
                 is_findable: true,
                 is_pinned: false,
-                is_leased: false,
+                is_leased: mount.is_used,
                 items: Vec::new(),
             });
         }

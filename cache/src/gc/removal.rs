@@ -15,8 +15,12 @@ use crate::lock::FileLock;
 use crate::root::Root;
 use crate::store::Store;
 
-/// How many units go while the gate is closed once, and before it is asked again whether to go on.
-const BATCH: usize = 16;
+/// How many units go at most while the gate is closed once, …
+const BATCH: usize = 64;
+/// … and about how much: then it is asked again whether to go on.
+const BATCH_BYTES: u64 = 512 << 20;
+/// How many things may be gone before the index is told: each time costs a disk's waiting.
+const UNTOLD: usize = 1024;
 /// For how long records are kept whose layers are gone: they still explain why a step runs.
 const DEAD_RECORD_MS: i64 = 30 * 24 * 3600 * 1000;
 
@@ -47,26 +51,17 @@ impl Store {
         let (mounts, stored): (Vec<Unit>, Vec<Unit>) =
             units.into_iter().partition(|unit| unit.kind == Kind::Mount);
         let mut stored = stored.into_iter().peekable();
-        while stored.peek().is_some() {
-            let batch: Vec<Unit> = stored.by_ref().take(BATCH).collect();
-            let mut moved = Vec::new();
-            let mut gone = Vec::new();
-            let closed = self.close_gate()?;
-            let pins = pins()?;
-            for unit in batch {
-                match self.move_away(&unit, &closed, &pins, &mut moved)? {
-                    true => {
-                        gone.extend(unit.items.iter().cloned());
-                        removed.units.push(unit);
-                    }
-                    false => removed.kept.push(unit),
-                }
+        let mut untold = Vec::new();
+        let mut is_over = Ok(());
+        while stored.peek().is_some() && is_over.is_ok() {
+            // Files go before anything is written: the disk may be full.
+            is_over = self.remove_batch(&mut stored, pins, &mut untold, &mut removed);
+            if untold.len() >= UNTOLD {
+                self.forget(&std::mem::take(&mut untold), now_unix, because)?;
             }
-            drop(closed);
-            // Before anything is written: the disk may be full.
-            self.discard(&moved)?;
-            self.forget(&gone, now_unix, because)?;
         }
+        self.forget(&untold, now_unix, because)?;
+        is_over?;
         for unit in mounts {
             let is_gone = self.mounts().remove(&unit.name, self.incomplete());
             match is_gone.map_err(GcError::from)? {
@@ -75,6 +70,35 @@ impl Store {
             }
         }
         Ok(removed)
+    }
+
+    /// Removes some of the units that are left.
+    fn remove_batch<E: From<GcError>>(
+        &self,
+        left: &mut impl Iterator<Item = Unit>,
+        pins: &mut dyn FnMut() -> Result<Pins, E>,
+        gone: &mut Vec<Item>,
+        removed: &mut Removed,
+    ) -> Result<(), E> {
+        let mut moved = Vec::new();
+        let closed = self.close_gate()?;
+        let pins = pins()?;
+        let mut n_bytes = 0_u64;
+        for unit in left.take(BATCH) {
+            n_bytes = n_bytes.saturating_add(unit.size_bytes);
+            match self.move_away(&unit, &closed, &pins, &mut moved)? {
+                true => {
+                    gone.extend(unit.items.iter().cloned());
+                    removed.units.push(unit);
+                }
+                false => removed.kept.push(unit),
+            }
+            if n_bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        drop(closed);
+        Ok(self.discard(&moved)?)
     }
 
     fn forget(&self, gone: &[Item], now_unix: i64, because: &str) -> Result<(), GcError> {
