@@ -10,6 +10,7 @@ use std::path::Path;
 use cache::index::{ImageName, Variant};
 use cache::tree::View;
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 use serde_json::Value;
 
 use crate::clock;
@@ -263,7 +264,33 @@ pub(crate) fn find(store: &Store, word: &str) -> Result<StoredImage, Failure> {
 /// Finds the image that `word` means, reads it, and relies on its layers: should its name be given to another image, they stay
 /// as long as this process lives.
 pub(crate) fn find_to_use(store: &Store, word: &str) -> Result<StoredImage, Failure> {
+    relied_on(store, find(store, word)?)
+}
+
+/// Does the same for the image as it is for a platform: the image itself, or the variant of it that was made with it. It
+/// keeps the names.
+pub(crate) fn find_for_platform(
+    store: &Store,
+    word: &str,
+    platform: &Platform,
+) -> Result<StoredImage, Failure> {
     let image = find(store, word)?;
+    let text = |field| Some(image.text(field)).filter(|text| !text.is_empty());
+    let own = text("os").zip(text("architecture"));
+    let own = own.map(|(os, architecture)| Platform::new(os, architecture, text("variant")));
+    if own.as_ref() == Some(platform) {
+        return relied_on(store, image);
+    }
+    let named = look_up(store, word)?.name;
+    let is_meant = |row: &&ImageName| named.as_ref().is_none_or(|name| row.name == *name);
+    let mut variants = image.rows.iter().filter(is_meant).flat_map(|row| &row.variants);
+    let Some(variant) = variants.find(|variant| variant.platform == platform.to_string()) else {
+        return Err(Failure::build(format!("{word} has no image for {platform}")));
+    };
+    relied_on(store, read(store, variant.config, image.rows.clone())?)
+}
+
+fn relied_on(store: &Store, image: StoredImage) -> Result<StoredImage, Failure> {
     for layer in image.layers()? {
         // What isn't here is told by whoever wants it.
         let _is_here = store.layers().contains(&layer);

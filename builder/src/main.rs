@@ -127,8 +127,13 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Image(_) => return Err(Failure::bug("`image` was flattened above")),
         Command::Build(args) => return commands::build::run(&args, cli.root.as_deref(), &environment),
-        Command::Load(args) => report::data(&commands::load::load(&args, &open()?)?)?,
-        Command::Import(args) => report::data(&commands::import::import(&args, &open()?, now_unix)?)?,
+        Command::Load(args) => report::data(&commands::load::load(&args, &open()?, &environment)?)?,
+        Command::Import(args) => report::data(&commands::import::import(
+            &args,
+            &open()?,
+            &environment,
+            now_unix,
+        )?)?,
         Command::Export(args) => commands::export::export(&args, &open()?)?,
         Command::Pull(args) => report::data(&commands::pull::pull(&args, open()?, &environment)?)?,
         Command::Push(args) => {
@@ -136,7 +141,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Login(args) => report::data(&commands::login::login(&args)?)?,
         Command::Logout(args) => report::data(&commands::login::logout(&args)?)?,
-        Command::Save(args) => report::data(&commands::save::save(&args, &open()?)?)?,
+        Command::Save(args) => report::data(&commands::save::save(&args, &open()?, &environment)?)?,
         Command::Logs(args) => commands::logs::logs(&args, &root()?, now_unix)?,
         Command::Explain(args) => report::data(&commands::logs::explain(&args, &root()?)?)?,
         Command::Run(args) => {

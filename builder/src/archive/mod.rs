@@ -15,7 +15,7 @@ use cache::{DiffId, Digest, Store, compress};
 use frontend::Platform;
 
 use crate::image;
-use crate::registry::{ImageError, LayerSource, Reference, take_in};
+use crate::registry::{ImageError, LayerSource, Reference, config_facts, take_in};
 pub(crate) use source::Source;
 
 /// Largest archive, uncompressed, that is spooled to disk: a limit for bombs, not for images.
@@ -51,6 +51,42 @@ pub(crate) struct Found {
 /// Takes in all images of an archive and names them as it says. Of an image for several platforms the one for
 /// `platform` is taken. Blocks.
 pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Result<Vec<Loaded>, ImageError> {
+    load_checked(store, input, platform, |_, _| Ok(()))
+}
+
+/// Does the same, and refuses images for another platform, of which an archive says nothing but that they are.
+pub(crate) fn load_only(
+    store: &Store,
+    input: Input<'_>,
+    platform: &Platform,
+) -> Result<Vec<Loaded>, ImageError> {
+    load_checked(store, input, platform, |source, image| {
+        let malformed = |why| ImageError::Malformed {
+            what: "config".to_owned(),
+            reference: source.title().to_owned(),
+            why,
+        };
+        let found = config_facts(&image.config).map_err(malformed)?.platform;
+        match platform.distance(&found) {
+            Some(_) => Ok(()),
+            None => Err(ImageError::NoPlatform {
+                reference: image
+                    .names
+                    .first()
+                    .map_or_else(|| source.title().to_owned(), Reference::familiar),
+                wanted: platform.to_string(),
+                available: found.to_string(),
+            }),
+        }
+    })
+}
+
+fn load_checked(
+    store: &Store,
+    input: Input<'_>,
+    platform: &Platform,
+    check: impl Fn(&Source, &Found) -> Result<(), ImageError>,
+) -> Result<Vec<Loaded>, ImageError> {
     let source = match input {
         Input::Path(path) => open(store, path)?,
         Input::Stream(stream) => {
@@ -70,7 +106,7 @@ pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Resu
     };
     found
         .iter()
-        .try_for_each(|image| check_whole(store, &source, image))?;
+        .try_for_each(|image| check(&source, image).and_then(|()| check_whole(store, &source, image)))?;
     found
         .into_iter()
         .map(|image| take(store, &source, image))

@@ -28,6 +28,9 @@ pub(crate) struct SaveArgs {
     /// Leave out the layers that this older image begins with: for readers who have it (may be repeated)
     #[arg(long, value_name = "IMAGE")]
     pub(crate) since: Vec<String>,
+    /// Write the images for this platform [default: the machine's own, or the first]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// Write nothing; list the layers and the size of the archive
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -39,6 +42,9 @@ pub(crate) struct LoadArgs {
     /// Read from a file, or from a directory that is an OCI layout; `-` for stdin [default: stdin]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
+    /// Take the images for this platform, and refuse others [default: the machine's own]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -47,8 +53,8 @@ pub(crate) struct LoadArgs {
 /// `ashlar import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// A tar of a root file system, compressed or not; `-` for stdin
-    #[arg(value_name = "FILE|-")]
+    /// A tar of a root file system, compressed or not: a file, an address, or `-` for stdin
+    #[arg(value_name = "FILE|URL|-")]
     pub(crate) file: PathBuf,
     /// Name of the image [default: none]
     #[arg(value_name = "NAME[:TAG]")]
@@ -56,6 +62,12 @@ pub(crate) struct ImportArgs {
     /// What the image's history says of it
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
+    /// Set something of the image's config, in a Dockerfile's words: -c 'CMD ["sh"]' (repeatable)
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// What the image is for [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
 }
 
 /// `ashlar export`.

@@ -8,11 +8,11 @@ use crate::archive::{self, Input};
 use crate::cli::LoadArgs;
 use crate::failure;
 use crate::image::familiar;
-use crate::options::host_platform;
+use crate::options::{Environment, host_platform, one_platform};
 use crate::report::Failure;
 
 /// Loads an archive from a file or stdin and returns docker's lines about what it held. Blocks.
-pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
+pub(crate) fn load(args: &LoadArgs, store: &Store, environment: &Environment) -> Result<String, Failure> {
     let mut stdin = io::stdin();
     let input = match args.input.as_deref().filter(|path| path.as_os_str() != "-") {
         Some(path) => Input::Path(path),
@@ -22,7 +22,11 @@ pub(crate) fn load(args: &LoadArgs, store: &Store) -> Result<String, Failure> {
         }
         None => Input::Stream(&mut stdin),
     };
-    let loaded = archive::load(store, input, &host_platform()).map_err(|error| failure::of_image(&error))?;
+    let loaded = match args.platform.as_deref() {
+        None => archive::load(store, input, &host_platform()),
+        given => archive::load_only(store, input, &one_platform(given, environment)?),
+    };
+    let loaded = loaded.map_err(|error| failure::of_image(&error))?;
     let mut text = String::new();
     for image in loaded {
         for name in &image.names {

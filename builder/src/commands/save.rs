@@ -6,10 +6,11 @@ use super::{human, table};
 use crate::cli::{ArchiveFormat, SaveArgs};
 use crate::export::{self, Destination, ExportImage, Lists, Survey};
 use crate::image;
+use crate::options::{self, Environment};
 use crate::report::{Failure, Kind};
 
 /// Writes the archive to a file or to stdout; returns what to print instead where it is only asked about. Blocks.
-pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
+pub(crate) fn save(args: &SaveArgs, store: &Store, environment: &Environment) -> Result<String, Failure> {
     if args.format == ArchiveFormat::Oci && !args.since.is_empty() {
         return Err(Failure::usage(
             "an OCI layout has all its layers: --since conflicts with --format oci",
@@ -20,8 +21,15 @@ pub(crate) fn save(args: &SaveArgs, store: &Store) -> Result<String, Failure> {
         ArchiveFormat::Oci => Lists::Oci,
     };
     let mut images = Vec::new();
+    let given = args.platform.as_deref();
+    let platform = given.map(|given| options::one_platform(Some(given), environment));
+    let platform = platform.transpose()?;
     for word in &args.images {
-        images.push(ExportImage::from_stored(image::find_to_use(store, word)?)?);
+        let image = match &platform {
+            None => image::find_to_use(store, word)?,
+            Some(platform) => image::find_for_platform(store, word, platform)?,
+        };
+        images.push(ExportImage::from_stored(image)?);
     }
     for word in &args.since {
         // For the same words as with the images themselves.

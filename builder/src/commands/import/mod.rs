@@ -1,6 +1,6 @@
-//! `ashlar import`: an image of one layer, made of a tar of a root file system.
-//!
-//! Addresses are not fetched, and configs not set: a Dockerfile with `FROM` the image does both, and says so.
+//! `ashlar import`: an image of one layer, made of a tar of a root file system, with the settings that it is given.
+
+mod changes;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -8,32 +8,43 @@ use std::io::{self, IsTerminal, Read};
 use cache::Store;
 use cache::compress;
 use cache::layer::Limits;
+use frontend::HttpRequest;
 use serde_json::json;
 
 use crate::cli::ImportArgs;
 use crate::clock;
+use crate::failure;
 use crate::image;
-use crate::options::{host_platform, tag_name};
+use crate::options::{self, Environment, tag_name};
+use crate::remote::http;
 use crate::report::{Failure, Kind};
+use crate::runtime;
+use crate::secrets::Secrets;
 
 /// Takes the tar in and returns the new image's ID. Blocks.
-pub(crate) fn import(args: &ImportArgs, store: &Store, now_unix: i64) -> Result<String, Failure> {
+pub(crate) fn import(
+    args: &ImportArgs,
+    store: &Store,
+    environment: &Environment,
+    now_unix: i64,
+) -> Result<String, Failure> {
     let names: Vec<String> = args
         .name
         .iter()
         .map(|name| tag_name(name))
         .collect::<Result<_, _>>()?;
-    let title = args.file.display().to_string();
-    if title.starts_with("http://") || title.starts_with("https://") {
-        return Err(Failure::usage("`ashlar import` reads files, not addresses")
-            .with_help(format!("curl -L {title} | ashlar import -")));
-    }
+    let platform = options::one_platform(args.platform.as_deref(), environment)?;
+    let settings = changes::config(&args.change, &platform)?;
+    let place = args.file.display().to_string();
+    let title = frontend::without_credentials(&place);
     let broken = |error: &(dyn std::error::Error + 'static)| {
         Failure::build(format!("cannot import {title}: {error}"))
             .with_causes_of(error)
             .with_help("it takes a tar of a root file system; archives of images are for `ashlar load`")
     };
-    let input: Box<dyn Read + Send> = if title != "-" {
+    let input: Box<dyn Read + Send> = if place.starts_with("http://") || place.starts_with("https://") {
+        Box::new(fetch(store, &place)?)
+    } else if place != "-" {
         Box::new(File::open(&args.file).map_err(|error| broken(&error))?)
     } else if io::stdin().is_terminal() {
         return Err(Failure::usage("nothing to import: stdin is a terminal"));
@@ -51,10 +62,9 @@ pub(crate) fn import(args: &ImportArgs, store: &Store, now_unix: i64) -> Result<
         .message
         .clone()
         .unwrap_or_else(|| format!("Imported from {title}"));
-    let platform = host_platform();
     let mut config = json!({
         "architecture": platform.architecture,
-        "config": {},
+        "config": settings,
         "created": created,
         "history": [{"created": created, "comment": comment}],
         "os": platform.os,
@@ -66,4 +76,20 @@ pub(crate) fn import(args: &ImportArgs, store: &Store, now_unix: i64) -> Result<
     let id = image::commit(store, config.to_string().as_bytes(), None, &[], &names)
         .map_err(|error| Failure::of(Kind::Machine, &error))?;
     Ok(format!("{id}\n"))
+}
+
+/// Fetches what an address stands for, unless that is here and unchanged.
+fn fetch(store: &Store, url: &str) -> Result<File, Failure> {
+    let request = HttpRequest {
+        url: url.to_owned(),
+        checksum: None,
+    };
+    let secrets = Secrets::default();
+    let fetching = async {
+        let fetched = http::resolve(store, &request, &secrets).await;
+        fetched.map_err(|error| failure::of_http(&error))
+    };
+    let fetched = runtime::run(fetching)?;
+    let file = store.blobs().open(&fetched.digest);
+    file.map_err(|error| Failure::of(Kind::Machine, &error))
 }
