@@ -80,6 +80,8 @@ modes! {
     rootless: Mode { user: Some(Ids::Many), ..ROOT },
     rootless_user: Mode { user: Some(Ids::Many), before: USER, ..ROOT },
     rootless_host_network: Mode { user: Some(Ids::Many), flags: "--network=host", args: &["--allow", "network.host"], ..ROOT },
+    runc: Mode { args: &["--oci-runtime", "runc"], needs: &["exec:runc"], ..ROOT },
+    crun: Mode { args: &["--oci-runtime", "crun"], needs: &["exec:crun"], ..ROOT },
     rootless_one: Mode { user: Some(Ids::One), ..ROOT },
 }
 

@@ -4,10 +4,11 @@
 //! moved into its control groups. Both end; the container's process is this one's child then, as every orphan here, so its
 //! end is told by the kernel and not by the runtime. There is no `delete`: what the runtime noted goes with the namespace.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Command, ExitStatus, Stdio};
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::UnmountFlags;
@@ -21,6 +22,7 @@ use super::super::mount::{self, NODEV, NOEXEC, NOSUID, Param, RDONLY};
 use super::super::place;
 use super::super::rootfs;
 use super::super::spec::{Exit, Settings};
+use super::super::sys;
 use super::super::wire::{self, Report};
 use super::console::Console;
 use super::tighten::tighten;
@@ -34,6 +36,8 @@ const STATE_BYTES: u64 = 16 << 20;
 const MAX_WORDS_BYTES: u64 = 64 << 10;
 /// Both runtimes end with it when the kernel doesn't execute the command.
 const NOT_EXECUTED: i32 = 1;
+/// What a fork of this process ends with where the runtime itself isn't executed, as with a shell.
+const NOTHING_EXECUTED: i32 = 127;
 
 /// Makes the container and waits for its end, and that of every process in it.
 pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<Exit> {
@@ -126,8 +130,8 @@ impl Call<'_> {
             args.extend(["--console-socket", &socket]);
         }
         args.push(NAME);
-        let created = self.call(&args)?;
-        if !created.success() {
+        let is_created = self.call(&args)?;
+        if !is_created {
             let said = self.last_words();
             // What a file's owner and lists say of the user is for the kernel to judge, and the runtime to hear.
             return match said.to_lowercase().contains("permission denied") {
@@ -147,7 +151,7 @@ impl Call<'_> {
             let number = pid.as_raw_nonzero().to_string();
             rustix::io::write(procs, number.as_bytes()).setup("move the container into a control group")?;
         }
-        if !self.call(&["start", NAME])?.success() {
+        if !self.call(&["start", NAME])? {
             return Err(self.failed("start", &self.last_words()));
         }
         // It is kept for a moment, because its name is that of the runtime still if nothing was executed.
@@ -160,24 +164,38 @@ impl Call<'_> {
         })
     }
 
-    fn call(&self, args: &[&str]) -> Result<ExitStatus> {
+    /// Executes the runtime and waits for it; says whether it was content. Not by std's `Command`: the C library's way to
+    /// start programs leaves two signals ignored, and a runtime passes that on.
+    fn call(&self, args: &[&str]) -> Result<bool> {
         let step = || format!("execute {}", self.runtime.name());
+        let text = |text: &[u8]| CString::new(text).map_err(io::Error::from).setup(step());
+        let program = text(self.runtime.program().as_os_str().as_bytes())?;
+        let (state, log) = (place::path("state"), place::path("log"));
+        let options = ["--root", &state, "--log", &log];
+        let words = options
+            .iter()
+            .chain(self.runtime.kind.without_cgroups())
+            .chain(args);
+        let args: Vec<CString> = std::iter::once(Ok(program.clone()))
+            .chain(words.map(|word| text(word.as_bytes())))
+            .collect::<Result<_>>()?;
+        match sys::fork().setup(step())? {
+            None => std::process::exit(self.become_runtime(&program, &args)),
+            Some(pid) => Ok(wait(pid, WaitIdOptions::EXITED)?.code == 0),
+        }
+    }
+
+    /// Returns the exit code of what could not be executed.
+    fn become_runtime(&self, program: &CStr, args: &[CString]) -> i32 {
         let [stdin, stdout, stderr] = self.init.streams;
-        let stream = |fd: BorrowedFd<'_>| -> Result<Stdio> {
-            let fd: OwnedFd = fd.try_clone_to_owned().setup(step())?;
-            Ok(fd.into())
-        };
-        Command::new(self.runtime.program())
-            .args(["--root", &place::path("state"), "--log", &place::path("log")])
-            .args(self.runtime.kind.without_cgroups())
-            .args(args)
-            .env_clear()
-            .current_dir("/")
-            .stdin(stream(stdin)?)
-            .stdout(stream(stdout)?)
-            .stderr(stream(stderr)?)
-            .status()
-            .setup(step())
+        let is_ready = rustix::stdio::dup2_stdin(stdin)
+            .and_then(|()| rustix::stdio::dup2_stdout(stdout))
+            .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+            .and_then(|()| rustix::process::chdir("/"));
+        if is_ready.is_ok() && sys::close_on_exec_from(3).is_ok() {
+            let _error = sys::execve(program, args, &[]);
+        }
+        NOTHING_EXECUTED
     }
 
     fn pid(&self, file: &str) -> Result<Pid> {
