@@ -132,14 +132,25 @@ impl<R: Read> Reader<R> {
             let wanted = usize::try_from(self.body + self.filler)
                 .unwrap_or(usize::MAX)
                 .min(buffer.len());
-            outcome = self.fill(&mut buffer[..wanted]);
-            if outcome.is_err() {
-                break;
-            }
             let own = usize::try_from(self.body).unwrap_or(usize::MAX).min(wanted);
+            let count = match self.fill_some(&mut buffer[..wanted]) {
+                Ok(count) if count < own => Err(self.refuse(Problem::Truncated)),
+                other => other,
+            };
+            let count = match count {
+                Ok(count) => count,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            };
             use_chunk(&buffer[..own]);
             self.body -= own as u64;
-            self.filler -= (wanted - own) as u64;
+            self.filler = match count < wanted {
+                // The archive ends without the last filler, as umoci and others write it and Go reads it.
+                true => 0,
+                false => self.filler - (wanted - own) as u64,
+            };
         }
         self.buffer = buffer;
         outcome
@@ -167,14 +178,23 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    fn fill(&mut self, mut buffer: &mut [u8]) -> Result<()> {
-        while !buffer.is_empty() {
-            match self.read_some(buffer)? {
-                0 => return Err(self.refuse(Problem::Truncated)),
-                count => buffer = &mut buffer[count..],
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
+        match self.fill_some(buffer)? < buffer.len() {
+            true => Err(self.refuse(Problem::Truncated)),
+            false => Ok(()),
+        }
+    }
+
+    /// Fills a buffer as far as the stream goes; returns how far that is.
+    fn fill_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut count = 0;
+        while count < buffer.len() {
+            match self.read_some(&mut buffer[count..])? {
+                0 => break,
+                more => count += more,
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Reads one block; `None` when the stream ends before it.
