@@ -221,7 +221,10 @@ fn a_loop_device_left_behind_is_found() {
 #[test]
 fn a_process_left_behind_is_found_and_ended() {
     let scene = Scene::new("left-behind");
-    scene.run("sh", &["-c", "setsid sleep 1000 >/dev/null 2>&1 </dev/null &"]);
+    // It is there when it has said so, and stays because nobody answers.
+    let script =
+        "mkfifo said; setsid sh -c 'echo > said; read answer < said' >/dev/null 2>&1 & read up < said";
+    scene.run("sh", &["-c", script]);
     // The environment names the store, so it is found with or without cgroups.
     let left: Vec<i32> = users_of(&scene.store());
     assert_eq!(left.len(), 1, "{left:?}");

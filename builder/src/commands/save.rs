@@ -20,7 +20,7 @@ pub(crate) fn save(args: &SaveArgs, store: &Store, environment: &Environment) ->
         ArchiveFormat::Docker => Lists::DockerToo,
         ArchiveFormat::Oci => Lists::Oci,
     };
-    let mut images = Vec::new();
+    let mut images: Vec<ExportImage> = Vec::new();
     let given = args.platform.as_deref();
     let platform = given.map(|given| options::one_platform(Some(given), environment));
     let platform = platform.transpose()?;
@@ -29,7 +29,19 @@ pub(crate) fn save(args: &SaveArgs, store: &Store, environment: &Environment) ->
             None => image::find_to_use(store, word)?,
             Some(platform) => image::find_for_platform(store, word, platform)?,
         };
-        images.push(ExportImage::from_stored(image)?);
+        let mut image = ExportImage::from_stored(image)?;
+        // As docker does: by this name only. An ID stands for all of them.
+        if let Some(name) = image::look_up(store, word)?.name {
+            image.names = vec![name];
+        }
+        match images.iter_mut().find(|known| known.config == image.config) {
+            Some(known) => known.names.extend(image.names),
+            None => images.push(image),
+        }
+    }
+    for image in &mut images {
+        image.names.sort();
+        image.names.dedup();
     }
     for word in &args.since {
         // For the same words as with the images themselves.

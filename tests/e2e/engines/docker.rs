@@ -116,7 +116,7 @@ fn id(scene: &Scene, image: &str) -> String {
 
 fn only_what_is_missing_is_sent(scene: &Scene) {
     let (first, bytes) = load(scene, "one", &["--load", "-t", "app:1", "-t", "team/app:first"]);
-    assert_eq!(bytes, [foretold(scene, &["app:1"])]);
+    assert_eq!(bytes, [foretold(scene, &["app:1", "team/app:first"])]);
     assert_eq!(
         (id(scene, "app:1"), id(scene, "team/app:first")),
         (first.clone(), first)

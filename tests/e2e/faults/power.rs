@@ -6,26 +6,41 @@ use super::{Numbers, Trial, is_long};
 use crate::scene::Output;
 use crate::{machine, validate};
 
-/// Mounts a fresh ext4 on the store; builds; cuts the power after a while; mounts it again.
+/// Mounts a fresh ext4 on the store; builds; cuts the power a moment after there are so many layers; mounts it again.
 const CUT: &str = r#"
-image=$1 after=$2; shift 2
-truncate -s 96M "$image"; mkfs.ext4 -q -F "$image"; mount -o loop "$image" "$STORE"; chmod 700 "$STORE"
-python3 - "$STORE" "$after" << 'E' &
+image=$1 layers=$2 after=$3; shift 3
+# Others look for free loop devices at the same time, and may get one first.
+mount_loop() { tries=0; until mount -o loop "$1" "$STORE" 2> busy; do tries=$((tries + 1)); [ $tries -lt 100 ] || { cat busy >&2; exit 99; }; sleep 0.05; done; }
+truncate -s 96M "$image"; mkfs.ext4 -q -F "$image"; mount_loop "$image"; chmod 700 "$STORE"
+rm -f watching over; mkfifo watching
+python3 - "$STORE" "$layers" "$after" << 'E' &
 import fcntl, os, struct, sys, time
 store = os.open(sys.argv[1], os.O_RDONLY)
-time.sleep(float(sys.argv[2]))
+open("watching", "w").close()
+def layers():
+    try:
+        return len(os.listdir(sys.argv[1] + "/layers"))
+    except FileNotFoundError:
+        return 0
+while layers() < int(sys.argv[2]) and not os.path.exists("over"):
+    pass
+time.sleep(float(sys.argv[3]))
 fcntl.ioctl(store, 0x8004587D, struct.pack("I", 2))
 E
 cut=$!
+: < watching
 "$@" & pid=$!
-code=0; wait $pid || code=$?; wait $cut
+code=0; wait $pid || code=$?; : > over; wait $cut
 # What the build had mounted goes a moment after it.
 tries=0; until umount "$STORE" 2> busy; do tries=$((tries + 1)); [ $tries -lt 100 ] || { cat busy >&2; exit 99; }; sleep 0.05; done
 # A copy: whoever still has the old one mounted, in a namespace of its own, would have it mounted again as it is.
 cp --sparse=always "$image" "$image.after"; rm "$image"
-mount -o loop "$image.after" "$STORE"
+mount_loop "$image.after"
 exit $code
 "#;
+
+/// The build makes at least as many layers.
+const LAYERS: u64 = 6;
 
 #[test]
 fn power_cuts() {
@@ -42,15 +57,11 @@ fn power_cuts() {
     let n_cuts = if is_long() { 40 } else { 4 };
     let image = trial.scene.aside("disk").display().to_string();
     let mut n_cut = 0;
-    for number in 0..n_cuts {
-        // Every other one early: however fast this machine is, these meet the build.
-        let latest = match number % 2 {
-            0 => 50_000,
-            _ => u64::try_from(trial.took.as_micros()).unwrap(),
-        };
-        let micros = 10_000 + numbers.below(latest);
-        let after = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-        let output = cut(&trial, &image, &after);
+    for _ in 0..n_cuts {
+        let (layers, micros) = (numbers.below(LAYERS), numbers.below(10_000));
+        let after = format!("0.{micros:06}");
+        let output = cut(&trial, &image, (&layers.to_string(), &after));
+        assert_ne!(output.code, Some(99), "{}", output.stderr_text());
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             // Before anything is built again: what is there must be whole, and then all is as after any other accident.
             let checked = trial.scene.run("ashlar", &["check", "--deep"]);
@@ -59,10 +70,10 @@ fn power_cuts() {
             assert_eq!(
                 checked.code,
                 Some(0),
-                "cut after {after} s: {found}----
+                "cut after {layers} layers and {after} s: {found}----
 {said}"
             );
-            let what = format!("cut after {after} s");
+            let what = format!("cut after {layers} layers and {after} s");
             // Finished steps may be lost: the index is synced when it commits, what came last may not have been told it.
             trial.builds_right(&what);
             let problems = validate::store_problems(&trial.scene.store());
@@ -76,13 +87,13 @@ fn power_cuts() {
         }
         n_cut += usize::from(output.code != Some(0));
     }
-    // The others had just ended: what they had promised must be there, too.
+    // Those that the cut came too late for must have kept what they promised, too.
     assert!(n_cut > 0, "none of {n_cuts} builds met the cut");
 }
 
-fn cut(trial: &Trial, image: &str, after: &str) -> Output {
+fn cut(trial: &Trial, image: &str, (layers, after): (&str, &str)) -> Output {
     let own = trial.args();
-    let mut args = vec!["-ec", CUT, "cut", image, after, "ashlar"];
+    let mut args = vec!["-ec", CUT, "cut", image, layers, after, "ashlar"];
     args.extend(own.iter().map(String::as_str));
     trial.scene.run("sh", &args)
 }
