@@ -142,6 +142,8 @@ impl Index for Records {
             // Only to be told: a damaged row is no reason to fail.
             last = last.max(self.store.index().evicted(layer).unwrap_or_default());
         }
+        // One from before the step ran last is no answer: something else has happened since. (A second is as exact as it gets.)
+        let last = last.filter(|last| last.at_unix >= record.created_unix_ms / 1000);
         Ok(last.map(|Evicted { at_unix, because }| {
             format!("evicted by {because} at {}", clock::rfc3339(at_unix))
         }))
@@ -255,5 +257,27 @@ mod tests {
         check(&[], Arc::default(), false);
         check(&[there], Arc::default(), true);
         check(&[], imports(there), true);
+    }
+
+    #[test]
+    fn who_evicted_a_result_is_told_if_it_was_this_result() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+        let records = Records::new(Arc::clone(&store), HashSet::new(), Arc::default());
+        let gone = DiffId::of(b"gone");
+        store.index().put_evicted(&[gone], 50, "prune").unwrap();
+        let check = |created_unix_ms: i64, expected: Option<&str>| {
+            let built = Record {
+                created_unix_ms,
+                ..record(gone)
+            };
+            store.index().put_record(&built).unwrap();
+            let told = records.removed(&key("step")).unwrap();
+            assert_eq!(told.as_deref(), expected, "{created_unix_ms}");
+        };
+        check(49_000, Some("evicted by prune at 1970-01-01T00:00:50Z"));
+        check(50_900, Some("evicted by prune at 1970-01-01T00:00:50Z"));
+        // Built again since: what took it away this time is not known.
+        check(51_000, None);
     }
 }
