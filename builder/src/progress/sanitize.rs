@@ -18,7 +18,8 @@ enum State {
     Escape,
     /// After `ESC [`.
     Csi,
-    /// In an OSC, DCS, APC, PM or SOS string, up to BEL or ST.
+    /// In an OSC, DCS, APC, PM or SOS string, up to BEL or ST, or the line's end: one that is never ended must not hide the
+    /// rest.
     Text,
     /// In such a string, after ESC.
     TextEscape,
@@ -116,7 +117,7 @@ impl Sanitizer {
             // A new sequence interrupts any other; a line feed ends what was left open by mistake.
             (State::Text, '\u{1b}') => State::TextEscape,
             (_, '\u{1b}') => State::Escape,
-            (State::Ground, _) | (State::Csi | State::Escape, '\n') => {
+            (State::Ground, _) | (_, '\n') => {
                 self.take_plain(character, emit);
                 State::Ground
             }
@@ -250,6 +251,10 @@ mod tests {
         check("a\u{9b}2Jb\u{90}\u{202e}c\u{2066}\n".as_bytes(), &["a2Jbc"]);
         check(b"a\0\x08\x07\x7f\x0eb\n", &["ab"]);
         check(b"\x1b[>4;1mx\x1b[31\nnext\n", &["x", "next"]);
+        check(
+            b"a\x1b]0;never ended\nnext\x1bP\x1b\nlast\n",
+            &["a", "next", "last"],
+        );
         check(b"\x1b[31;\x1b[1mx\n", &["\x1b[1mx\x1b[0m"]);
     }
 
