@@ -7,6 +7,7 @@ mod loading;
 mod locks;
 mod needs;
 mod outputs;
+mod project;
 mod pushing;
 mod statements;
 mod stop;
@@ -521,6 +522,7 @@ impl Stops<'_> {
             contexts,
             images: images.to_vec(),
             caches: imports.sources().collect(),
+            cache_scope: project::scope(self.options),
             seeds: imports.seeds(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store)).by(self.options.oci_runtime.clone())),
             networks: Arc::new(Networks::new(wants)),

@@ -207,6 +207,9 @@ pub(crate) struct BuildArgs {
     /// Leave this build's results in a cache: type=registry,ref=NAME[,mode=max], or type=local|inline|s3|gha,…. Repeat it for several
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
+    /// Share cache mounts with the builds that give this name, or (global) with all [default: builds of the same context] [env: ASHLAR_CACHE_NS]
+    #[arg(long, value_name = "NAME|global")]
+    pub(crate) cache_ns: Option<String>,
     /// Push the image to the registries of its names: -o type=registry
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) push: Option<bool>,

@@ -4,6 +4,7 @@
 //! whether a path exists is found out by whoever uses it. The grammars of single values are in `values`.
 
 mod beside;
+mod cache_ns;
 mod caches;
 mod call;
 mod ceiling;
@@ -12,6 +13,7 @@ mod runtime;
 mod sources;
 mod values;
 
+pub(crate) use cache_ns::CacheNs;
 pub(crate) use call::{Call, Form, Question};
 pub(crate) use sources::{ContextSource, DockerfileSource, NamedSource};
 use sources::{git_source, is_http, is_remote, sources};
@@ -150,6 +152,8 @@ pub(crate) struct BuildOptions {
     pub(crate) push: bool,
     /// Loads the image into an engine of this machine.
     pub(crate) load: Option<Wanted>,
+    /// With which builds cache mounts are shared.
+    pub(crate) cache_ns: CacheNs,
     /// How progress is shown.
     pub(crate) progress: Mode,
     /// File that gets the image ID.
@@ -260,6 +264,7 @@ pub(crate) fn build(
         tags: tags(&args.tag)?,
         outputs: args.output.clone(),
         cache_from: caches::from(args, environment)?,
+        cache_ns: cache_ns::cache_ns(args.cache_ns.as_deref(), environment)?,
         push: args.push.unwrap_or(false),
         load: values::load(args.load.as_deref())?,
         progress: progress(args, environment)?,

@@ -55,13 +55,38 @@ pub enum MountsError {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(String);
 
+/// Whose builds share a cache mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one project: the place where its context is, for people to know it by.
+    Project(String),
+    /// Those that give this name.
+    Named(String),
+    /// All of the store.
+    Global,
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Project(project) => write!(f, "project {project}"),
+            Self::Named(name) => write!(f, "namespace {name}"),
+            Self::Global => f.write_str("all projects"),
+        }
+    }
+}
+
 /// What people see of a cache mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Its id, as written.
     pub id: String,
-    /// Its namespace; empty for the one that all builds share.
+    /// Its namespace, where one was named; empty for that of a project, and for the one that all builds share.
     pub namespace: String,
+    /// The project that it belongs to; empty for a named namespace, and for what all builds share. Caches of stores from
+    /// before there were projects have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project: String,
     /// Permissions and owner that it began with; `None` when it began as a copy of something else.
     pub owner: Option<(u32, u32, u32)>,
     /// Which part of something else it began as a copy of.
@@ -72,6 +97,12 @@ impl About {
     /// Returns the identity: every part with its length, so that no two caches meet.
     pub fn identity(&self) -> Identity {
         let mut hasher = blake3::Hasher::new();
+        if !self.project.is_empty() {
+            // Read as a length, what others begin with, this word is longer than any part.
+            hasher.update(b"project\0");
+            hasher.update(&(self.project.len() as u64).to_le_bytes());
+            hasher.update(self.project.as_bytes());
+        }
         for part in [&self.namespace, &self.id] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
@@ -86,6 +117,24 @@ impl About {
             hasher.update(source.as_bytes());
         }
         Identity(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Returns whose builds share it.
+    pub fn scope(&self) -> Scope {
+        match (self.project.as_str(), self.namespace.as_str()) {
+            ("", "") => Scope::Global,
+            ("", name) => Scope::Named(name.to_owned()),
+            (project, _) => Scope::Project(project.to_owned()),
+        }
+    }
+
+    /// Returns what it is wherever its project is: a path means nothing on another machine, and is nobody's business there.
+    #[must_use]
+    pub fn anywhere(&self) -> Self {
+        Self {
+            project: String::new(),
+            ..self.clone()
+        }
     }
 }
 

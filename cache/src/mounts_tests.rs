@@ -6,9 +6,8 @@ use crate::Store;
 fn about(id: &str) -> About {
     About {
         id: id.to_owned(),
-        namespace: String::new(),
         owner: Some((0o755, 0, 0)),
-        source: None,
+        ..About::default()
     }
 }
 
@@ -134,6 +133,13 @@ fn ids_are_never_paths_and_never_meet() {
         namespace: "ab".to_owned(),
         ..about("")
     });
+    for (project, namespace) in [("a", ""), ("a", "a"), ("/a", ""), ("aa", "")] {
+        abouts.push(About {
+            project: project.to_owned(),
+            namespace: namespace.to_owned(),
+            ..about("b")
+        });
+    }
     // case R28
     abouts.push(About {
         owner: Some((0o755, 1000, 0)),
@@ -159,6 +165,32 @@ fn ids_are_never_paths_and_never_meet() {
     }
     let outside: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(outside.len(), 1);
+}
+
+/// What stores hold must be found again by later versions.
+#[test]
+fn identities_and_what_is_written_down_stay_the_same() {
+    let check = |about: &About, identity: &str, json: &str| {
+        assert_eq!(&about.identity().0[..16], identity);
+        assert_eq!(serde_json::to_string(about).unwrap(), json);
+        assert_eq!(serde_json::from_str::<About>(json).unwrap(), *about);
+    };
+    let old = about("npm");
+    check(
+        &old,
+        "3fd46f036a4b28e6",
+        r#"{"id":"npm","namespace":"","owner":[493,0,0],"source":null}"#,
+    );
+    let own = About {
+        project: "/home/me/app".to_owned(),
+        ..old.clone()
+    };
+    check(
+        &own,
+        "cecf00506f9afdaf",
+        r#"{"id":"npm","namespace":"","project":"/home/me/app","owner":[493,0,0],"source":null}"#,
+    );
+    assert_eq!(own.anywhere(), old);
 }
 
 #[test]

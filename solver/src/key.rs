@@ -27,7 +27,8 @@
 //! | input               | its sort: local directory, image, step, files     |                                  |
 //! | `Label`             |                                                   | all of it                        |
 //!
-//! Known hole: what a process fetches from the network is not in the key of its step.
+//! Known holes: what a process fetches from the network is not in the key of its step, nor what it finds in cache mounts, nor
+//! which project they are of: a result is found by every project that asks for the same step.
 
 use std::fmt::Write as _;
 

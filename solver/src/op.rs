@@ -195,9 +195,10 @@ pub enum Mount {
 pub struct CacheMount {
     /// Where.
     pub target: String,
-    /// Which: caches are equal when namespace, id and (without `from`) `owner` are.
+    /// Which: caches of a project are equal when namespace, id and (without `from`) `owner` are.
     pub id: String,
-    /// Set by the build argument BUILDKIT_CACHE_MOUNT_NS; empty otherwise.
+    /// Set by the build argument BUILDKIT_CACHE_MOUNT_NS; empty otherwise: then whoever executes the step knows whose caches
+    /// are meant.
     pub namespace: String,
     /// What happens when two runs want it at once.
     pub sharing: Sharing,

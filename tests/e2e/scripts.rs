@@ -87,6 +87,7 @@ scripts! {
     logs,
     mounts_bind,
     mounts_cache,
+    mounts_projects,
     mounts_secret,
     mounts_ssh,
     multi_stage,

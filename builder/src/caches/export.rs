@@ -341,21 +341,21 @@ impl Contents {
         });
         for mount in execs.flatten() {
             let Mount::Cache(cache) = mount else { continue };
-            let about = ops::about(cache);
+            let about = ops::about(cache, &made.worker.cache_scope);
             if !seen.insert(about.identity()) {
                 continue;
             }
             let (store, wanted) = (Arc::clone(&made.worker.store), about.clone());
             let packed = match blocking(move || ops::pack_mount(&store, &wanted)).await? {
                 Some(layer) => Some(layer),
-                None => made.worker.seeds.get(&about.identity()).copied(),
+                None => made.worker.seeds.get(&about.anywhere().identity()).copied(),
             };
             match packed {
                 Some(layer) => {
                     if !self.layers.contains(&layer) {
                         self.layers.push(layer);
                     }
-                    self.mounts.push((about, layer));
+                    self.mounts.push((about.anywhere(), layer));
                 }
                 None if made.worker.store.mounts().contains(&about) => events.warn(format!(
                     "the cache mount `{}` is in use and not part of the cache that is exported",

@@ -7,7 +7,7 @@ use cache::{DiffId, Digest, Store};
 use serde_json::{Map, Value};
 
 use super::human;
-use super::prune::{Filter, short_id, shown, total_bytes};
+use super::prune::{Filter, description, short_id, total_bytes};
 use super::table::Format;
 use crate::cli::DfArgs;
 use crate::failure;
@@ -160,7 +160,7 @@ fn each(images: &[ImageNeeds], mut units: Vec<Unit>, now_unix: i64) -> Vec<Map<S
             ("LastUsed", human::ago(unit.used_unix, now_unix)),
             ("Took", took),
             ("NeededBy", needed),
-            ("Description", shown(&unit.about)),
+            ("Description", description(unit)),
         ])
     };
     units.iter().map(row).collect()

@@ -58,7 +58,7 @@ pub(crate) fn prune(
         .map_err(|error| failed(error.into()))?;
     for kept in &removed.kept {
         let what = match kept.kind {
-            Kind::Mount => format!("the cache mount `{}`", shown(&kept.about)),
+            Kind::Mount => format!("the cache mount `{}`", description(kept)),
             _ => short_id(kept),
         };
         report::note(&format!("{what} is in use and stays"));
@@ -120,7 +120,7 @@ fn told(units: &[Unit], now_unix: i64) -> String {
             human::size(unit.size_bytes),
             human::ago(unit.used_unix, now_unix),
             unit.kind.word().to_owned(),
-            shown(&unit.about),
+            description(unit),
         ]
     }));
     let mut text = match rows.len() {
@@ -137,13 +137,25 @@ pub(super) fn short_id(unit: &Unit) -> String {
     digits.chars().take(ID_CHARS).collect()
 }
 
+/// Returns what people know a unit as; of a cache mount also whose it is, in full: one directory of many is meant.
+pub(super) fn description(unit: &Unit) -> String {
+    let about = shown(&unit.about);
+    match &unit.scope {
+        Some(scope) => format!("{about} ({})", clean(&scope.to_string())),
+        None => about,
+    }
+}
+
 /// Returns a text of Dockerfiles so that nothing in it reaches a terminal as a command, and not too long.
-pub(super) fn shown(text: &str) -> String {
-    let clean: String = text
-        .chars()
+fn shown(text: &str) -> String {
+    table::ellipsis(&clean(text), MAX_ABOUT_CHARS)
+}
+
+fn clean(text: &str) -> String {
+    let chars = text.chars();
+    chars
         .map(|char| if char.is_control() { '?' } else { char })
-        .collect();
-    table::ellipsis(&clean, MAX_ABOUT_CHARS)
+        .collect()
 }
 
 /// Asks as docker does; only a yes is one.
@@ -174,9 +186,8 @@ mod tests {
     fn cache(store: &Store, id: &str, n_bytes: usize) -> Taken {
         let about = About {
             id: id.to_owned(),
-            namespace: String::new(),
-            owner: None,
-            source: None,
+            project: format!("/home/{id}"),
+            ..About::default()
         };
         let fill = |root: &Root| {
             let mut file = root.create_file(&TreePath::clean(b"file"), 0o600)?;
@@ -229,7 +240,14 @@ mod tests {
         check(&[type_is, "id=a"], true, "", &["a", "Total:\t"]);
         check(&["id=none"], true, "", &["Total:\t0B"]);
         check(&["id=a", "id=none"], true, "", &["a", "Total:\t"]);
-        check(&["description=[2J"], true, "", &["b?[2J", "Total:\t"]);
+        let told = "b?[2J (project /home/b?[2J)";
+        check(&["description=[2J"], true, "", &[told, "Total:\t"]);
+        check(
+            &["description=home/a"],
+            true,
+            "",
+            &["a (project /home/a)", "Total:\t"],
+        );
         check(&["type=regular"], true, "", &["Total:\t0B"]);
         check(&["type=regular", type_is, "id=a"], true, "", &["a", "Total:\t"]);
         check(&["until=50s"], true, "", &["a", "b?[2J", "Total:\t"]);

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::layer::TreePath;
-use cache::mounts::Identity;
+use cache::mounts::{Identity, Scope};
 use cache::tree::{Selection, View};
 use cache::{DiffId, Store, TreeHash};
 use solver::event::Stream;
@@ -132,7 +132,9 @@ pub(crate) struct Worker {
     pub(crate) images: Vec<Arc<Resolved>>,
     /// Where those of other results may come from.
     pub(crate) caches: Vec<Arc<Resolved>>,
-    /// What cache mounts that aren't here yet begin with.
+    /// Whose cache mounts are meant.
+    pub(crate) cache_scope: Scope,
+    /// What cache mounts that aren't here yet begin with, wherever their project is.
     pub(crate) seeds: BTreeMap<Identity, DiffId>,
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) networks: Arc<Networks>,

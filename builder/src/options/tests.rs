@@ -56,6 +56,32 @@ fn a_bare_build_has_dockers_defaults() {
 }
 
 #[test]
+fn cache_mounts_are_the_projects_unless_a_name_is_given() {
+    // hardening T32
+    let named = |name: &str| CacheNs::Named(name.to_owned());
+    let expect = |argv: &str, variable: &str, expected: &CacheNs| {
+        check(argv, &[("ASHLAR_CACHE_NS", variable)], |options| {
+            options.cache_ns == *expected
+        });
+    };
+    expect(".", "", &CacheNs::Project);
+    expect(".", "team", &named("team"));
+    expect("--cache-ns other .", "team", &named("other"));
+    expect("--cache-ns= .", "team", &CacheNs::Project);
+    expect("--cache-ns global .", "team", &CacheNs::Global);
+    expect(".", "global", &CacheNs::Global);
+    expect("--cache-ns ../x .", "", &named("../x"));
+    check_refused(
+        "--cache-ns=a\u{1b}[2J .",
+        "invalid name of a cache namespace `a\\u{1b}[2J`",
+    );
+    check_refused(
+        &format!("--cache-ns {} .", "x".repeat(129)),
+        "up to 128 bytes without control characters",
+    );
+}
+
+#[test]
 fn flags_and_environment_settle() {
     check("-", &[], |o| o.context == ContextSource::Stdin);
     check("-f - .", &[], |o| o.dockerfile == DockerfileSource::Stdin);

@@ -105,7 +105,12 @@ impl Store {
                 Ok(_) if listed.about.is_none() => "what it is isn't known",
                 Ok(_) => continue,
             };
-            checked.faults.push(Fault::new(Subject::Mount(listed.name), what));
+            let whose = listed.about.map_or_else(String::new, |about| {
+                format!(" (`{}`, {})", about.id, about.scope())
+            });
+            checked
+                .faults
+                .push(Fault::new(Subject::Mount(listed.name), format!("{what}{whose}")));
         }
         Ok(())
     }

@@ -77,6 +77,23 @@ fn a_flipped_bit_anywhere_in_a_layer_file_is_found() {
     assert_eq!(faults(&store, Depth::Deep), []);
 }
 
+/// hardening T32: of a cache mount is told whose it is, as far as that can be read.
+#[test]
+fn a_broken_cache_mount_is_somebodys() {
+    let (_dir, store, ..) = store();
+    let name = format!("{}-0", "a".repeat(64));
+    let dir = store.root().join("mounts").join(&name);
+    std::fs::create_dir_all(&dir).unwrap();
+    let about = r#"{"id":"npm","namespace":"","project":"/home/me","owner":null,"source":null}"#;
+    std::fs::write(dir.join("about"), about).unwrap();
+    let expected = (
+        format!("cache mount {name}"),
+        "it has no data (`npm`, project /home/me)".to_owned(),
+    );
+    assert_eq!(faults(&store, Depth::Quick), [expected]);
+    repair(&store);
+}
+
 #[test]
 fn what_is_wrong_is_set_aside_and_can_be_made_again() {
     let check = |damage: &dyn Fn(&Store, &DiffId, &Digest), quick: &[&str], deep: &[&str]| {

@@ -12,6 +12,7 @@ use super::{GcError, Kind, Pins, Unit};
 use crate::digest::{DiffId, Digest};
 use crate::index::RecordSummary;
 use crate::leases::Item;
+use crate::mounts::About;
 use crate::root::Root;
 use crate::store::Store;
 
@@ -49,6 +50,7 @@ impl Store {
         for mount in self.mounts().list()? {
             units.push(Unit {
                 kind: Kind::Mount,
+                scope: mount.about.as_ref().map(About::scope),
                 about: mount.about.map_or_else(String::new, |about| about.id),
                 name: mount.name,
                 size_bytes: mount.size_bytes,
@@ -102,6 +104,7 @@ impl Store {
                 about: worth
                     .made_by
                     .map_or_else(String::new, |record| record.step.clone()),
+                scope: None,
                 size_bytes: found.size_bytes,
                 used_unix: found.used_unix,
                 took_ms: worth.took_ms,
@@ -134,6 +137,7 @@ impl Store {
                 kind,
                 name,
                 about: String::new(),
+                scope: None,
                 size_bytes: found.size_bytes,
                 used_unix: found.used_unix,
                 took_ms: 0,

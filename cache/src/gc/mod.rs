@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use crate::digest::{DiffId, Digest};
 use crate::index::IndexError;
 use crate::leases::Item;
-use crate::mounts::MountsError;
+use crate::mounts::{MountsError, Scope};
 use crate::root;
 
 pub use ceiling::Kept;
@@ -103,6 +103,8 @@ pub struct Unit {
     pub name: String,
     /// What people know it as: the step that made it, the id of a cache mount; may be empty.
     pub about: String,
+    /// Whose builds share it, of a cache mount.
+    pub scope: Option<Scope>,
     /// What it occupies.
     pub size_bytes: u64,
     /// When it was last used, in seconds since the Unix epoch.

@@ -17,6 +17,7 @@ fn unit(name: &str, size_bytes: u64, used_unix: i64, took_ms: u64) -> Unit {
         is_findable: true,
         is_pinned: false,
         is_leased: false,
+        scope: None,
         items: Vec::new(),
     }
 }

@@ -215,7 +215,13 @@ impl<'a> Values<'a> {
             _ => {
                 let message = format!("unsupported sharing value \"{value}\"");
                 let error = Diagnostic::error(message).at(place(field));
-                return Err(error.suggest(value, SHARINGS));
+                return Err(match value {
+                    // Whose builds share a cache is for those to say who run them, not for the file.
+                    "global" => {
+                        error.help("with all projects, caches are shared by: ashlar build --cache-ns global")
+                    }
+                    _ => error.suggest(value, SHARINGS),
+                });
             }
         })
     }

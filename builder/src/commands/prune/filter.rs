@@ -66,9 +66,14 @@ impl Filter {
             Kind::Mount if unit.about == *id => true,
             _ => unit.name.starts_with(id),
         };
+        // In full, however much of it is shown.
+        let is_described = |words: &String| {
+            let scope = unit.scope.as_ref().map(ToString::to_string);
+            unit.about.contains(words) || scope.is_some_and(|scope| scope.contains(words))
+        };
         any(&self.types, &|word| word == unit.kind.word())
             && any(&self.ids, &is_called)
-            && any(&self.descriptions, &|words| unit.about.contains(words))
+            && any(&self.descriptions, &is_described)
             && self.unused_seconds.is_none_or(|least| unused >= least)
     }
 }

@@ -1,8 +1,7 @@
 //! Cache mounts: which directory of the store a step gets, and what a new one begins with.
 //!
-//! A cache is named by namespace and id, and either by its owner and mode or by what it began as a copy of. The default
-//! namespace is one for all builds of a store, as with docker, where projects share their package caches; builds that
-//! don't trust each other set BUILDKIT_CACHE_MOUNT_NS, or use stores of their own.
+//! A cache is named by whose it is and its id, and either by its owner and mode or by what it began as a copy of. It is the
+//! project's unless something else was asked for: what one project leaves in a cache is executed by whoever finds it there.
 //!
 //! A step takes all its caches in the order of their names, so that no two steps wait for each other.
 
@@ -12,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use cache::layer::TreePath;
-use cache::mounts::{self, About, Identity, Sharing, Start, Taken};
+use cache::mounts::{self, About, Identity, Scope, Sharing, Start, Taken};
 use cache::root::Root;
 use cache::tree::Error as TreeError;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -32,10 +31,10 @@ pub(super) struct Held(BTreeMap<Identity, mounts::Held>);
 
 impl Held {
     /// Returns the directory of one of the step's caches.
-    pub(super) fn tree(&self, cache: &CacheMount, access: Access) -> Result<Tree, OpError> {
+    pub(super) fn tree(&self, cache: &Identity, access: Access) -> Result<Tree, OpError> {
         let held = self
             .0
-            .get(&about(cache).identity())
+            .get(cache)
             .expect("because all caches of the step were taken");
         let dir = File::open(held.data()).map_err(|source| OpError::Read {
             path: held.data().to_owned(),
@@ -57,7 +56,7 @@ pub(super) fn take(wanted: &Wanted, step: &Step<'_>) -> Result<Held, OpError> {
     let mut wants: BTreeMap<Identity, Want<'_>> = BTreeMap::new();
     for mount in &wanted.mounts {
         let Mount::Cache(cache) = mount else { continue };
-        let about = about(cache);
+        let about = about(cache, &wanted.scope);
         let sharing = sharing(cache.sharing);
         let identity = about.identity();
         // The same cache at two places is one cache; whoever wants the most of it decides.
@@ -70,9 +69,27 @@ pub(super) fn take(wanted: &Wanted, step: &Step<'_>) -> Result<Held, OpError> {
     }
     let mut held = BTreeMap::new();
     for (identity, want) in wants {
+        tell_of_another(&want, wanted, step);
         held.insert(identity, wait_for(&want, wanted, step)?);
     }
     Ok(Held(held))
+}
+
+/// Tells of a cache that all projects share where that of this one is about to begin: stores from before there were projects
+/// have such, and nobody is to wonder where their content is.
+fn tell_of_another(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) {
+    let (about, mounts) = (&want.about, step.lowers.store().mounts());
+    if matches!(about.scope(), Scope::Project(_))
+        && !mounts.contains(about)
+        && !wanted.seeds.contains_key(&about.identity())
+        && mounts.contains(&about.anywhere())
+    {
+        step.events.warn(format!(
+            "the cache mount `{}` begins anew for this project; the one that all projects share is left alone, and used with \
+             --cache-ns global",
+            about.id
+        ));
+    }
 }
 
 fn wait_for(want: &Want<'_>, wanted: &Wanted, step: &Step<'_>) -> Result<mounts::Held, OpError> {
@@ -127,7 +144,7 @@ fn is_cancelled(kill: BorrowedFd<'_>, pause: Duration) -> Result<bool, OpError> 
 /// Gives a new cache what it begins with.
 fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Result<(), OpError> {
     let failed = |errno: rustix::io::Errno| OpError::Scratch { source: errno.into() };
-    let seed = wanted.seeds.get(&about(cache).identity());
+    let seed = wanted.seeds.get(&about(cache, &wanted.scope).identity());
     if let Some(layer) = seed {
         subtree::unpacked(layer, root)?;
     }
@@ -158,12 +175,19 @@ fn fill(root: &Root, cache: &CacheMount, wanted: &Wanted, step: &Step<'_>) -> Re
     rustix::fs::fchmod(root, Mode::from_raw_mode(owner.mode)).map_err(failed)
 }
 
-/// Returns what a cache mount is called by, whoever mounts it.
-pub(crate) fn about(cache: &CacheMount) -> About {
+/// Returns what a cache mount is called by, whoever mounts it in builds of this scope. A namespace of its own, as of
+/// BUILDKIT_CACHE_MOUNT_NS, wins.
+pub(crate) fn about(cache: &CacheMount, scope: &Scope) -> About {
     let FileOwner { mode, uid, gid } = cache.owner;
+    let (namespace, project) = match (cache.namespace.as_str(), scope) {
+        ("", Scope::Project(project)) => ("", project.as_str()),
+        ("", Scope::Named(name)) => (name.as_str(), ""),
+        (namespace, _) => (namespace, ""),
+    };
     About {
         id: cache.id.clone(),
-        namespace: cache.namespace.clone(),
+        namespace: namespace.to_owned(),
+        project: project.to_owned(),
         owner: cache.from.is_none().then_some((mode, uid, gid)),
         source: cache.from.as_ref().map(|(_, source)| source.clone()),
     }

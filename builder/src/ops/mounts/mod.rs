@@ -24,7 +24,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use cache::layer::{LayerFile, TreePath};
-use cache::mounts::Identity;
+use cache::mounts::{Identity, Scope};
 use cache::tree::View;
 use solver::op::{Exec, FileOwner, Mount};
 use solver::{Events, Job, Snapshot, Subject};
@@ -44,6 +44,8 @@ pub(super) struct Wanted {
     mounts: Vec<Mount>,
     inputs: BTreeMap<usize, Input>,
     secrets: Arc<Secrets>,
+    /// Whose caches are meant.
+    scope: Scope,
     /// What caches begin with that aren't here yet.
     seeds: BTreeMap<Identity, Arc<LayerFile>>,
     /// Caches that begin as a copy of something begin anew.
@@ -108,6 +110,7 @@ impl Wanted {
             seeds: travel::seeds(worker, op).await,
             inputs,
             secrets: Arc::clone(&worker.secrets),
+            scope: worker.cache_scope.clone(),
             fresh: job.vertex().label.ignore_cache,
         })
     }
@@ -173,7 +176,8 @@ impl Wanted {
                 (target, tree)
             }
             Mount::Cache(cache) => {
-                let tree = holding.caches.tree(cache, access(cache.readonly))?;
+                let identity = about(cache, &self.scope).identity();
+                let tree = holding.caches.tree(&identity, access(cache.readonly))?;
                 (&cache.target, tree)
             }
             Mount::Tmpfs {

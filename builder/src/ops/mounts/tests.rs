@@ -26,6 +26,8 @@ struct World {
     secrets: Arc<Secrets>,
     /// Runs steps as with `--no-cache`.
     no_cache: bool,
+    /// Whose caches steps get.
+    scope: Scope,
 }
 
 /// What a step came to.
@@ -65,6 +67,7 @@ impl World {
             store,
             secrets: Arc::default(),
             no_cache: false,
+            scope: project("own"),
         })
     }
 
@@ -177,7 +180,7 @@ impl World {
         let kind = (sharing, cache::mounts::Start::Kept);
         let mounts = self.store.mounts();
         let taken = mounts.take(
-            &caches::about(cache),
+            &caches::about(cache, &self.scope),
             kind,
             "the test",
             self.store.incomplete(),
@@ -198,6 +201,7 @@ impl World {
                 .collect(),
             images: Vec::new(),
             caches: Vec::new(),
+            cache_scope: self.scope.clone(),
             seeds: BTreeMap::new(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::default(),
@@ -307,6 +311,10 @@ fn cache_mount(target: &str, id: &str) -> CacheMount {
         from: None,
         owner: OWNER,
     }
+}
+
+fn project(name: &str) -> Scope {
+    Scope::Project(name.to_owned())
 }
 
 fn secret(id: &str, target: Option<&str>, env: Option<&str>, required: bool) -> Mount {

@@ -1,5 +1,8 @@
 //! Cache mounts of other machines: their content as a layer, which a cache of the build carries.
 //!
+//! Elsewhere a project has another place: what travels has its id, and its namespace if one was named. It is the project's
+//! again where it arrives.
+//!
 //! What is in a cache mount is nobody's promise, and is not part of any key: content that can't be had, or is in use, is left
 //! behind.
 
@@ -22,8 +25,8 @@ pub(super) async fn seeds(worker: &Worker, op: &Exec) -> BTreeMap<Identity, Arc<
     let mut seeds = BTreeMap::new();
     for mount in &op.mounts {
         let Mount::Cache(cache) = mount else { continue };
-        let about = caches::about(cache);
-        let Some(layer) = worker.seeds.get(&about.identity()) else {
+        let about = caches::about(cache, &worker.cache_scope);
+        let Some(layer) = worker.seeds.get(&about.anywhere().identity()) else {
             continue;
         };
         let mounts = worker.store.mounts();

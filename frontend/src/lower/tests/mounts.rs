@@ -148,6 +148,7 @@ fn mounts_that_are_refused() {
         ("R20c", "type=secret,id=x,target=/", "invalid mount target \"/\""),
         ("R21", "from=$x,target=/y", "'from' doesn't support variable expansion, define alias stage instead\n --> Dockerfile:2:18"),
         ("R22", "from=9,target=/x", "invalid stage index 9"),
+        ("R30b", "type=cache,target=/x,sharing=global", "ashlar build --cache-ns global"),
         ("R30", "type=cache,target=/x,sharing=lokced", "unsupported sharing value \"lokced\""),
         ("R30b", "type=cache,target=/x,sharing=lokced", "did you mean `locked`?"),
         ("R33", "target=/x,size=1", "unexpected key 'size' for mount type 'bind'\n --> Dockerfile:2:23"),

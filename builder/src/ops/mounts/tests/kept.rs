@@ -21,12 +21,6 @@ fn caches_outlive_steps_and_begin_as_they_should() {
     check(&world, cache_mount("/a", "x"), "ls /a; echo kept > /a/file", "");
     check(&world, cache_mount("/b/deep", "x"), "cat /b/deep/file", "kept\n");
     check(&world, cache_mount("/a", "y"), "ls /a", "");
-    // hardening T32: another namespace is another world.
-    let elsewhere = CacheMount {
-        namespace: "project".to_owned(),
-        ..cache_mount("/a", "x")
-    };
-    check(&world, elsewhere, "ls /a", "");
     // case R27, R28
     let owner = FileOwner {
         mode: 0o700,
@@ -72,6 +66,63 @@ fn caches_outlive_steps_and_begin_as_they_should() {
     world.no_cache = true;
     check(&world, seeded("/seed"), "cat /a/deep/file", "seeded");
     check(&world, cache_mount("/a", "x"), "cat /a/file", "kept\n");
+}
+
+/// hardening T32: what one project leaves isn't there for another, unless both ask for it.
+#[test]
+fn caches_are_of_a_project_a_name_or_everybody() {
+    let Some(mut world) = World::new() else { return };
+    let named = |name: &str| Scope::Named(name.to_owned());
+    let plain = cache_mount("/c", "x");
+    let of_argument = |name: &str| CacheMount {
+        namespace: name.to_owned(),
+        ..plain.clone()
+    };
+    let mut check = |scope: Scope, cache: &CacheMount, script: &str, expected: &str| {
+        world.scope = scope;
+        let ran = world.run(script, &[Mount::Cache(cache.clone())], &[]);
+        assert_eq!(ran.said, expected, "{:?} {cache:?}", world.scope);
+    };
+    let scopes = [project("a"), project("b"), named("a"), named("b"), Scope::Global];
+    for scope in &scopes {
+        check(scope.clone(), &plain, "ls /c", "");
+        check(scope.clone(), &plain, &format!("echo '{scope}' > /c/left"), "");
+    }
+    for scope in &scopes {
+        check(scope.clone(), &plain, "cat /c/left", &format!("{scope}\n"));
+    }
+    // What BUILDKIT_CACHE_MOUNT_NS says wins, and is the same name.
+    for scope in &scopes {
+        check(scope.clone(), &of_argument("b"), "cat /c/left", "namespace b\n");
+    }
+    check(Scope::Global, &of_argument("global"), "ls /c", "");
+}
+
+/// Stores from before there were projects have caches that are nobody's: they stay, and a project that begins is told.
+#[test]
+fn a_project_that_begins_is_told_of_what_all_share() {
+    let Some(mut world) = World::new() else { return };
+    let cache = cache_mount("/c", "x");
+    let mut told = |scope: Scope, script: &str| {
+        world.scope = scope;
+        let (events, received) = Events::channel();
+        let op = exec(script, &[Mount::Cache(cache.clone())]);
+        world.execute(&op, &[], None, &Cancel::new(), events).unwrap();
+        let warnings = received.try_iter().filter_map(|event| match event {
+            Event::Warning { text } => Some(text),
+            _ => None,
+        });
+        warnings.collect::<Vec<String>>()
+    };
+    assert_eq!(told(project("early"), "ls /c"), [""; 0]);
+    assert_eq!(told(Scope::Global, "echo old > /c/old"), [""; 0]);
+    assert_eq!(told(project("early"), "ls /c"), [""; 0]);
+    assert_eq!(told(Scope::Named("team".to_owned()), "ls /c"), [""; 0]);
+    let expected = "the cache mount `x` begins anew for this project; the one that all projects share is left alone, and \
+                    used with --cache-ns global";
+    assert_eq!(told(project("late"), "test ! -e /c/old"), [expected]);
+    assert_eq!(told(project("late"), "test ! -e /c/old"), [""; 0]);
+    assert_eq!(told(Scope::Global, "test -e /c/old"), [""; 0]);
 }
 
 /// hardening T22, BuildKit's testCacheMountSourceEscape: a link that a step leaves in a cache leads nowhere outside.
