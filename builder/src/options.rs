@@ -279,7 +279,7 @@ pub(crate) fn build(
         platforms: platforms(&args.platform, environment)?,
         network,
         allowed,
-        oci_runtime: oci_runtime(args.oci_runtime.as_deref(), &args.limits, environment)?,
+        oci_runtime: oci_runtime(args.oci_runtime.as_deref(), environment),
         cdi_dirs: match args.cdi_spec_dir.as_slice() {
             [] => cdi::DIRS.map(PathBuf::from).to_vec(),
             dirs => dirs.to_vec(),

@@ -82,6 +82,9 @@ modes! {
     rootless_host_network: Mode { user: Some(Ids::Many), flags: "--network=host", args: &["--allow", "network.host"], ..ROOT },
     runc: Mode { args: &["--oci-runtime", "runc"], needs: &["exec:runc"], ..ROOT },
     crun: Mode { args: &["--oci-runtime", "crun"], needs: &["exec:crun"], ..ROOT },
+    rootless_runc: Mode { user: Some(Ids::Many), args: &["--oci-runtime", "runc"], needs: &["exec:runc"], ..ROOT },
+    rootless_crun: Mode { user: Some(Ids::Many), args: &["--oci-runtime", "crun"], needs: &["exec:crun"], ..ROOT },
+    rootless_one_runc: Mode { user: Some(Ids::One), args: &["--oci-runtime", "runc"], needs: &["exec:runc"], ..ROOT },
     rootless_one: Mode { user: Some(Ids::One), ..ROOT },
 }
 

@@ -238,6 +238,31 @@ fn an_ordinary_user_gets_the_image_that_root_gets() {
 }
 
 #[test]
+fn runtimes_make_the_same_for_ordinary_users() {
+    if !usable_with(
+        "runtimes_make_the_same_for_ordinary_users",
+        &["exec:runc", "exec:crun"],
+    ) {
+        return;
+    }
+    let build = |ids: Option<Ids>, dockerfile: &str, flags: &[&str]| {
+        let place = Place::new("rootless-runtime", ids);
+        place.write("Dockerfile", dockerfile);
+        let id = ok(&place.build(&[flags, &["."]].concat()));
+        place.finish();
+        id
+    };
+    let check = |ids: Ids, dockerfile: &str, flags: &[&str]| {
+        let found = build(Some(ids), dockerfile, flags);
+        assert_eq!(found, build(None, dockerfile, &[]), "{ids:?} {flags:?}");
+    };
+    check(Ids::One, CHANGES, &["--oci-runtime", "runc"]);
+    check(Ids::Many, OWNERS, &["--oci-runtime", "runc", "--init"]);
+    check(Ids::Many, OWNERS, &["--oci-runtime", "crun"]);
+    check(Ids::One, CHANGES, &["--oci-runtime", "crun", "--init"]);
+}
+
+#[test]
 fn with_one_id_other_owners_are_refused_with_what_to_do() {
     if !usable("with_one_id_other_owners_are_refused_with_what_to_do") {
         return;
@@ -383,12 +408,14 @@ fn doctor_tells_ordinary_users_what_they_lack() {
     };
     let always = "limited  memory     can't be limited: ";
     let erofs = "limited  erofs      ";
+    let runtimes = "ok       runtimes   ";
     check(
         Ids::Many,
         &[
             "ok       user       not root; a user namespace with subordinate ids",
             always,
             erofs,
+            runtimes,
         ],
     );
     let one = "limited  user       not root; a user namespace with user 0 only, because /etc/subuid grants nothing to ";
@@ -400,6 +427,7 @@ fn doctor_tells_ordinary_users_what_they_lack() {
             "ok       container  ",
             always,
             erofs,
+            runtimes,
         ],
     );
 }

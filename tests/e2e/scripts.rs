@@ -182,11 +182,15 @@ macro_rules! scripts_by_runtime {
 scripts_by_runtime! {
     runc:
     cancel,
+    case_platforms,
     case_run,
+    debugging,
     entitlements,
     exec_and_shell_form,
     failing_run,
+    floods,
     kill_leaves_nothing,
+    leaks,
     limits,
     mounts_bind,
     mounts_cache,
@@ -194,16 +198,24 @@ scripts_by_runtime! {
     mounts_ssh,
     network,
     network_own,
+    platforms,
+    process_sandbox,
     run_command,
     run_environment,
     run_files,
     step_endings,
+    stuck_step,
     timeouts,
+    until,
     users_and_workdir,
 }
 
 scripts_by_runtime! {
     crun:
+    cancel,
+    container_escapes,
+    container_users,
+    debugging,
     kill_leaves_nothing,
     limits,
     mounts_bind,

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let view = View::of_layers(opened.map_err(|error| machine(&error))?).map_err(|error| machine(&error))?;
     let network = process.network;
     let limits = options::limits(&args.limits)?;
-    let oci_runtime = options::oci_runtime(args.oci_runtime.as_deref(), &args.limits, environment)?;
+    let oci_runtime = options::oci_runtime(args.oci_runtime.as_deref(), environment);
     let settings = settings(process, &view, terminal.as_ref())?;
     let container = Container {
         changes: Changes {

@@ -169,7 +169,8 @@ impl Drop for Helper {
     }
 }
 
-fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+/// Returns the two ends of a connection that carries messages and descriptors.
+pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,

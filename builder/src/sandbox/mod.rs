@@ -80,6 +80,6 @@ pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::{Networks, Taken, Wants as NetworkWants};
 pub(crate) use oci::Runtime;
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Privilege, Settings, Spec, Stdio, TerminalSize};
-pub(crate) use trial::{Connected, Limited, Trial, trial};
+pub(crate) use trial::{Connected, Limited, Trial, trial, trial_by};
 pub(crate) use upper::Upper;
 pub(crate) use userns::{Entered, Namespace, enter, has_rights};

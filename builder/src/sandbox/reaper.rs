@@ -2,6 +2,8 @@
 //! and ends when the command does. It has the command's rights, no descriptor but the three streams, and nobody in the
 //! container may look into it. Signals are the terminal's and the kernel's to deliver: it passes none on.
 
+use std::convert::Infallible;
+
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, WaitOptions};
 
@@ -11,10 +13,24 @@ use super::sys;
 /// Returns in a new process, the command's; the calling one stays behind as process 1, and ends with the command's exit
 /// code, or 128 plus the number of the signal that killed it.
 pub(super) fn fork_below() -> Result<()> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).setup("hide process 1")?;
+    hide()?;
     match sys::fork().setup("fork below process 1")? {
         None => Ok(()),
         Some(command) => std::process::exit(wait_for(command)),
+    }
+}
+
+/// Keeps this process's memory and descriptors from being looked at.
+pub(super) fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).setup("hide process 1")
+}
+
+/// Has whatever ends below this process vanish, until it is killed; the command is another's child.
+pub(super) fn reap_for_ever() -> Result<Infallible> {
+    sys::close_from(3).setup("close what leads outside")?;
+    sys::reap_children();
+    loop {
+        rustix::event::pause();
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn furnish(root: BorrowedFd<'_>, init: &Init<'_>, settings: &Settings
 
 /// The kernel lets a user namespace mount a procfs only where a whole one is visible already: what somebody masked in it
 /// would come to light. That is so inside of most containers.
-fn explain_proc(error: SandboxError) -> SandboxError {
+pub(super) fn explain_proc(error: SandboxError) -> SandboxError {
     match error {
         SandboxError::Setup { source, .. }
             if mount::errno_of(&source) == Errno::PERM.raw_os_error()

@@ -66,7 +66,18 @@ fn the_same_holds_through_another_runtime() {
         return;
     }
     for name in ["runc", "crun"] {
-        again(RUNTIME, name);
+        again(&[(RUNTIME, name)]);
+    }
+}
+
+/// And so for ordinary users, whose runtime is started where they are root.
+#[test]
+fn the_same_holds_through_another_runtime_in_a_user_namespace() {
+    if skipped() || is_again() {
+        return;
+    }
+    for name in ["runc", "crun"] {
+        again(&[(RUNTIME, name), (NAMESPACE, "1")]);
     }
 }
 
@@ -85,16 +96,16 @@ fn is_again() -> bool {
         .any(|name| std::env::var_os(name).is_some())
 }
 
-/// Runs all tests of this module with a variable.
-fn again(name: &str, value: &str) {
+/// Runs all tests of this module with variables.
+fn again(variables: &[(&str, &str)]) {
     let ran = std::process::Command::new("/proc/self/exe")
         .args(["sandbox::tests::", "--test-threads=2"])
-        .env(name, value)
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&ran.stdout);
     let several = !output.contains("running 0 tests") && !output.contains("running 1 test\n");
-    assert!(ran.status.success() && several, "{name}={value}: {output}");
+    assert!(ran.status.success() && several, "{variables:?}: {output}");
 }
 
 /// Runs all tests of this module again as ordinary users' builds run: with the same answers.
@@ -103,7 +114,7 @@ fn the_same_holds_in_a_user_namespace() {
     if skipped() || is_again() {
         return;
     }
-    again(NAMESPACE, "1");
+    again(&[(NAMESPACE, "1")]);
 }
 
 /// Runs all tests of this module again, each time as if the kernel couldn't do better.
@@ -119,7 +130,7 @@ fn the_same_holds_in_every_way_that_older_kernels_need() {
         .iter()
         .skip_while(|way| found != Way::Detached && **way != found)
     {
-        again(WAY, &format!("{way:?}"));
+        again(&[(WAY, &format!("{way:?}"))]);
     }
 }
 
@@ -138,7 +149,8 @@ fn busybox() -> tempfile::TempDir {
         })
         .unwrap();
     for name in [
-        "sh", "cat", "ls", "true", "env", "id", "grep", "awk", "mount", "mknod", "dd", "sleep", "touch", "ln",
+        "sh", "cat", "cmp", "ls", "true", "env", "id", "grep", "awk", "mount", "mknod", "dd", "sleep",
+        "touch", "ln",
     ] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
     }

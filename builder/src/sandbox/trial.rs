@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::error::{Result, SandboxError, Step as _};
 use super::limits::Limits;
 use super::overlay::Way;
-use super::{Cancel, Cgroup, Exit, Helper, Settings, Spec, Stdio, Upper, network, run};
+use super::{Cancel, Cgroup, Exit, Helper, Runtime, Settings, Spec, Stdio, Upper, network, run};
 
 /// A machine that mounts overlays, to be tried further.
 pub(crate) struct Trial {
@@ -39,6 +39,13 @@ pub(crate) struct Limited {
 pub(crate) fn trial() -> Result<Trial> {
     Ok(Trial {
         helper: Helper::load()?,
+    })
+}
+
+/// The same, with containers by another program.
+pub(crate) fn trial_by(runtime: Runtime) -> Result<Trial> {
+    Ok(Trial {
+        helper: Helper::load()?.by(Some(runtime)),
     })
 }
 

@@ -87,6 +87,7 @@ fn containers() -> Vec<Check> {
     let mut checks = vec![overlay, container, extras::network(&trial.network())];
     checks.extend(extras::limits(&trial));
     checks.push(platforms::check(&trial));
+    checks.push(extras::runtimes());
     checks
 }
 

@@ -1,9 +1,10 @@
-//! What containers have where the machine offers it: a network of their own, and limits. Without, builds run all the same.
+//! What containers have where the machine offers it: a network of their own, limits, and other programs that make them.
+//! Without, builds run all the same.
 
 use std::fs::File;
 
-use super::Check;
-use crate::sandbox::{Connected, Limited, Limits, Trial};
+use super::{Check, platforms};
+use crate::sandbox::{self, Connected, Limited, Limits, Runtime, Trial};
 
 /// The kinds of limits, with what is tried: so little that no group above can have less.
 fn kinds() -> [(&'static str, Limits); 3] {
@@ -93,6 +94,77 @@ pub(super) fn network(tried: &Connected) -> Check {
     }
 }
 
+/// What came of a container by another program.
+struct Tried {
+    name: &'static str,
+    /// The program's version, or why it makes no container.
+    outcome: Result<String, String>,
+}
+
+/// Runs a container with each of the runtimes that are installed.
+pub(super) fn runtimes() -> Check {
+    let installed = Runtime::KNOWN
+        .into_iter()
+        .filter(|name| Runtime::is_installed(name));
+    let tried = installed.map(|name| Tried {
+        name,
+        outcome: contain_by(name),
+    });
+    told_of_runtimes(&tried.collect::<Vec<_>>())
+}
+
+fn contain_by(name: &str) -> Result<String, String> {
+    let program = platforms::own_program().ok_or("not tried: no program is known for this machine")?;
+    let executes = |runtime: Runtime| sandbox::trial_by(runtime)?.executes(&program);
+    let runtime = Runtime::find(name).map_err(|error| error.to_string())?;
+    let version = runtime.version().to_owned();
+    match executes(runtime) {
+        Ok(true) => Ok(version),
+        Ok(false) => Err(format!(
+            "{name} {version} makes containers in which programs fail"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn told_of_runtimes(tried: &[Tried]) -> Check {
+    const NAME: &str = "runtimes";
+    let works = |tried: &Tried| {
+        let version = tried.outcome.as_ref().ok()?;
+        Some(format!("{} {version}", tried.name).trim().to_owned())
+    };
+    let works: Vec<String> = tried.iter().filter_map(works).collect();
+    let problems: Vec<&str> = tried
+        .iter()
+        .filter_map(|tried| tried.outcome.as_ref().err().map(String::as_str))
+        .collect();
+    let found = match works.as_slice() {
+        [] if problems.is_empty() => {
+            return Check::ok(
+                NAME,
+                format!("none of {}, for --oci-runtime only", Runtime::KNOWN.join(", ")),
+            );
+        }
+        [] => problems.join("; "),
+        works => {
+            let verb = if works.len() == 1 { "makes" } else { "make" };
+            let works = format!("{} {verb} containers as well", works.join(" and "));
+            std::iter::once(works.as_str())
+                .chain(problems.iter().copied())
+                .collect::<Vec<_>>()
+                .join("; ")
+        }
+    };
+    match problems.is_empty() {
+        true => Check::ok(NAME, found),
+        false => Check::limited(
+            NAME,
+            found,
+            "what the message names, or another version; only builds with --oci-runtime or ASHLAR_OCI_RUNTIME use it",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
@@ -125,6 +197,35 @@ mod tests {
             Verdict::Limited,
             &["pasta failed: a; slirp4netns failed: b", "loopback"],
         );
+    }
+
+    #[test]
+    fn runtimes_that_are_missing_are_no_fault_and_those_that_fail_are() {
+        let check = |outcomes: &[(&'static str, Result<&str, &str>)], verdict: Verdict, found: &str| {
+            let tried: Vec<Tried> = outcomes
+                .iter()
+                .map(|&(name, outcome)| Tried {
+                    name,
+                    outcome: outcome.map(str::to_owned).map_err(str::to_owned),
+                })
+                .collect();
+            let check = told_of_runtimes(&tried);
+            assert_eq!((check.verdict, check.found.as_str()), (verdict, found));
+            assert_eq!(check.advice.is_some(), verdict != Verdict::Ok);
+        };
+        check(&[], Verdict::Ok, "none of runc, crun, for --oci-runtime only");
+        let both = [("runc", Ok("1.1")), ("crun", Ok("1.8"))];
+        check(
+            &both,
+            Verdict::Ok,
+            "runc 1.1 and crun 1.8 make containers as well",
+        );
+        check(
+            &[("runc", Ok("1.1")), ("crun", Err("crun failed"))],
+            Verdict::Limited,
+            "runc 1.1 makes containers as well; crun failed",
+        );
+        check(&[("crun", Err("crun failed"))], Verdict::Limited, "crun failed");
     }
 
     #[test]

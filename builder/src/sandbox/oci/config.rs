@@ -15,10 +15,15 @@ use super::filter;
 /// As many files a runtime may need to have open.
 const N_FILES: u64 = 64;
 
-/// Returns the config of a container whose root is at `root`, complete but for `/proc`.
-pub(super) fn config(settings: &Settings, root: &str) -> Result<Value> {
+/// Returns the config of a container whose root is at `root`, complete but for `/proc`. Its processes join the pid
+/// namespace at `pids`, or get a new one.
+pub(super) fn config(settings: &Settings, root: &str, pids: Option<&str>) -> Result<Value> {
     let is_sandboxed = settings.privilege == Privilege::Sandbox;
-    let mut linux = json!({"namespaces": [{"type": "pid"}, {"type": "mount"}]});
+    let mut pid_namespace = json!({"type": "pid"});
+    if let Some(path) = pids {
+        pid_namespace["path"] = json!(path);
+    }
+    let mut linux = json!({"namespaces": [pid_namespace, {"type": "mount"}]});
     if is_sandboxed {
         let absolute =
             |paths: &[&str]| -> Vec<String> { paths.iter().map(|path| format!("/{path}")).collect() };
@@ -148,7 +153,7 @@ mod tests {
             }],
             ..Settings::default()
         };
-        let config = config(&settings, "/r").unwrap();
+        let config = config(&settings, "/r", None).unwrap();
         let check = |pointer: &str, expected: Value| {
             assert_eq!(config.pointer(pointer), Some(&expected), "{pointer}");
         };
@@ -177,7 +182,7 @@ mod tests {
             privilege: Privilege::Insecure,
             ..Settings::default()
         };
-        let config = config(&settings, "/r").unwrap();
+        let config = config(&settings, "/r", None).unwrap();
         assert_eq!(
             config["linux"],
             json!({"namespaces": [{"type": "pid"}, {"type": "mount"}]})

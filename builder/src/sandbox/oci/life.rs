@@ -25,7 +25,8 @@ use super::super::spec::{Exit, Settings};
 use super::super::sys;
 use super::super::wire::{self, Report};
 use super::console::Console;
-use super::tighten::tighten;
+use super::reaper::Reaper;
+use super::tighten::{mounts_of, tighten};
 use super::{Runtime, config, console};
 
 /// The container's name, in a namespace that has no other.
@@ -42,12 +43,6 @@ const NOTHING_EXECUTED: i32 = 127;
 /// Makes the container and waits for its end, and that of every process in it.
 pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<Exit> {
     let settings = init.settings;
-    if settings.has_init {
-        return Err(SandboxError::Runtime {
-            program: runtime.name(),
-            reason: "has no place for a process 1 of ours".to_owned(),
-        });
-    }
     let command = command::Command::new(settings)?;
     init::die_with(init.helper)?;
     rustix::process::setsid().setup("start a session")?;
@@ -73,7 +68,12 @@ pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<
         Foreseen::Ends(exit) => return Ok(exit),
         Foreseen::Found(found) => found,
     };
-    let config = config::config(&with_place(settings, &found), &root_at)?;
+    let reaper = match settings.has_init {
+        true => Some(Reaper::start(init)?),
+        false => None,
+    };
+    let pids = reaper.as_ref().map(Reaper::pid_namespace);
+    let config = config::config(&with_place(settings, &found), &root_at, pids.as_deref())?;
     rootfs::write(
         CWD,
         &place::path("bundle/config.json"),
@@ -83,7 +83,11 @@ pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<
     init::give(init.streams, false, settings.uid)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     init::ordinary_signals()?;
-    let call = Call { runtime, init };
+    let call = Call {
+        runtime,
+        init,
+        reaper: reaper.as_ref(),
+    };
     call.run(&found)
 }
 
@@ -91,7 +95,9 @@ pub(in crate::sandbox) fn contain(init: &Init<'_>, runtime: &Runtime) -> Result<
 /// and the root. Returns where the root is to be.
 fn arrange() -> Result<String> {
     let kernel = NOSUID | NOEXEC | NODEV;
-    let proc = mount::create("proc", &[Param::Text("source", "proc")], kernel).setup("create a proc")?;
+    let proc = mount::create("proc", &[Param::Text("source", "proc")], kernel)
+        .setup("create a proc")
+        .map_err(rootfs::explain_proc)?;
     mount::attach_at(proc.as_fd(), "/proc").setup("mount a /proc for the runtime")?;
     let cgroups = [Param::Text("source", "cgroup2")];
     let cgroups = mount::create("cgroup2", &cgroups, kernel | RDONLY).setup("create a cgroup2")?;
@@ -118,6 +124,8 @@ fn with_place(settings: &Settings, found: &Found) -> Settings {
 struct Call<'a> {
     runtime: &'a Runtime,
     init: &'a Init<'a>,
+    /// The container's process 1, if that isn't the command.
+    reaper: Option<&'a Reaper>,
 }
 
 impl Call<'_> {
@@ -145,7 +153,12 @@ impl Call<'_> {
                 .setup("hand the terminal over")?;
         }
         let pid = self.pid(&pid_file)?;
-        tighten(pid, self.init.settings)?;
+        let mounts = mounts_of(pid)?;
+        tighten(mounts.as_fd(), pid, self.init.settings)?;
+        if let Some(reaper) = self.reaper {
+            reaper.enter(self.init, mounts.as_fd())?;
+        }
+        drop(mounts);
         let before = name_of(pid);
         for procs in self.init.cgroups {
             let number = pid.as_raw_nonzero().to_string();

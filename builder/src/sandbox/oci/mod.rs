@@ -2,23 +2,29 @@
 //!
 //! The process that becomes the command otherwise (`init`) stays process 1 of namespaces of its own, furnishes the root as
 //! always, and has the runtime make a second pid and mount namespace inside (`life`), from a `config.json` that says what
-//! the profile says (`config`, `filter`), and checks what it got (`tighten`). So the runtime, its state and its mounts are in a view that nobody else has:
-//! with process 1 they are gone, whoever dies. Mounts of the root are made here, by descriptor, and not named in the
+//! the profile says (`config`, `filter`), and checks what it got (`tighten`). So the runtime, its state and its mounts are
+//! in a view that nobody else has: with process 1 they are gone, whoever dies. Mounts of the root are made here, by descriptor, and not named in the
 //! config: a runtime would resolve paths of the image again, each in its way.
 //!
 //! Network, IPC and host name are those of process 1. Limits are our control groups: the runtime is shown a read-only
 //! hierarchy, makes none, and the container is moved into ours before its process is executed.
 //!
-//! Not here: other runtimes (an unknown one could drop part of the config without a word; youki 0.7 lets `clone` make user
-//! namespaces), `--init`, and user namespaces. They are refused.
+//! Ordinary users' runtimes are started inside of the user namespace that the build entered, as its root: they make none, and
+//! need no privilege of their own. With `--init` process 1 is ours, made before the runtime, which joins its pid namespace
+//! (`reaper`).
 //!
-//! Known deviation: system calls that are newer than the profile are "not implemented" with runc as with us, and refused
-//! with crun, whose filters know one answer for all that isn't listed.
+//! Not here: other runtimes (an unknown one could drop part of the config without a word; youki 0.7 lets `clone` make user
+//! namespaces). They are refused.
+//!
+//! Known deviations: system calls that are newer than the profile are "not implemented" with runc as with us, and refused
+//! with crun, whose filters know one answer for all that isn't listed. runc refuses users and groups beyond 2^31 - 1, and
+//! variables whose name is empty; the build fails with its words.
 
 mod config;
 mod console;
 mod filter;
 mod life;
+mod reaper;
 mod tighten;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +33,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, SandboxError, Step as _};
-use super::userns::{Namespace, program_in_path};
+use super::userns::program_in_path;
 
 pub(super) use life::contain;
 
@@ -36,6 +42,7 @@ pub(super) use life::contain;
 pub(crate) struct Runtime {
     program: PathBuf,
     kind: Kind,
+    version: String,
 }
 
 /// What the program says it is.
@@ -46,15 +53,25 @@ enum Kind {
 }
 
 impl Runtime {
+    /// The names of those that are known.
+    pub(crate) const KNOWN: [&str; 2] = ["runc", "crun"];
+
+    /// Says whether there is a program of this name.
+    pub(crate) fn is_installed(name: &str) -> bool {
+        program_in_path(name).is_some()
+    }
+
+    /// Returns what the program says of its age.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Finds a runtime by its name or path, and asks it what it is.
     pub(crate) fn find(name: &str) -> Result<Self> {
         let failed = |reason: &str| SandboxError::Runtime {
             program: name.to_owned(),
             reason: reason.to_owned(),
         };
-        if !Namespace::current().is_initial() {
-            return Err(failed("needs root: build as root, or without --oci-runtime"));
-        }
         let program = match name.contains('/') {
             true => std::path::absolute(name).step(format!("find {name}"))?,
             false => program_in_path(name).ok_or_else(|| failed("is not installed"))?,
@@ -66,7 +83,11 @@ impl Runtime {
             .output();
         let said = asked.map_err(|error| failed(&format!("can't be executed: {error}")))?;
         match Kind::of(&String::from_utf8_lossy(&said.stdout)) {
-            Some(kind) => Ok(Self { program, kind }),
+            Some((kind, version)) => Ok(Self {
+                program,
+                kind,
+                version,
+            }),
             None => Err(failed(
                 "is neither runc nor crun, by what it answers to --version",
             )),
@@ -84,13 +105,15 @@ impl Runtime {
 }
 
 impl Kind {
-    /// Reads the answer to `--version`.
-    fn of(version: &str) -> Option<Self> {
-        match version.split_whitespace().next() {
-            Some("runc") => Some(Self::Runc),
-            Some("crun") => Some(Self::Crun),
-            _ => None,
-        }
+    /// Reads the answer to `--version`: what it is, and which.
+    fn of(answer: &str) -> Option<(Self, String)> {
+        let mut words = answer.lines().next()?.split_whitespace();
+        let kind = match words.next() {
+            Some("runc") => Self::Runc,
+            Some("crun") => Self::Crun,
+            _ => return None,
+        };
+        Some((kind, words.next_back().unwrap_or_default().to_owned()))
     }
 
     /// Options that keep it from making control groups.
@@ -109,12 +132,16 @@ mod tests {
 
     #[test]
     fn a_runtime_is_what_it_says() {
-        let check = |said: &str, expected| assert_eq!(Kind::of(said), expected, "{said}");
+        let check = |said: &str, expected: Option<(Kind, &str)>| {
+            let expected = expected.map(|(kind, version)| (kind, version.to_owned()));
+            assert_eq!(Kind::of(said), expected, "{said}");
+        };
         check(
             "runc version 1.1.5+ds1\ncommit: 1.1.5\nspec: 1.0.2-dev\n",
-            Some(Kind::Runc),
+            Some((Kind::Runc, "1.1.5+ds1")),
         );
-        check("crun version 1.8.1\n", Some(Kind::Crun));
+        check("crun version 1.8.1\ncommit: f8a0\n", Some((Kind::Crun, "1.8.1")));
+        check("crun\n", Some((Kind::Crun, "")));
         check("youki version 0.5.0\n", None);
         check("runcible 1\n", None);
         check("", None);
@@ -122,9 +149,6 @@ mod tests {
 
     #[test]
     fn what_is_no_runtime_is_refused_by_name() {
-        if !Namespace::current().is_initial() {
-            return;
-        }
         let check = |name: &str, expected: &str| {
             let error = Runtime::find(name).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

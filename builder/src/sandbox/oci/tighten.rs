@@ -5,7 +5,7 @@
 //! because whoever enters a mount namespace or becomes a user doesn't come back.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -18,15 +18,18 @@ use super::super::spec::{Privilege, Settings};
 use super::super::sys;
 use super::config;
 
-/// Protects the mounts of the container whose first process is `pid`, and limits that process.
-pub(super) fn tighten(pid: Pid, settings: &Settings) -> Result<()> {
+/// Opens the mount namespace of a process.
+pub(super) fn mounts_of(pid: Pid) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
-    let namespace =
-        rustix::fs::openat(CWD, path, flags, Mode::empty()).setup("open the container's mounts")?;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).setup("open the container's mounts")
+}
+
+/// Protects the mounts of the container whose first process is `pid`, and limits that process.
+pub(super) fn tighten(namespace: BorrowedFd<'_>, pid: Pid, settings: &Settings) -> Result<()> {
     match sys::clone3(0).setup("fork")? {
         sys::Side::Child => {
-            let done = protect(namespace.as_fd(), settings.privilege).and_then(|()| limit(pid, settings));
+            let done = protect(namespace, settings.privilege).and_then(|()| limit(pid, settings));
             std::process::exit(i32::from(done.is_err()))
         }
         sys::Side::Parent(child) => {
