@@ -27,6 +27,8 @@ mod oracle;
 mod probe;
 #[path = "e2e/probe_table.rs"]
 mod probe_table;
+#[path = "e2e/races.rs"]
+mod races;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/registry/mod.rs"]
