@@ -120,6 +120,7 @@ scripts! {
     until,
     users_and_workdir,
     waiting,
+    waiting_for_layers,
     why,
 }
 
@@ -160,6 +161,7 @@ scripts_unpacked! {
     run_files,
     users_and_workdir,
     waiting,
+    waiting_for_layers,
     why,
 }
 
