@@ -98,6 +98,8 @@ async fn at_stops<T>(
         .map_err(|errors| failure::of_diagnostics(&errors, &source))?;
     let locked = locks::read(options)?;
     let progress = Progress::start(progress::Settings::from_environment(options.progress));
+    let events = progress.events();
+    store.tell_waits(move |wait| events.send(progress::of_wait(wait)));
     let stops = Stops {
         options,
         outputs,

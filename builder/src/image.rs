@@ -9,7 +9,7 @@ use std::path::Path;
 
 use cache::index::{ImageName, Variant};
 use cache::tree::View;
-use cache::{DiffId, Digest, Store};
+use cache::{DiffId, Digest, Store, Wait};
 use frontend::Platform;
 use serde_json::Value;
 
@@ -110,6 +110,12 @@ pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
             aside.display()
         ));
     }
+    // Whoever shows more than lines says it in their own way.
+    store.tell_waits(|wait| {
+        if let Wait::Begun(line) = wait {
+            report::note(line);
+        }
+    });
     Ok(store)
 }
 

@@ -44,4 +44,4 @@ pub mod tree;
 pub use digest::{ChainId, ContentHash, DiffId, Digest, Key, TreeHash};
 pub use error::{EntryName, Error, Problem, Result};
 pub use record::{Component, Record};
-pub use store::{Store, StoreError};
+pub use store::{Store, StoreError, Wait};

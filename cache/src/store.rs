@@ -1,10 +1,12 @@
 //! The store of one user: opens the directory, holds the shared lock, hands out the parts.
 
+use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::blobs::Blobs;
 use crate::incomplete::Incomplete;
@@ -51,7 +53,30 @@ pub struct Store {
     set_aside: Option<PathBuf>,
     /// Who this process is, for those who wait for it.
     user: OnceLock<String>,
+    /// Hears of what this process waits for.
+    waits: Waits,
     _share: File,
+}
+
+/// What is told of waiting for another process. The line says for whom, and what they do.
+#[derive(Debug, Clone, Copy)]
+pub enum Wait<'a> {
+    /// It begins.
+    Begun(&'a str),
+    /// It is over, after so long.
+    Over(&'a str, Duration),
+}
+
+type Listener = Arc<dyn Fn(Wait<'_>) + Send + Sync>;
+
+/// The listener of a store, if it has one.
+#[derive(Default)]
+struct Waits(Mutex<Option<Listener>>);
+
+impl fmt::Debug for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waits")
+    }
 }
 
 impl Store {
@@ -85,6 +110,7 @@ impl Store {
             mounts: CacheMounts::new(root.join("mounts")),
             set_aside,
             user: OnceLock::new(),
+            waits: Waits::default(),
             root: root.to_owned(),
             _share: share,
         })
@@ -155,6 +181,37 @@ impl Store {
         Ok(held)
     }
 
+    /// Has `listener` told of waiting from now on, instead of the one before it.
+    pub fn tell_waits(&self, listener: impl Fn(Wait<'_>) + Send + Sync + 'static) {
+        let mut waits = self.waits.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *waits = Some(Arc::new(listener));
+    }
+
+    /// Does what [`lock`](Self::lock) does, and tells the listener of the store if somebody else has the lock; `work` is what
+    /// they do meanwhile, as in "compresses layer …".
+    pub fn lock_for(&self, name: &str, work: &str) -> Result<FileLock, StoreError> {
+        let user = match self.try_lock(name)? {
+            Attempt::Held(held) => return Ok(held),
+            Attempt::Busy(user) => user,
+        };
+        let user = if user.is_empty() { "another process" } else { &user };
+        let line = format!("waiting for {user}: it {work}");
+        let tell = |wait: Wait<'_>| {
+            let listener = self
+                .waits
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            listener.iter().for_each(|listener| listener(wait));
+        };
+        let begun = Instant::now();
+        tell(Wait::Begun(&line));
+        let held = self.lock(name)?;
+        tell(Wait::Over(&line, begun.elapsed()));
+        Ok(held)
+    }
+
     /// Takes the lock that [`lock`](Self::lock) waits for, if nobody has it; otherwise says who does.
     pub fn try_lock(&self, name: &str) -> Result<Attempt, StoreError> {
         let path = self.lock_path(name);
@@ -221,6 +278,35 @@ mod tests {
         let held = first.lock("aa").unwrap();
         drop(held);
         drop(second.lock("aa").unwrap());
+    }
+
+    #[test]
+    fn waiting_is_told_with_who_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let (first, second) = (Store::open(&root).unwrap(), Store::open(&root).unwrap());
+        first.introduce("process 7 (build ab)".to_owned());
+        let held = Mutex::new(Some(first.lock("aa").unwrap()));
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let hears = Arc::clone(&heard);
+        // What is waited for comes as soon as it was told: who waits in silence waits for ever here.
+        second.tell_waits(move |wait| {
+            let line = match wait {
+                Wait::Begun(line) => line.to_owned(),
+                Wait::Over(line, _) => format!("over: {line}"),
+            };
+            hears.lock().unwrap().push(line);
+            drop(held.lock().unwrap().take());
+        });
+        drop(second.lock_for("aa", "packs layer x").unwrap());
+        drop(second.lock_for("aa", "packs layer x").unwrap());
+        let told = "waiting for process 7 (build ab): it packs layer x";
+        let both = [told.to_owned(), format!("over: {told}")];
+        assert_eq!(
+            *heard.lock().unwrap(),
+            both,
+            "once, since nobody has it the second time"
+        );
     }
 
     #[test]

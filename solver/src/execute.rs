@@ -9,6 +9,7 @@ use cache::{DiffId, Key, TreeHash};
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::graph::{Graph, InputView, Vertex, VertexId};
+use crate::op::FileOp;
 
 /// The result of a vertex.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,9 @@ pub enum Snapshot {
     /// The directory of the machine that this context name stands for.
     Local(String),
 }
+
+/// Files by path, each with its type, content, mode and owner in short words.
+pub type Listing = Vec<(String, String)>;
 
 /// One input of a job.
 #[derive(Debug, Clone)]
@@ -70,13 +74,18 @@ pub trait Executor: Send + Sync + 'static {
         selection: &Selection,
     ) -> impl Future<Output = Result<TreeHash, Self::Error>> + Send;
 
-    /// Lists the files of a local tree that `selection` selects, by path, each with its type, content, mode and owner in
-    /// short words. `None` where there are more than [`MAX_FILES`](crate::MAX_FILES), or where that isn't known.
-    fn files(
+    /// Lists the files of a local tree that `selection` selects. `None` where there are more than [`MAX_FILES`](crate::MAX_FILES), or where that isn't known.
+    fn files(&self, of: &Snapshot, selection: &Selection) -> impl Future<Output = Option<Listing>> + Send;
+
+    /// Lists the files of the layer that a file op made on top of `older`, and of the one that it would make there from
+    /// `inputs`, which but for the first are local trees; in the words of [`files`](Self::files). Makes nothing. `None` where that
+    /// isn't known: layers may be gone.
+    fn rewritten(
         &self,
-        of: &Snapshot,
-        selection: &Selection,
-    ) -> impl Future<Output = Option<Vec<(String, String)>>> + Send;
+        op: &FileOp,
+        inputs: Vec<JobInput>,
+        older: &[DiffId],
+    ) -> impl Future<Output = Option<[Listing; 2]>> + Send;
 
     /// Names the files that differ between two results of one step, and how, for people. Empty where that isn't known:
     /// the older one may be gone.

@@ -19,7 +19,7 @@ mod step;
 pub use cancel::Cancel;
 pub use error::{IndexError, SolveError};
 pub use event::{Event, Events, Stream, Subject};
-pub use execute::{Executor, Job, JobInput, Snapshot};
+pub use execute::{Executor, Job, JobInput, Listing, Snapshot};
 pub use graph::{Graph, Input, InputView, Label, Vertex, VertexId};
 pub use index::Index;
 pub use miss::Miss;

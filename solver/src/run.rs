@@ -17,7 +17,7 @@ use crate::graph::{Graph, VertexId};
 use crate::index::Index;
 use crate::op::Op;
 use crate::plan::{LocalHashes, Plan, Planned, is_given, local_selections, plan};
-use crate::step::{End, Shared, Step, mounted_files, trivial};
+use crate::step::{End, Shared, Step, copied_files, mounted_files, trivial};
 
 /// How many local selections are hashed at a time; each is parallel in itself.
 const LOCAL_HASHES: usize = 4;
@@ -100,7 +100,12 @@ pub async fn preview<E: Executor>(
             mounted.insert(id, mounted_files(&shared, id).await);
         }
     }
-    let reasons = plan.reasons(&shared.graph, &*shared.index, &locals, mounted)?;
+    let mut reasons = plan.reasons(&shared.graph, &*shared.index, &locals, mounted)?;
+    for (id, miss) in &mut reasons {
+        if miss.is_about_files() {
+            *miss = miss.clone().with_files(copied_files(&shared, *id).await?);
+        }
+    }
     Ok(plan.print(&shared.graph, &reasons))
 }
 

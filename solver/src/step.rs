@@ -122,6 +122,36 @@ pub(crate) async fn mounted_files<E: Executor>(shared: &Shared<E>, id: VertexId)
     components
 }
 
+/// Names the files of a step that writes files of local directories, as far as they would come out other than in its newest
+/// result; the step isn't run. None where that isn't known.
+pub(crate) async fn copied_files<E: Executor>(
+    shared: &Shared<E>,
+    id: VertexId,
+) -> Result<Vec<String>, IndexError> {
+    let vertex = shared.graph.vertex(id);
+    let (Op::File(op), Some(record)) = (&vertex.op, latest(&vertex.label, &*shared.index)?) else {
+        return Ok(Vec::new());
+    };
+    let Some((_, below)) = record.layers.split_last() else {
+        return Ok(Vec::new());
+    };
+    let mut inputs = Vec::with_capacity(vertex.inputs.len());
+    for (place, input) in vertex.inputs.iter().enumerate() {
+        let snapshot = match &shared.graph.vertex(input.vertex).op {
+            // What it stood on then.
+            _ if place == 0 => Snapshot::Layers(below.into()),
+            Op::Source(Source::Local { name }) => Snapshot::Local(name.clone()),
+            _ => return Ok(Vec::new()),
+        };
+        inputs.push(JobInput {
+            snapshot,
+            view: input.view.clone(),
+        });
+    }
+    let lists = shared.executor.rewritten(op, inputs, &record.layers).await;
+    Ok(lists.as_ref().map_or_else(Vec::new, files::listed_changes))
+}
+
 /// Why a step runs, and the record that this was found out from.
 struct Why {
     miss: Miss,

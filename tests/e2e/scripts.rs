@@ -121,6 +121,7 @@ scripts! {
     until,
     users_and_workdir,
     waiting,
+    waiting_for_layers,
     why,
 }
 
@@ -161,6 +162,7 @@ scripts_unpacked! {
     run_files,
     users_and_workdir,
     waiting,
+    waiting_for_layers,
     why,
 }
 

@@ -133,7 +133,8 @@ fn check_whole(store: &Store, source: &Source, found: &Found) -> Result<(), Imag
 
 fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {
     for (layer, name) in &found.layers {
-        let _lock = store.lock(&format!("layer{}", layer.diff_id.hex()))?;
+        let lock = format!("layer{}", layer.diff_id.hex());
+        let _lock = store.lock_for(&lock, &format!("brings in layer {}", layer.diff_id))?;
         if !store.layers().contains(&layer.diff_id) {
             let entry = source.open(name)?;
             take_in(store, entry, layer, source.title())?;

@@ -119,7 +119,8 @@ pub(crate) fn of_layer(store: &Store, layer: &DiffId, compression: Compression) 
         return Ok(blob);
     }
     // Another process may be at it; another form of the layer is other work.
-    let _lock = store.lock(&format!("blob{}{}", word(compression.codec), layer.hex()))?;
+    let lock = format!("blob{}{}", word(compression.codec), layer.hex());
+    let _lock = store.lock_for(&lock, &format!("compresses layer {layer}"))?;
     if let Some(blob) = known(store, layer, &name, form)? {
         return Ok(blob);
     }

@@ -29,7 +29,7 @@ use cache::tree::{Selection, View};
 use cache::{DiffId, Store, TreeHash};
 use solver::event::Stream;
 use solver::op::{FileOp, Op, Source};
-use solver::{Event, Executor, InputView, Job, Snapshot, Subject};
+use solver::{Event, Executor, InputView, Job, JobInput, Listing, Snapshot, Subject};
 
 use crate::cdi::{CdiError, Devices};
 use crate::clock;
@@ -41,6 +41,7 @@ use crate::sandbox::user::UserError;
 use crate::sandbox::{Networks, SandboxError};
 use crate::secrets::Secrets;
 use copy::CopySource;
+use draft::Draft;
 
 pub(crate) use bounds::Bounds;
 pub(crate) use devices::known as known_devices;
@@ -216,13 +217,27 @@ impl Worker {
 
     /// Does a file op: works out the changes, then writes them as one layer.
     async fn file(&self, op: &FileOp, job: &Job) -> Result<Snapshot, OpError> {
-        let base = self.view(&job.inputs[0].snapshot).await?;
+        let store = Arc::clone(&self.store);
+        let layer = self
+            .draft(op, &job.inputs, move |draft| pack::write(draft, &store))
+            .await?;
+        Ok(stacked(&job.inputs[0].snapshot, layer))
+    }
+
+    /// Works out what a file op changes, and does something with it.
+    async fn draft<T: Send + 'static>(
+        &self,
+        op: &FileOp,
+        inputs: &[JobInput],
+        then: impl FnOnce(Draft) -> Result<T, OpError> + Send + 'static,
+    ) -> Result<T, OpError> {
+        let base = self.view(&inputs[0].snapshot).await?;
         let mut trees = Vec::new();
-        for input in &job.inputs[1..] {
+        for input in &inputs[1..] {
             trees.push((input.view.clone(), self.view(&input.snapshot).await?));
         }
         let (op, store) = (op.clone(), Arc::clone(&self.store));
-        let layer = blocking(move || {
+        blocking(move || {
             // Input 0 is what is written to.
             let mut sources = vec![None];
             for (view, tree) in &trees {
@@ -235,10 +250,9 @@ impl Worker {
                 });
             }
             let draft = copy::apply(&op, base, &sources, clock::now(), store.incomplete())?;
-            pack::write(draft, &store)
+            then(draft)
         })
-        .await?;
-        Ok(stacked(&job.inputs[0].snapshot, layer))
+        .await
     }
 }
 
@@ -314,6 +328,20 @@ impl Executor for Worker {
     async fn files(&self, of: &Snapshot, selection: &Selection) -> Option<Vec<(String, String)>> {
         let (tree, selection) = (self.view(of).await.ok()?, selection.clone());
         blocking(move || changed::listing(&tree, &selection)).await
+    }
+
+    async fn rewritten(&self, op: &FileOp, inputs: Vec<JobInput>, older: &[DiffId]) -> Option<[Listing; 2]> {
+        // Nothing is fetched for this.
+        if !older.iter().all(|layer| self.store.layers().contains(layer)) {
+            return None;
+        }
+        let (store, layer) = (Arc::clone(&self.store), *older.last()?);
+        let lists = self.draft(op, &inputs, move |draft| {
+            let older = View::of_layers([store.layers().get(&layer)?])?;
+            Ok([changed::made(&older)?, changed::planned(draft)?])
+        });
+        // What can't be made has its own words when it is to be.
+        lists.await.ok()
     }
 
     async fn changed_files(&self, older: &[DiffId], newer: &[DiffId]) -> Vec<String> {

@@ -42,7 +42,7 @@ pub(super) fn stack(store: &Store, layers: &[Arc<LayerFile>]) -> Result<Vec<Arc<
         if !dir.is_dir() {
             // As they stand in the stack: below where lower layers' links lead.
             let entries = view.layer_entries(at).expect("the view has every layer");
-            make(store, entries, &below, &name, &dir)?;
+            make(store, (layer.diff_id(), entries), &below, (&name, &dir))?;
         }
         let opened = File::open(&dir).map_err(|source| OpError::Read {
             path: dir.clone(),
@@ -66,12 +66,11 @@ pub(super) fn marks() -> OverlayXattr {
 /// Unpacks a layer beside its place and moves it there whole, unless another process was faster.
 fn make(
     store: &Store,
-    (entries, file): (&[Entry], &File),
+    (layer, (entries, file)): (DiffId, (&[Entry], &File)),
     below: &[Root],
-    name: &str,
-    dir: &Path,
+    (name, dir): (&str, &Path),
 ) -> Result<(), OpError> {
-    let _held = store.lock(&format!("unpack-{name}"))?;
+    let _held = store.lock_for(&format!("unpack-{name}"), &format!("unpacks layer {layer}"))?;
     if dir.is_dir() {
         return Ok(());
     }

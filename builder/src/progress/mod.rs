@@ -16,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use solver::{Event, Events, Graph};
+use cache::Wait;
+use solver::{Event, Events, Graph, Subject};
 
 pub(crate) use rawjson::{warnings as json_warnings, warnings_line as json_warnings_line};
 pub(crate) use sanitize::{Sanitizer, one_line};
@@ -102,6 +103,20 @@ impl Settings {
             Mode::Tty => !self.dumb,
             _ => false,
         }
+    }
+}
+
+/// Returns how waiting for another process is shown: as a step of its own.
+pub(crate) fn of_wait(wait: Wait<'_>) -> Event {
+    match wait {
+        Wait::Begun(line) => Event::Started {
+            subject: Subject::internal(line),
+            why: None,
+        },
+        Wait::Over(line, took) => Event::Finished {
+            subject: Subject::internal(line),
+            took,
+        },
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use cache::Component;
 
+use crate::execute::Listing;
+
 /// What names of such parts begin with. They are no parts of the key: the hash of their tree is.
 const PREFIX: &str = "file ";
 /// The most files that a record keeps; trees with more are only told to have changed.
@@ -30,9 +32,28 @@ pub(super) fn is_file(part: &Component) -> bool {
 /// Names the files that differ, by path; none where one of both has no list.
 pub(super) fn changes(old: &[Component], new: &[Component]) -> Vec<String> {
     let (old, new) = (of(old), of(new));
-    if old.is_empty() || new.is_empty() {
-        return Vec::new();
+    match old.is_empty() || new.is_empty() {
+        true => Vec::new(),
+        false => differences(&old, &new),
     }
+}
+
+/// Names the files that differ between two lists, by path.
+pub(crate) fn listed_changes([old, new]: &[Listing; 2]) -> Vec<String> {
+    differences(&of_listing(old), &of_listing(new))
+}
+
+fn of_listing(files: &Listing) -> States<'_> {
+    files
+        .iter()
+        .map(|(path, state)| ((&**path, ""), &**state))
+        .collect()
+}
+
+/// Files by path and input, with their states.
+type States<'a> = BTreeMap<(&'a str, &'a str), &'a str>;
+
+fn differences(old: &States<'_>, new: &States<'_>) -> Vec<String> {
     let mut said = Vec::new();
     let gone = old.iter().filter(|(file, _)| !new.contains_key(*file));
     let gone = gone.map(|(file, _)| (*file, "removed".to_owned()));
@@ -54,7 +75,7 @@ pub(super) fn changes(old: &[Component], new: &[Component]) -> Vec<String> {
 }
 
 /// Returns the files of a list by path and input.
-fn of(parts: &[Component]) -> BTreeMap<(&str, &str), &str> {
+fn of(parts: &[Component]) -> States<'_> {
     let files = parts.iter().filter_map(|part| {
         let (input, path) = part.name.strip_prefix(PREFIX)?.split_once(' ')?;
         Some(((path, input), &*part.value))

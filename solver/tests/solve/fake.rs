@@ -9,8 +9,8 @@ use cache::tree::Selection;
 use cache::{DiffId, Key, Record, TreeHash};
 use solver::op::{Copy, Exec, FileAction, FileOp, MetaChange, Network, Op, Security, Source};
 use solver::{
-    Cancel, Events, Executor, Graph, Index, IndexError, Input, InputView, Job, Label, Options, Outcome,
-    Snapshot, SolveError, VertexId,
+    Cancel, Events, Executor, Graph, Index, IndexError, Input, InputView, Job, JobInput, Label, Listing,
+    Options, Outcome, Snapshot, SolveError, VertexId,
 };
 use tokio::sync::Barrier;
 
@@ -179,6 +179,10 @@ impl Executor for World {
     }
 
     async fn files(&self, _: &Snapshot, _: &Selection) -> Option<Vec<(String, String)>> {
+        None
+    }
+
+    async fn rewritten(&self, _: &FileOp, _: Vec<JobInput>, _: &[DiffId]) -> Option<[Listing; 2]> {
         None
     }
 
