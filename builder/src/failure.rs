@@ -292,7 +292,7 @@ fn of_machine_or_build(error: &(dyn Error + 'static)) -> Failure {
 fn with_disk_help(failure: Failure, error: &(dyn Error + 'static)) -> Failure {
     match disk_error(error) {
         Some(libc::ENOSPC | libc::EDQUOT) => failure
-            .with_help("the disk is full: free space, or choose another store with --root or ASHLAR_ROOT"),
+            .with_help("the disk is full: free space (`ashlar prune` removes what no image needs), or choose another store with --root or ASHLAR_ROOT"),
         _ if is_damage(error) => failure.with_help(
             "`ashlar check --deep --repair` sets aside what is damaged, so that it is made or fetched again",
         ),

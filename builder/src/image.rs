@@ -9,7 +9,7 @@ use std::path::Path;
 
 use cache::index::{ImageName, Variant};
 use cache::tree::View;
-use cache::{DiffId, Digest, Store, Wait};
+use cache::{DiffId, Digest, Purpose, Store, Wait};
 use frontend::Platform;
 use serde_json::Value;
 
@@ -103,7 +103,12 @@ impl StoredImage {
 
 /// Opens the store, and says so where its names had to be given up.
 pub(crate) fn open_store(root: &Path) -> Result<Store, Failure> {
-    let store = Store::open(root).map_err(|error| failure::of_store(&error))?;
+    open_store_for(root, Purpose::Work)
+}
+
+/// Opens the store as [`open_store`] does, also on a full disk if that is what it is for.
+pub(crate) fn open_store_for(root: &Path, purpose: Purpose) -> Result<Store, Failure> {
+    let store = Store::open_for(root, purpose).map_err(|error| failure::of_store(&error))?;
     if let Some(aside) = store.set_aside() {
         report::warn(&format!(
             "the index of the store was damaged and is kept as {}; image names and cached steps start anew",

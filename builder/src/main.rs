@@ -36,12 +36,15 @@ mod ssh;
 mod upkeep;
 mod wildcards;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use cache::Purpose;
 use clap::Parser;
 use clap::error::ErrorKind;
 
 use cli::{Cli, Command};
+use image::open_store_for as open_for;
 use options::Environment;
 use report::Failure;
 
@@ -95,7 +98,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         command => command,
     };
     match command {
-        Command::Images(args) => report::data(&commands::images::images(&args, &open()?, now_unix)?)?,
+        Command::Images(args) => report::data(&commands::images::images(
+            &args,
+            &open_for(&root()?, Purpose::Look)?,
+            now_unix,
+        )?)?,
         Command::History(args) => report::data(&commands::history::history(&args, &open()?, now_unix)?)?,
         Command::Diff(args) => {
             let outcome = commands::diff::diff(&args, &open()?)?;
@@ -104,21 +111,9 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Inspect(args) => report::data(&commands::inspect::inspect(&args, &open()?)?)?,
         Command::Tag(args) => commands::tag::tag(&args, &open()?, now_unix)?,
-        Command::Prune(args) => {
-            commands::rights::for_removal();
-            let answer = &mut std::io::stdin().lock();
-            report::data(&commands::prune::prune(&args, &open()?, now_unix, answer)?)?;
+        command @ (Command::Prune(_) | Command::Df(_) | Command::Check(_) | Command::Rmi(_)) => {
+            return tidy(command, &root()?, now_unix);
         }
-        Command::Df(args) => report::data(&commands::df::df(&args, &open()?, now_unix)?)?,
-        Command::Check(args) => {
-            if args.repair {
-                commands::rights::for_removal();
-            }
-            let (text, code) = commands::check::check(&args, &open()?)?;
-            report::data(&text)?;
-            return Ok(code);
-        }
-        Command::Rmi(args) => return finish_rmi(commands::rmi::rmi(&args, &open()?)),
         Command::Version => report::data(&commands::version::version())?,
         Command::Doctor(args) => {
             let (text, code) = commands::doctor::doctor(&args, &root()?)?;
@@ -149,6 +144,38 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             commands::rights::for_container()?;
             return commands::container::run(&args, open()?, &environment);
         }
+    }
+    Ok(0)
+}
+
+/// Runs what says what is in the store and what makes room: also where hardly any is left on the disk.
+fn tidy(command: Command, root: &Path, now_unix: i64) -> Result<u8, Failure> {
+    match command {
+        Command::Prune(args) => {
+            commands::rights::for_removal();
+            let store = open_for(root, Purpose::MakeRoom)?;
+            let answer = &mut std::io::stdin().lock();
+            report::data(&commands::prune::prune(&args, &store, now_unix, answer)?)?;
+        }
+        Command::Df(args) => {
+            let store = open_for(root, Purpose::Look)?;
+            report::data(&commands::df::df(&args, &store, now_unix)?)?;
+        }
+        Command::Check(args) => {
+            let mut purpose = Purpose::Look;
+            if args.repair {
+                commands::rights::for_removal();
+                purpose = Purpose::MakeRoom;
+            }
+            let (text, code) = commands::check::check(&args, &open_for(root, purpose)?)?;
+            report::data(&text)?;
+            return Ok(code);
+        }
+        Command::Rmi(args) => {
+            let store = open_for(root, Purpose::MakeRoom)?;
+            return finish_rmi(commands::rmi::rmi(&args, &store));
+        }
+        _ => return Err(Failure::bug("only commands that tidy up get here")),
     }
     Ok(0)
 }

@@ -5,11 +5,11 @@
 //! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
 
 mod health;
+mod open;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -19,32 +19,6 @@ use crate::tree::Selection;
 
 pub use health::is_suspect;
 pub use upkeep::{Evicted, KnownForm, RecordSummary};
-
-/// How long others are waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long between two tries to open it.
-const PAUSE: Duration = Duration::from_millis(2);
-/// What brings an index from each version to the next. The version is written into the file; an older index is brought
-/// up to date, a newer one is set aside.
-const STEPS: [&str; 4] = [
-    "
-CREATE TABLE record (key BLOB PRIMARY KEY, step TEXT NOT NULL, layers BLOB NOT NULL, components TEXT NOT NULL,
-    created INTEGER NOT NULL, took_ms INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX record_step ON record (step, created);
-CREATE TABLE tree_hash (input BLOB, selection TEXT, hash BLOB NOT NULL, PRIMARY KEY (input, selection)) WITHOUT ROWID;
-CREATE TABLE image (name TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB, created INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE blob (diff_id BLOB, codec TEXT, digest BLOB NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (diff_id, codec)) WITHOUT ROWID;
-",
-    "
-CREATE TABLE variant (name TEXT, platform TEXT, config BLOB NOT NULL, PRIMARY KEY (name, platform)) WITHOUT ROWID;
-",
-    "
-CREATE TABLE fetched (url BLOB PRIMARY KEY, etag TEXT, modified TEXT, digest BLOB NOT NULL) WITHOUT ROWID;
-",
-    "
-CREATE TABLE evicted (layer BLOB PRIMARY KEY, at INTEGER NOT NULL, because TEXT NOT NULL) WITHOUT ROWID;
-",
-];
 
 /// Says why the index can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +30,14 @@ pub enum IndexError {
         path: PathBuf,
         /// Why.
         source: rusqlite::Error,
+    },
+    /// There is no room for what SQLite has to write, which it calls by many names.
+    #[error("cannot use the index {path}: {source}")]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Always the same.
+        source: std::io::Error,
     },
     /// A row that this program would not write.
     #[error("index {path}: a row of `{table}` is malformed")]
@@ -73,6 +55,20 @@ pub enum IndexError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl IndexError {
+    fn of_sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_SHMSIZE};
+        let path = path.to_owned();
+        match source.sqlite_error().map(|error| error.extended_code) {
+            Some(SQLITE_FULL | SQLITE_IOERR_SHMSIZE) => Self::Full {
+                path,
+                source: rustix::io::Errno::NOSPC.into(),
+            },
+            _ => Self::Sqlite { path, source },
+        }
+    }
 }
 
 /// A name in the local store.
@@ -127,86 +123,13 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index, making it when missing. The second value is where a damaged one was moved to, if it was.
-    pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), IndexError> {
-        match Self::open_patiently(path) {
-            Ok(index) if health::is_suspect(path) => index.settle_suspicion(),
-            Ok(index) => Ok((index, None)),
-            Err(error) if is_damage(&error) => {
-                let aside = set_aside(path)?;
-                Ok((Self::open_patiently(path)?, Some(aside)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Who makes the file, or is the last to close it, keeps others out for a moment without SQLite's waiting for that.
-    fn open_patiently(path: &Path) -> Result<Self, IndexError> {
-        let began = Instant::now();
-        loop {
-            match Self::try_open(path) {
-                Err(error) if is_busy(&error) && began.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
-                other => return other,
-            }
-        }
-    }
-
-    fn try_open(path: &Path) -> Result<Self, IndexError> {
-        let wrap = |source| IndexError::Sqlite {
-            path: path.to_owned(),
-            source,
-        };
-        let mut connection = Connection::open(path).map_err(wrap)?;
-        connection.busy_timeout(PATIENCE).map_err(wrap)?;
-        let mode: String = connection
-            .pragma_query_value(None, "journal_mode", |row| row.get(0))
-            .map_err(wrap)?;
-        if mode != "wal" {
-            connection
-                .pragma_update(None, "journal_mode", "wal")
-                .map_err(wrap)?;
-        }
-        connection
-            .pragma_update(None, "synchronous", "full")
-            .map_err(wrap)?;
-        let newest = i32::try_from(STEPS.len()).expect("because there are few steps");
-        let version = user_version(&connection).map_err(wrap)?;
-        if !(0..=newest).contains(&version) {
-            return Err(IndexError::Malformed {
-                path: path.to_owned(),
-                table: "user_version",
-            });
-        }
-        if version < newest {
-            let transaction = connection
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-                .map_err(wrap)?;
-            // Another process may have been first.
-            let version = user_version(&transaction).map_err(wrap)?;
-            for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(0)) {
-                transaction.execute_batch(step).map_err(wrap)?;
-            }
-            transaction
-                .pragma_update(None, "user_version", newest)
-                .map_err(wrap)?;
-            transaction.commit().map_err(wrap)?;
-        }
-        Ok(Self {
-            connection: Mutex::new(connection),
-            path: path.to_owned(),
-        })
-    }
-
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wrap(&self) -> impl Fn(rusqlite::Error) -> IndexError + '_ {
         |source| {
-            let error = IndexError::Sqlite {
-                path: self.path.clone(),
-                source,
-            };
+            let error = IndexError::of_sqlite(&self.path, source);
             if is_damage(&error) {
                 health::suspect(&self.path);
             }
@@ -503,10 +426,6 @@ impl Index {
     }
 }
 
-fn user_version(connection: &Connection) -> rusqlite::Result<i32> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
-}
-
 fn selection_text(selection: &Selection) -> String {
     serde_json::to_string(selection).expect("strings are valid JSON")
 }
@@ -517,17 +436,6 @@ fn split_diff_ids(bytes: &[u8]) -> Option<Vec<DiffId>> {
         .then(|| ids.iter().map(|id| DiffId::from_bytes(*id)).collect())
 }
 
-/// Says whether another process is in the way for now.
-fn is_busy(error: &IndexError) -> bool {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    match error {
-        IndexError::Sqlite { source, .. } => {
-            matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
-        }
-        IndexError::Malformed { .. } | IndexError::SetAside { .. } => false,
-    }
-}
-
 /// Says whether the file itself is at fault, rather than the disk or another process.
 fn is_damage(error: &IndexError) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
@@ -536,38 +444,8 @@ fn is_damage(error: &IndexError) -> bool {
             matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
         }
         IndexError::Malformed { .. } => true,
-        IndexError::SetAside { .. } => false,
+        IndexError::Full { .. } | IndexError::SetAside { .. } => false,
     }
-}
-
-/// Moves a damaged index and its journals out of the way, keeping them for a look.
-fn set_aside(path: &Path) -> Result<PathBuf, IndexError> {
-    let with_suffix = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = (1..)
-        .map(|n| with_suffix(&format!(".damaged-{n}")))
-        .find(|candidate| !candidate.exists())
-        .expect("there are more numbers than files");
-    std::fs::rename(path, &aside).map_err(|source| IndexError::SetAside {
-        path: path.to_owned(),
-        source,
-    })?;
-    for journal in ["-wal", "-shm"] {
-        // A journal of the old file must not be replayed into the new one.
-        match std::fs::remove_file(with_suffix(journal)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(IndexError::SetAside {
-                    path: with_suffix(journal),
-                    source,
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(aside)
 }
 
 #[cfg(test)]

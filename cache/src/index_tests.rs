@@ -114,7 +114,7 @@ fn an_older_index_is_brought_up_to_date_and_a_newer_one_set_aside() {
         created_unix: 5,
     };
     let old = Connection::open(&path).unwrap();
-    old.execute_batch(STEPS[0]).unwrap();
+    old.execute_batch(open::STEPS[0]).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     let values = params![image.name, image.config.as_bytes(), image.created_unix];
     old.execute("INSERT INTO image VALUES (?1, ?2, NULL, ?3)", values)

@@ -14,6 +14,7 @@
 //!   mounts/<identity>-<n> cache mounts, each beside its kernel lock; made when first needed
 //!   locks/<key>          a kernel lock per running step or transfer
 //!   tidied               when garbage collection looked last, and what it measured
+//!   ballast              room that is given up first when the disk is full
 //!   leases/<id>, gate    what running processes rely on, and what keeps it from being removed meanwhile
 //!   damaged/<kind>-<hex> what wasn't what it should be, kept for a look; nothing reads it
 //! ```
@@ -23,6 +24,7 @@
 //!
 //! Synchronous throughout. Knows digests, blobs, layers and indexes; not ops, stages or registries. Never mounts.
 
+mod ballast;
 pub mod blobs;
 pub mod check;
 pub mod compress;
@@ -44,4 +46,4 @@ pub mod tree;
 pub use digest::{ChainId, ContentHash, DiffId, Digest, Key, TreeHash};
 pub use error::{EntryName, Error, Problem, Result};
 pub use record::{Component, Record};
-pub use store::{Store, StoreError, Wait};
+pub use store::{Purpose, Store, StoreError, Wait};

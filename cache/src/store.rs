@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::ballast;
 use crate::blobs::Blobs;
 use crate::incomplete::Incomplete;
 use crate::index::{Index, IndexError};
@@ -38,6 +39,17 @@ pub enum StoreError {
     /// The index.
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// What needs room on the disk anyway.
+    Work,
+    /// To look what is in it, for a moment: on a full disk as well, where others wait until it is closed.
+    Look,
+    /// To make room: as for a look, and what was kept for that is given up.
+    MakeRoom,
 }
 
 /// An open store. Several processes may have it open; dropping it releases this process's share.
@@ -82,6 +94,14 @@ impl fmt::Debug for Waits {
 impl Store {
     /// Opens the store at `root`, making it when missing, and removes what crashed processes left behind.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_for(root, Purpose::Work)
+    }
+
+    /// Opens the store as [`open`](Self::open) does, also on a full disk if that is what it is for.
+    pub fn open_for(root: &Path, purpose: Purpose) -> Result<Self, StoreError> {
+        if purpose == Purpose::MakeRoom {
+            ballast::throw_off(root);
+        }
         let io = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Io { action, path, source }
@@ -99,7 +119,10 @@ impl Store {
         }
         let incomplete = Incomplete::new(root.join("incomplete"));
         incomplete.sweep().map_err(io("sweep", root))?;
-        let (index, set_aside) = Index::open(&root.join("index"))?;
+        let (index, set_aside) = match purpose {
+            Purpose::Work => Index::open(&root.join("index")),
+            Purpose::Look | Purpose::MakeRoom => Index::open_on_full_disk(&root.join("index")),
+        }?;
         let leases = Arc::new(Leases::new(root));
         Ok(Self {
             blobs: Blobs::new(root.join("blobs/sha256"), Arc::clone(&leases)),

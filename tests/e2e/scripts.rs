@@ -75,6 +75,7 @@ scripts! {
     failing_run,
     floods,
     full_disk,
+    full_to_the_last_byte,
     heredocs,
     history,
     hostile_config,

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
 use super::{GcError, Kind, Limits, Pins, Space, choose};
+use crate::ballast;
 use crate::lock;
 use crate::store::Store;
 
@@ -91,6 +92,7 @@ impl Store {
         if self.leases().keeps_gate() {
             return Ok(None);
         }
+        ballast::take_in(self.root());
         let measured = self.measured(now_unix);
         // First of all, so that what arrives from now on counts as new.
         let looked = self.note_look()?;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{GcError, Kind, Pins, Unit};
+use crate::ballast;
 use crate::digest::{DiffId, Digest, Key};
 use crate::layer::TreePath;
 use crate::leases::{Closed, Item};
@@ -60,7 +61,9 @@ impl Store {
                 self.forget(&std::mem::take(&mut untold), now_unix, because)?;
             }
         }
-        self.forget(&untold, now_unix, because)?;
+        if !untold.is_empty() {
+            self.forget(&untold, now_unix, because)?;
+        }
         is_over?;
         for unit in mounts {
             let is_gone = self.mounts().remove(&unit.name, self.incomplete());
@@ -69,6 +72,7 @@ impl Store {
                 false => removed.kept.push(unit),
             }
         }
+        ballast::take_in(self.root());
         Ok(removed)
     }
 
@@ -148,8 +152,17 @@ impl Store {
                 path: path.clone(),
                 source,
             };
-            let beside = self.incomplete().path().map_err(failed)?;
-            match std::fs::rename(&path, &beside) {
+            let beside = match self.incomplete().path() {
+                // There is no room for scratch space; a file goes as well at once, a directory when there is.
+                Err(error) if is_full(&error) && is_unpacked(item) => continue,
+                Err(error) if is_full(&error) => None,
+                other => Some(other.map_err(failed)?),
+            };
+            let outcome = match &beside {
+                Some(beside) => std::fs::rename(&path, beside),
+                None => std::fs::remove_file(&path),
+            };
+            match outcome {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Of users that exist only in a namespace, and we are outside of it.
                 Err(error) if is_unpacked(item) && error.kind() == io::ErrorKind::PermissionDenied => {
@@ -157,7 +170,7 @@ impl Store {
                 }
                 other => {
                     other.map_err(failed)?;
-                    moved.push(beside);
+                    moved.extend(beside);
                 }
             }
             is_gone = true;
@@ -257,6 +270,13 @@ fn layer(item: &Item) -> Option<DiffId> {
 
 fn is_unpacked(item: &Item) -> bool {
     matches!(item, Item::Unpacked(_))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn is_file(path: &Path) -> bool {

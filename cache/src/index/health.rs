@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::{Index, IndexError, is_damage, set_aside};
+use super::open::{Disk, set_aside};
+use super::{Index, IndexError, is_damage};
 use crate::digest::Digest;
 
 /// What rows of each table can't be.
@@ -64,7 +65,7 @@ pub(super) fn suspect(path: &Path) {
 
 impl Index {
     /// Looks closely at an index that was found damaged; sets it aside, or takes what is malformed out of it.
-    pub(super) fn settle_suspicion(self) -> Result<(Self, Option<PathBuf>), IndexError> {
+    pub(super) fn settle_suspicion(self, disk: Disk) -> Result<(Self, Option<PathBuf>), IndexError> {
         let path = self.path.clone();
         let is_sound = self.fault(true)?.is_none();
         let settled = if is_sound && self.forget_malformed().is_ok() {
@@ -72,7 +73,7 @@ impl Index {
         } else {
             drop(self);
             let aside = set_aside(&path)?;
-            (Self::open_patiently(&path)?, Some(aside))
+            (Self::open_patiently(&path, disk)?, Some(aside))
         };
         // If it stays, it is looked at once more.
         let _ = std::fs::remove_file(mark(&path));
