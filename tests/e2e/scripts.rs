@@ -97,6 +97,7 @@ scripts! {
     onbuild,
     outputs,
     parallel_stages,
+    platform_archives,
     platforms,
     process_sandbox,
     provenance,
