@@ -151,7 +151,9 @@ pub(crate) fn of_engine(error: &EngineError) -> Failure {
         ),
         EngineError::Namespace { .. } => Failure::of(Kind::Machine, error)
             .with_help("start its service: systemctl --user start podman.socket"),
-        EngineError::Address { .. } | EngineError::Context { .. } => Failure::of(Kind::Usage, error),
+        EngineError::Address { .. } | EngineError::Context { .. } | EngineError::Certificates { .. } => {
+            Failure::of(Kind::Usage, error)
+        }
         EngineError::Export(error) => of_export(error),
         EngineError::Client(error) => of_image(error),
         _ => Failure::of(Kind::Machine, error),

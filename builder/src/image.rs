@@ -292,13 +292,36 @@ pub(crate) fn find_for_platform(
     if own.as_ref() == Some(platform) {
         return relied_on(store, image);
     }
-    let named = look_up(store, word)?.name;
-    let is_meant = |row: &&ImageName| named.as_ref().is_none_or(|name| row.name == *name);
-    let mut variants = image.rows.iter().filter(is_meant).flat_map(|row| &row.variants);
+    let mut variants = variants(store, word, &image.rows)?;
     let Some(variant) = variants.find(|variant| variant.platform == platform.to_string()) else {
         return Err(Failure::build(format!("{word} has no image for {platform}")));
     };
     relied_on(store, read(store, variant.config, image.rows.clone())?)
+}
+
+/// Finds what was made of an image for other platforms, in the order of their names, and relies on it likewise. Each keeps
+/// the names.
+pub(crate) fn find_variants(store: &Store, word: &str) -> Result<Vec<StoredImage>, Failure> {
+    let rows = rows_of(store, &look_up(store, word)?.id)?;
+    let mut found: Vec<StoredImage> = Vec::new();
+    for variant in variants(store, word, &rows)? {
+        // An ID stands for all its names, which may have variants in common.
+        if found.iter().all(|known| known.id != variant.config) {
+            found.push(relied_on(store, read(store, variant.config, rows.clone())?)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the variants that belong to the rows of an image that a word means: one name, or all of an ID.
+fn variants<'a>(
+    store: &Store,
+    word: &str,
+    rows: &'a [ImageName],
+) -> Result<impl Iterator<Item = &'a Variant> + use<'a>, Failure> {
+    let named = look_up(store, word)?.name;
+    let is_meant = move |row: &&ImageName| named.as_ref().is_none_or(|name| row.name == *name);
+    Ok(rows.iter().filter(is_meant).flat_map(|row| &row.variants))
 }
 
 fn relied_on(store: &Store, image: StoredImage) -> Result<StoredImage, Failure> {

@@ -99,6 +99,7 @@ scripts! {
     onbuild,
     outputs,
     parallel_stages,
+    platform_archives,
     platforms,
     process_sandbox,
     provenance,

@@ -1,10 +1,14 @@
 //! docker-archive: `manifest.json` names each image's config and layer tars. What `docker save` writes.
 //!
+//! It knows one platform of an image. Where the archive is an OCI layout too, the others are in the index there that has
+//! this one.
+//!
 //! Archives from before Docker 1.10, with `repositories` only, are not read.
 
+use cache::Digest;
 use serde::Deserialize;
 
-use super::{Found, Source};
+use super::{Found, Part, Source, layout};
 use crate::registry::{
     ImageError, LayerSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Reference, config_facts, strict_json,
 };
@@ -26,7 +30,21 @@ pub(super) fn images(source: &Source) -> Result<Vec<Found>, ImageError> {
     if items.is_empty() {
         return Err(source.refuse("manifest.json lists no images"));
     }
-    items.into_iter().map(|item| image(source, item)).collect()
+    let mut images = items
+        .into_iter()
+        .map(|item| image(source, item))
+        .collect::<Result<Vec<Found>, _>>()?;
+    if source.contains("index.json") {
+        let families = layout::families(source)?;
+        for image in &mut images {
+            let id = Digest::of(&image.parts[0].config);
+            let is_of_it = |part: &Part| Digest::of(&part.config) == id;
+            if let Some(family) = families.iter().find(|family| family.iter().any(is_of_it)) {
+                image.parts.clone_from(family);
+            }
+        }
+    }
+    Ok(images)
 }
 
 fn image(source: &Source, item: Item) -> Result<Found, ImageError> {
@@ -47,22 +65,24 @@ fn image(source: &Source, item: Item) -> Result<Found, ImageError> {
     }
     let layers = facts.diff_ids.into_iter().zip(paths);
     let names = item.repo_tags.unwrap_or_default();
+    let layers = layers.map(|(diff_id, path)| {
+        let layer = LayerSource {
+            diff_id,
+            blob: None,
+            made_unix: None,
+        };
+        (layer, path)
+    });
+    let part = Part {
+        config,
+        manifest: None,
+        layers: layers.collect(),
+    };
     Ok(Found {
         names: names
             .iter()
             .map(|name| Reference::parse(name))
             .collect::<Result<_, _>>()?,
-        manifest: None,
-        config,
-        layers: layers
-            .map(|(diff_id, path)| {
-                let layer = LayerSource {
-                    diff_id,
-                    blob: None,
-                    made_unix: None,
-                };
-                (layer, path)
-            })
-            .collect(),
+        parts: vec![part],
     })
 }

@@ -2,19 +2,24 @@
 //!
 //! Spec: OCI image-spec, image-layout.md.
 
+use std::collections::HashSet;
+
 use cache::Digest;
 use frontend::Platform;
 use serde::Deserialize;
 
 use super::source::Entry;
-use super::{Found, Source};
+use super::{Found, Part, Source, Wanted};
 use crate::registry::{
-    Descriptor, Document, ImageError, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest,
-    Reference, pair, parse, select,
+    Descriptor, Document, INDEX_TYPES, ImageError, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES,
+    Manifest, Reference, pair, parse, select,
 };
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Most manifests and indexes that one entry of `index.json` leads to: there are some dozen platforms.
+const MAX_FAMILY: usize = 256;
 
 /// One image of a layout, for one platform.
 pub(crate) struct Image {
@@ -40,12 +45,20 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Lists the images of a layout, each for `platform`.
-pub(super) fn images(source: &Source, platform: &Platform) -> Result<Vec<Found>, ImageError> {
+/// Lists the images of a layout.
+pub(super) fn images(source: &Source, wanted: Wanted<'_>) -> Result<Vec<Found>, ImageError> {
     let mut out = Vec::new();
     for listed in listing(source)? {
-        let image = descend(source, listed.entry.digest, Some(listed.entry), platform)?;
-        let layers = pair(source.title(), &image.manifest, &image.config)?;
+        let parts = match wanted {
+            Wanted::All(_) => family(source, listed.entry)?,
+            Wanted::Only(platform) => vec![descend(
+                source,
+                listed.entry.digest,
+                Some(listed.entry),
+                platform,
+            )?],
+        };
+        let parts = parts.into_iter().map(|image| part(source, image));
         // A reference annotation may be a whole name, or just a tag, which names nothing by itself.
         let name = listed
             .containerd_name
@@ -55,19 +68,83 @@ pub(super) fn images(source: &Source, platform: &Platform) -> Result<Vec<Found>,
                 .iter()
                 .map(|name| Reference::parse(name))
                 .collect::<Result<_, _>>()?,
-            config: image.config,
-            manifest: Some(image.manifest_bytes),
-            layers: layers
-                .into_iter()
-                .zip(&image.manifest.layers)
-                .map(|(layer, blob)| (layer, blob_name(&blob.digest)))
-                .collect(),
+            parts: parts.collect::<Result<_, _>>()?,
         });
     }
     if out.is_empty() {
         return Err(source.refuse("index.json lists no images"));
     }
     Ok(out)
+}
+
+/// Returns what the indexes that a layout lists have for several platforms, without manifests that somebody could take for
+/// what the image is known by.
+pub(super) fn families(source: &Source) -> Result<Vec<Vec<Part>>, ImageError> {
+    let mut families = Vec::new();
+    let mut seen = HashSet::new();
+    for listed in listing(source)? {
+        // One index may have several names.
+        if INDEX_TYPES.contains(&listed.entry.media_type.as_str()) && seen.insert(listed.entry.digest) {
+            let parts = family(source, listed.entry)?.into_iter().map(|image| {
+                Ok(Part {
+                    manifest: None,
+                    ..part(source, image)?
+                })
+            });
+            families.push(parts.collect::<Result<_, ImageError>>()?);
+        }
+    }
+    Ok(families)
+}
+
+fn part(source: &Source, image: Image) -> Result<Part, ImageError> {
+    let layers = pair(source.title(), &image.manifest, &image.config)?;
+    Ok(Part {
+        config: image.config,
+        manifest: Some(image.manifest_bytes),
+        layers: layers
+            .into_iter()
+            .zip(&image.manifest.layers)
+            .map(|(layer, blob)| (layer, blob_name(&blob.digest)))
+            .collect(),
+    })
+}
+
+/// Reads what an entry of `index.json` is for each platform, in order. An index may list more than is in the archive, one at
+/// least must be.
+fn family(source: &Source, entry: Descriptor) -> Result<Vec<Image>, ImageError> {
+    let mut images = Vec::new();
+    let mut todo = vec![(entry, 0)];
+    let mut n_read = 0;
+    while let Some((entry, depth)) = todo.pop() {
+        if depth > MAX_INDEX_DEPTH {
+            return Err(too_deep(source));
+        }
+        if depth > 0 && !source.contains(&blob_name(&entry.digest)) {
+            continue;
+        }
+        n_read += 1;
+        if n_read > MAX_FAMILY {
+            return Err(source.refuse(format!("an index has more than {MAX_FAMILY} images")));
+        }
+        match read(source, &entry.digest, Some(&entry))? {
+            (bytes, Document::Manifest(manifest)) => images.push(with_config(source, bytes, manifest)?),
+            (_, Document::Index(entries)) => {
+                let is_only = entries.len() == 1;
+                let is_image = |(entry, platform): &(Descriptor, Option<Platform>)| match platform {
+                    // What is said of an image isn't one.
+                    Some(platform) => platform.os != "unknown",
+                    None => is_only || INDEX_TYPES.contains(&entry.media_type.as_str()),
+                };
+                let images = entries.into_iter().rev().filter(is_image);
+                todo.extend(images.map(|(entry, _)| (entry, depth + 1)));
+            }
+        }
+    }
+    match images.is_empty() {
+        true => Err(source.refuse("it has none of the images that its index lists")),
+        false => Ok(images),
+    }
 }
 
 /// Finds one image: by tag or whole name, by `@digest`, or the only one when `reference` is empty.
@@ -159,27 +236,9 @@ fn descend(
     platform: &Platform,
 ) -> Result<Image, ImageError> {
     for _ in 0..=MAX_INDEX_DEPTH {
-        let bytes = checked(source, &digest, MAX_MANIFEST_BYTES)?;
-        if let Some(listed) = &listed {
-            listed.check(source.title(), &bytes)?;
-        }
-        let media_type = listed.as_ref().map(|listed| listed.media_type.as_str());
-        let document = parse(&bytes, media_type).map_err(|why| ImageError::Malformed {
-            what: format!("manifest {digest}"),
-            reference: source.title().to_owned(),
-            why,
-        })?;
-        match document {
-            Document::Manifest(manifest) => {
-                let config = checked(source, &manifest.config.digest, MAX_CONFIG_BYTES)?;
-                manifest.config.check(source.title(), &config)?;
-                return Ok(Image {
-                    manifest_bytes: bytes,
-                    manifest,
-                    config,
-                });
-            }
-            Document::Index(entries) => {
+        match read(source, &digest, listed.as_ref())? {
+            (bytes, Document::Manifest(manifest)) => return with_config(source, bytes, manifest),
+            (_, Document::Index(entries)) => {
                 let next = select(&entries, platform).map_err(|available| ImageError::NoPlatform {
                     reference: source.title().to_owned(),
                     wanted: platform.to_string(),
@@ -190,9 +249,42 @@ fn descend(
             }
         }
     }
-    Err(source.refuse(format!(
+    Err(too_deep(source))
+}
+
+fn too_deep(source: &Source) -> ImageError {
+    source.refuse(format!(
         "indexes lie more than {MAX_INDEX_DEPTH} deep in each other"
-    )))
+    ))
+}
+
+/// Reads a manifest or an index, and checks it against what lists it.
+fn read(
+    source: &Source,
+    digest: &Digest,
+    listed: Option<&Descriptor>,
+) -> Result<(Vec<u8>, Document), ImageError> {
+    let bytes = checked(source, digest, MAX_MANIFEST_BYTES)?;
+    if let Some(listed) = listed {
+        listed.check(source.title(), &bytes)?;
+    }
+    let media_type = listed.map(|listed| listed.media_type.as_str());
+    let document = parse(&bytes, media_type).map_err(|why| ImageError::Malformed {
+        what: format!("manifest {digest}"),
+        reference: source.title().to_owned(),
+        why,
+    })?;
+    Ok((bytes, document))
+}
+
+fn with_config(source: &Source, manifest_bytes: Vec<u8>, manifest: Manifest) -> Result<Image, ImageError> {
+    let config = checked(source, &manifest.config.digest, MAX_CONFIG_BYTES)?;
+    manifest.config.check(source.title(), &config)?;
+    Ok(Image {
+        manifest_bytes,
+        manifest,
+        config,
+    })
 }
 
 /// Reads a small blob and checks its digest.

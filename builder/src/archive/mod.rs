@@ -11,11 +11,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
+use cache::index::Variant;
 use cache::{DiffId, Digest, Store, compress};
 use frontend::Platform;
 
+use crate::export::{nearest, platform_of};
 use crate::image;
-use crate::registry::{ImageError, LayerSource, Reference, config_facts, take_in};
+use crate::registry::{ImageError, LayerSource, Reference, take_in};
 pub(crate) use source::Source;
 
 /// Largest archive, uncompressed, that is spooled to disk: a limit for bombs, not for images.
@@ -38,55 +40,48 @@ pub(crate) struct Loaded {
     pub(crate) id: Digest,
 }
 
-/// An image found in an archive, its config checked.
-pub(crate) struct Found {
-    pub(crate) names: Vec<Reference>,
-    pub(crate) config: Vec<u8>,
+/// What is wanted of images for several platforms.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    /// All, of which this one gives the image its ID; the first where it isn't there.
+    All(&'a Platform),
+    /// This one, and nothing else.
+    Only(&'a Platform),
+}
+
+/// An image found in an archive.
+struct Found {
+    names: Vec<Reference>,
+    /// For each platform, its config checked; the one that gives the image its ID first.
+    parts: Vec<Part>,
+}
+
+/// An image as it is for one platform.
+#[derive(Debug, Clone)]
+struct Part {
+    config: Vec<u8>,
     /// Bytes of the manifest, for OCI layouts.
-    pub(crate) manifest: Option<Vec<u8>>,
+    manifest: Option<Vec<u8>>,
     /// Base layer first, with the name of each one's entry in the archive.
-    pub(crate) layers: Vec<(LayerSource, String)>,
+    layers: Vec<(LayerSource, String)>,
 }
 
-/// Takes in all images of an archive and names them as it says. Of an image for several platforms the one for
-/// `platform` is taken. Blocks.
+/// Takes in all images of an archive and names them as it says, for all their platforms. The image's ID is that for
+/// `platform`, or for the first where that isn't among them. Blocks.
 pub(crate) fn load(store: &Store, input: Input<'_>, platform: &Platform) -> Result<Vec<Loaded>, ImageError> {
-    load_checked(store, input, platform, |_, _| Ok(()))
+    load_wanted(store, input, Wanted::All(platform))
 }
 
-/// Does the same, and refuses images for another platform, of which an archive says nothing but that they are.
+/// Takes in all images of an archive for one platform. Ones that aren't for it are an error.
 pub(crate) fn load_only(
     store: &Store,
     input: Input<'_>,
     platform: &Platform,
 ) -> Result<Vec<Loaded>, ImageError> {
-    load_checked(store, input, platform, |source, image| {
-        let malformed = |why| ImageError::Malformed {
-            what: "config".to_owned(),
-            reference: source.title().to_owned(),
-            why,
-        };
-        let found = config_facts(&image.config).map_err(malformed)?.platform;
-        match platform.distance(&found) {
-            Some(_) => Ok(()),
-            None => Err(ImageError::NoPlatform {
-                reference: image
-                    .names
-                    .first()
-                    .map_or_else(|| source.title().to_owned(), Reference::familiar),
-                wanted: platform.to_string(),
-                available: found.to_string(),
-            }),
-        }
-    })
+    load_wanted(store, input, Wanted::Only(platform))
 }
 
-fn load_checked(
-    store: &Store,
-    input: Input<'_>,
-    platform: &Platform,
-    check: impl Fn(&Source, &Found) -> Result<(), ImageError>,
-) -> Result<Vec<Loaded>, ImageError> {
+fn load_wanted(store: &Store, input: Input<'_>, wanted: Wanted<'_>) -> Result<Vec<Loaded>, ImageError> {
     let source = match input {
         Input::Path(path) => open(store, path)?,
         Input::Stream(stream) => {
@@ -94,36 +89,62 @@ fn load_checked(
             Source::tar(spool(store, stream, &title)?, title)?
         }
     };
-    let found = if source.contains("manifest.json") {
+    let mut found = if source.contains("manifest.json") {
         docker::images(&source)?
     } else if source.contains("index.json") {
-        layout::images(&source, platform)?
+        layout::images(&source, wanted)?
     } else {
         return Err(source.refuse(match source.looks_like_a_root() {
             true => "it looks like a root file system, for `ashlar import` or ADD",
             false => "it has neither manifest.json nor index.json",
         }));
     };
-    found
-        .iter()
-        .try_for_each(|image| check(&source, image).and_then(|()| check_whole(store, &source, image)))?;
+    for image in &mut found {
+        choose(&source, image, wanted)?;
+        for part in &image.parts {
+            check_whole(store, &source, image, part)?;
+        }
+    }
     found
         .into_iter()
         .map(|image| take(store, &source, image))
         .collect()
 }
 
+/// Puts the part that gives the image its ID first, and drops what isn't wanted.
+fn choose(source: &Source, found: &mut Found, wanted: Wanted<'_>) -> Result<(), ImageError> {
+    let (Wanted::All(platform) | Wanted::Only(platform)) = wanted;
+    let nearest = nearest(platform, found.parts.iter().map(|part| &part.config[..]));
+    found.parts.swap(0, nearest);
+    let Wanted::Only(platform) = wanted else {
+        return Ok(());
+    };
+    found.parts.truncate(1);
+    let own = platform_of(&found.parts[0].config);
+    match own.as_ref().is_some_and(|own| platform.distance(own).is_some()) {
+        true => Ok(()),
+        false => Err(ImageError::NoPlatform {
+            reference: match found.names.first() {
+                Some(name) => name.familiar(),
+                None => source.title().to_owned(),
+            },
+            wanted: platform.to_string(),
+            available: own.map_or_else(|| "none".to_owned(), |own| own.to_string()),
+        }),
+    }
+}
+
 /// Fails where layers of an image are neither in the archive nor in the store: those of a delta archive whose older
 /// image isn't here. Said before anything is taken in.
-fn check_whole(store: &Store, source: &Source, found: &Found) -> Result<(), ImageError> {
+fn check_whole(store: &Store, source: &Source, found: &Found, part: &Part) -> Result<(), ImageError> {
     let is_missing = |layer: &DiffId, name: &str| !store.layers().contains(layer) && !source.contains(name);
-    let missing = found.layers.iter().map(|(layer, name)| (layer.diff_id, name));
+    let missing = part.layers.iter().map(|(layer, name)| (layer.diff_id, name));
     let missing = missing.filter(|(layer, name)| is_missing(layer, name));
     let layers: Vec<DiffId> = missing.map(|(layer, _)| layer).collect();
     if layers.is_empty() {
         return Ok(());
     }
-    let id = || Digest::of(&found.config).to_string();
+    let id = || Digest::of(&part.config).to_string();
     Err(ImageError::MissingLayers {
         path: source.title().to_owned(),
         image: found.names.first().map_or_else(id, Reference::familiar),
@@ -132,7 +153,7 @@ fn check_whole(store: &Store, source: &Source, found: &Found) -> Result<(), Imag
 }
 
 fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageError> {
-    for (layer, name) in &found.layers {
+    for (layer, name) in found.parts.iter().flat_map(|part| &part.layers) {
         let lock = format!("layer{}", layer.diff_id.hex());
         let _lock = store.lock_for(&lock, &format!("brings in layer {}", layer.diff_id))?;
         if !store.layers().contains(&layer.diff_id) {
@@ -140,12 +161,26 @@ fn take(store: &Store, source: &Source, found: Found) -> Result<Loaded, ImageErr
             take_in(store, entry, layer, source.title())?;
         }
     }
-    let manifest = found
-        .manifest
-        .map(|bytes| store.blobs().put(&bytes, store.incomplete()))
-        .transpose()?;
+    let (own, others) = found
+        .parts
+        .split_first()
+        .expect("because an image is found by its first part");
+    let put = |bytes: &[u8]| store.blobs().put(bytes, store.incomplete());
+    let mut variants: Vec<Variant> = Vec::new();
+    for other in others {
+        let platform = platform_of(&other.config).map_or_else(String::new, |platform| platform.to_string());
+        // Two for the same platform can't be told apart by it: the first is it.
+        if platform_of(&other.config) != platform_of(&own.config)
+            && variants.iter().all(|known| known.platform != platform)
+        {
+            let config = put(&other.config)?;
+            variants.push(Variant { platform, config });
+        }
+    }
+    variants.sort_by(|a, b| a.platform.cmp(&b.platform));
+    let manifest = own.manifest.as_deref().map(put).transpose()?;
     let names: Vec<String> = found.names.iter().map(ToString::to_string).collect();
-    let id = image::commit(store, &found.config, manifest, &[], &names)?;
+    let id = image::commit(store, &own.config, manifest, &variants, &names)?;
     Ok(Loaded { names, id })
 }
 

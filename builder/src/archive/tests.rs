@@ -439,3 +439,121 @@ fn a_layout_answers_by_tag_by_digest_or_alone() {
         );
     }
 }
+
+/// Makes of an image one for several architectures, and exports it.
+fn for_several(
+    store: &Store,
+    architectures: &[&str],
+    spec: &str,
+    path: &Path,
+) -> (ExportImage, Vec<Vec<u8>>) {
+    let mut source = image(store, &["docker.io/library/app:1"]);
+    let config = String::from_utf8(source.config.clone()).unwrap();
+    let configs = architectures
+        .iter()
+        .map(|name| config.replace("amd64", name).into_bytes());
+    let configs: Vec<Vec<u8>> = configs.collect();
+    source.config = configs[0].clone();
+    let further = configs[1..].iter().map(|config| crate::export::PlatformImage {
+        config: config.clone(),
+        layers: source.layers.clone(),
+    });
+    source.further = Some(further.collect());
+    let output = Output::parse(&format!("{spec},dest={}", path.display()))
+        .unwrap()
+        .0;
+    export(store, &output, &source, None).unwrap();
+    (source, configs)
+}
+
+/// Writes an archive again, without the entries that `is_left_out` names.
+fn without(path: &Path, is_left_out: impl Fn(&str) -> bool) -> Vec<u8> {
+    let mut archive = tar::Archive::new(File::open(path).unwrap());
+    let mut builder = tar::Builder::new(Vec::new());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        if !is_left_out(&name) {
+            let mut header = entry.header().clone();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            builder.append_data(&mut header, name, &bytes[..]).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn all_platforms_are_loaded_and_one_gives_the_id() {
+    let (dir, origin) = store();
+    for spec in ["type=docker", "type=oci"] {
+        let check = |architectures: &[&str], own: &str, others: &[&str]| {
+            let path = dir.path().join("several.tar");
+            let (_, configs) = for_several(&origin, architectures, spec, &path);
+            let (_dir, target) = store();
+            let loaded = load(&target, Input::Path(&path), &platform()).unwrap();
+            let id_of =
+                |name: &&str| Digest::of(&configs[architectures.iter().position(|one| one == name).unwrap()]);
+            assert_eq!(loaded[0].id, id_of(&own), "{spec} {architectures:?}");
+            let row = target.index().image("docker.io/library/app:1").unwrap().unwrap();
+            let variants: Vec<_> = row
+                .variants
+                .iter()
+                .map(|one| (one.platform.clone(), one.config))
+                .collect();
+            let expected: Vec<_> = others
+                .iter()
+                .map(|name| (format!("linux/{name}"), id_of(name)))
+                .collect();
+            assert_eq!(variants, expected, "{spec} {architectures:?}");
+        };
+        check(&["s390x", "amd64", "arm64"], "amd64", &["arm64", "s390x"]);
+        check(&["s390x", "arm64"], "arm64", &["s390x"]);
+        check(&["amd64"], "amd64", &[]);
+    }
+}
+
+#[test]
+fn what_an_index_lists_may_be_missing_but_not_all_of_it() {
+    let (dir, origin) = store();
+    for spec in ["type=docker", "type=oci"] {
+        let path = dir.path().join("several.tar");
+        let (_, configs) = for_several(&origin, &["amd64", "arm64"], spec, &path);
+        let source = Source::tar(File::open(&path).unwrap(), String::new()).unwrap();
+        let images = layout::images(&source, Wanted::All(&platform())).unwrap();
+        let manifests: Vec<String> = images[0]
+            .parts
+            .iter()
+            .map(|part| {
+                format!(
+                    "blobs/sha256/{}",
+                    Digest::of(part.manifest.as_ref().unwrap()).hex()
+                )
+            })
+            .collect();
+        let (_dir, target) = store();
+        let partial = without(&path, |name| name == manifests[0] || name == "manifest.json");
+        let loaded = load(&target, Input::Stream(&mut Cursor::new(partial)), &platform()).unwrap();
+        assert_eq!(loaded[0].id, Digest::of(&configs[1]), "{spec}");
+        let none = without(&path, |name| {
+            manifests.iter().any(|one| one == name) || name == "manifest.json"
+        });
+        let error = load(&target, Input::Stream(&mut Cursor::new(none)), &platform()).unwrap_err();
+        assert!(error.to_string().contains("none of the images"), "{error}");
+    }
+}
+
+#[test]
+fn indexes_of_many_images_are_refused() {
+    let (dir, origin) = store();
+    let path = dir.path().join("several.tar");
+    let names: Vec<String> = (0..=256).map(|n| format!("arch{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for spec in ["type=docker", "type=oci"] {
+        for_several(&origin, &names, spec, &path);
+        let (_dir, target) = store();
+        let error = load(&target, Input::Path(&path), &platform()).unwrap_err();
+        assert!(error.to_string().contains("more than 256 images"), "{error}");
+        assert_eq!(target.index().images().unwrap(), []);
+    }
+}

@@ -16,7 +16,7 @@ use crate::report::Failure;
 use crate::runtime::blocking;
 
 impl Stops<'_> {
-    /// Loads an image under the build's names and those of the output; returns its manifest.
+    /// Loads an image under the build's names and those of the output; returns its manifest or index.
     pub(super) async fn load(
         &self,
         image: &ExportImage,
@@ -37,7 +37,6 @@ impl Stops<'_> {
             blocking(move || Shipment::new(&store, &image, &options, epoch)).await
         };
         let shipment = shipment.map_err(|error| failure::of_export(&error))?;
-        let manifest = shipment.manifest().0.clone();
         let events = self.progress.events();
         let subject = Subject::internal(&format!("loading into {}", engine.title()));
         events.send(Event::Started {
@@ -61,12 +60,12 @@ impl Stops<'_> {
                 });
                 Err(failure::of_engine(&error).into())
             }
-            Ok(()) => {
+            Ok(top) => {
                 events.send(Event::Finished {
                     subject,
                     took: begun.elapsed(),
                 });
-                Ok(manifest)
+                Ok(top)
             }
         }
     }
@@ -75,7 +74,8 @@ impl Stops<'_> {
 /// Returns what shows how far a load is.
 fn teller(events: &Events, subject: &Subject) -> Tell {
     let (events, subject) = (events.clone(), subject.clone());
-    Arc::new(move |told| match told {
+    Arc::new(move |told| {
+        match told {
         Told::Sent { bytes, total_bytes } => events.send(Event::Progress {
             subject: subject.clone(),
             part: "sending tarball".to_owned(),
@@ -89,9 +89,17 @@ fn teller(events: &Events, subject: &Subject) -> Tell {
             &format!("{n_known} of {n_layers} layers are there already"),
         ),
         Told::Said(text) => log(&events, &subject, &text),
+        Told::Narrowed {
+            engine,
+            platform,
+            n_platforms,
+        } => events.warn(format!(
+            "{engine} holds an image for one platform only: of the {n_platforms} it gets {platform}; Docker's containerd image store holds all"
+        )),
         Told::Again(said) => events.warn(format!(
             "the engine did not take an archive without the layers that it has ({said}); it gets all of them"
         )),
+    }
     })
 }
 

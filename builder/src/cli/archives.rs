@@ -28,7 +28,7 @@ pub(crate) struct SaveArgs {
     /// Leave out the layers that this older image begins with: for readers who have it (may be repeated)
     #[arg(long, value_name = "IMAGE")]
     pub(crate) since: Vec<String>,
-    /// Write the images for this platform [default: the machine's own, or the first]
+    /// Write the images for this platform only [default: for all that there are]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// Write nothing; list the layers and the size of the archive
@@ -42,7 +42,7 @@ pub(crate) struct LoadArgs {
     /// Read from a file, or from a directory that is an OCI layout; `-` for stdin [default: stdin]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Take the images for this platform, and refuse others [default: the machine's own]
+    /// Take the images for this platform only, and refuse others [default: for all that there are]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// Print nothing

@@ -10,7 +10,7 @@ use crate::report::Failure;
 
 /// Writes the tar to a file or to stdout. Blocks.
 pub(crate) fn export(args: &ExportArgs, store: &Store) -> Result<(), Failure> {
-    let image = ExportImage::from_stored(image::find_to_use(store, &args.image)?)?;
+    let image = ExportImage::from_stored(image::find_to_use(store, &args.image)?, Vec::new())?;
     let output = Output::Tar {
         dest: Destination::of_flag(args.output.as_deref()),
         split: true,

@@ -25,16 +25,21 @@ pub(crate) fn save(args: &SaveArgs, store: &Store, environment: &Environment) ->
     let platform = given.map(|given| options::one_platform(Some(given), environment));
     let platform = platform.transpose()?;
     for word in &args.images {
-        let image = match &platform {
-            None => image::find_to_use(store, word)?,
-            Some(platform) => image::find_for_platform(store, word, platform)?,
+        let (image, variants) = match &platform {
+            None => (
+                image::find_to_use(store, word)?,
+                image::find_variants(store, word)?,
+            ),
+            Some(platform) => (image::find_for_platform(store, word, platform)?, Vec::new()),
         };
-        let mut image = ExportImage::from_stored(image)?;
+        let mut image = ExportImage::from_stored(image, variants)?;
         // As docker does: by this name only. An ID stands for all of them.
         if let Some(name) = image::look_up(store, word)?.name {
             image.names = vec![name];
         }
-        match images.iter_mut().find(|known| known.config == image.config) {
+        let is_same =
+            |known: &&mut ExportImage| known.config == image.config && known.further == image.further;
+        match images.iter_mut().find(is_same) {
             Some(known) => known.names.extend(image.names),
             None => images.push(image),
         }

@@ -1,6 +1,7 @@
 //! What engines answer: JSON of Docker's API, which Podman speaks too. Text in, facts out; no I/O.
 
 use cache::{DiffId, Digest};
+use frontend::Platform;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +16,32 @@ pub(super) struct Listed {
     pub(super) id: String,
     #[serde(default)]
     pub(super) repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    manifests: Option<Vec<ListedManifest>>,
+}
+
+/// One manifest of an image, from engines that keep images as registries do.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct ListedManifest {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(default, rename = "Available")]
+    is_available: bool,
+}
+
+impl Listed {
+    /// Returns the digests of the manifests all of whose blobs the engine has. One that doesn't tell has what its ID says.
+    pub(super) fn manifests(&self) -> impl Iterator<Item = &str> {
+        let told = self.manifests.iter().flatten().filter(|one| one.is_available);
+        let untold = self.manifests.is_none().then_some(&*self.id);
+        told.map(|one| &*one.id).chain(untold)
+    }
+
+    /// Says whether it lacks blobs of a manifest that it has.
+    pub(super) fn is_incomplete(&self) -> bool {
+        let mut told = self.manifests.iter().flatten();
+        told.any(|one| !one.is_available)
+    }
 }
 
 /// Reads the list of images: those that have a name of `names` first, the others in the engine's order.
@@ -63,6 +90,13 @@ pub(super) fn keeps_blobs(info: &[u8]) -> bool {
         cell(0) == Some("driver-type")
             && cell(1).is_some_and(|kind| kind.starts_with("io.containerd.snapshotter"))
     })
+}
+
+/// Reads from `GET /info` what the engine's machine is.
+pub(super) fn platform(info: &[u8]) -> Option<Platform> {
+    let info: Value = serde_json::from_slice(info).ok()?;
+    let text = |key: &str| info.get(key)?.as_str();
+    Some(Platform::new(text("OSType")?, text("Architecture")?, None))
 }
 
 /// Reads the words of an error: JSON with a message, or plain text.
@@ -154,6 +188,34 @@ mod tests {
         assert_eq!(ids(&["app:1"]), "41235");
         assert_eq!(ids(&[]), "12345");
         assert!(images(b"{}", &[]).is_err());
+    }
+
+    #[test]
+    fn what_an_engine_has_of_several_platforms_counts_one_by_one() {
+        let check = |image: Value, expected: &[&str], is_incomplete: bool| {
+            let images = images(json!([image]).to_string().as_bytes(), &[]).unwrap();
+            assert_eq!(images[0].manifests().collect::<Vec<_>>(), expected);
+            assert_eq!(images[0].is_incomplete(), is_incomplete);
+        };
+        check(json!({"Id": "1"}), &["1"], false);
+        check(json!({"Id": "1", "Manifests": null}), &["1"], false);
+        check(json!({"Id": "1", "Manifests": []}), &[], false);
+        let (here, gone) = (json!({"ID": "2", "Available": true}), json!({"ID": "3"}));
+        check(json!({"Id": "1", "Manifests": [here]}), &["2"], false);
+        check(json!({"Id": "1", "Manifests": [gone, here]}), &["2"], true);
+    }
+
+    #[test]
+    fn engines_say_what_their_machine_is() {
+        let check = |os: &str, architecture: &str, expected: &str| {
+            let info = json!({"OSType": os, "Architecture": architecture}).to_string();
+            assert_eq!(platform(info.as_bytes()).unwrap().to_string(), expected);
+        };
+        check("linux", "x86_64", "linux/amd64");
+        check("linux", "aarch64", "linux/arm64");
+        check("linux", "arm64", "linux/arm64");
+        assert_eq!(platform(b"{\"OSType\": \"linux\"}"), None);
+        assert_eq!(platform(b"<html>"), None);
     }
 
     #[test]

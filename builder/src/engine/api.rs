@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 use reqwest::{Body, Client, Response, StatusCode};
 use serde_json::Value;
 
-use super::answer::{self, Line, Report};
+use super::answer::{self, Line, Listed, Report};
 use super::place::Place;
 use super::stream;
-use super::{EngineError, Tell, Told, n_common};
+use super::{EngineError, Known, Tell, Told};
 use crate::export::Shipment;
+use crate::options::host_platform;
 use crate::registry::{MAX_MANIFEST_BYTES, Reference, engine_client};
 
 /// Largest answer that is read whole.
@@ -86,24 +88,47 @@ impl Api {
         self.keeps_blobs
     }
 
-    /// Returns how many of the image's layers, from the base on, the engine has.
-    pub(super) async fn n_known(&self, store: &Store, shipment: &Shipment) -> Result<usize, EngineError> {
-        let names: Vec<String> = shipment.names().iter().map(Reference::familiar).collect();
-        let listed = self.get("/images/json").await?;
-        let listed = answer::images(&listed, &names).map_err(|why| self.nonsense(why))?;
-        let blobs: Vec<Digest> = shipment.blobs().copied().collect();
-        let mut n_known = 0;
+    /// Returns what the engine's machine is; this one's platform where it doesn't say.
+    pub(super) async fn platform(&self) -> Result<Platform, EngineError> {
+        Ok(answer::platform(&self.get("/info").await?).unwrap_or_else(host_platform))
+    }
+
+    /// Returns how many of the image's layers, from the base on, the engine has, for each platform.
+    pub(super) async fn known(&self, store: &Store, shipment: &Shipment) -> Result<Vec<usize>, EngineError> {
+        let listed = self.images(shipment).await?;
+        let mut known = Known::new(shipment);
         for image in listed.iter().take(MAX_IMAGES) {
-            let n_shared = match self.keeps_blobs {
-                true => n_common(&blobs_of(store, &image.id), &blobs),
-                false => n_common(&self.layers_of(&image.id).await?, shipment.layers()),
-            };
-            n_known = n_known.max(n_shared);
-            if n_known == blobs.len() {
+            match self.keeps_blobs {
+                true => image.manifests().for_each(|id| {
+                    known.learn(&blobs_of(store, id), shipment, |part| {
+                        part.blobs().copied().collect()
+                    })
+                }),
+                false => known.learn(&self.layers_of(&image.id).await?, shipment, |part| {
+                    part.layers().to_vec()
+                }),
+            }
+            if known.is_all(shipment) {
                 break;
             }
         }
-        Ok(n_known)
+        Ok(known.0)
+    }
+
+    /// Says whether the engine lacks blobs of an image that it has taken: one that keeps images as registries do takes any.
+    pub(super) async fn lacks_some(&self, shipment: &Shipment) -> Result<bool, EngineError> {
+        if !self.keeps_blobs {
+            return Ok(false);
+        }
+        let (listed, id) = (self.images(shipment).await?, shipment.top().digest.to_string());
+        let mut same = listed.iter().filter(|image| image.id == id);
+        Ok(same.any(Listed::is_incomplete))
+    }
+
+    async fn images(&self, shipment: &Shipment) -> Result<Vec<Listed>, EngineError> {
+        let names: Vec<String> = shipment.names().iter().map(Reference::familiar).collect();
+        let listed = self.get("/images/json?manifests=1").await?;
+        answer::images(&listed, &names).map_err(|why| self.nonsense(why))
     }
 
     /// Returns the layers of an image of the engine; none where it is gone meanwhile.
@@ -120,15 +145,15 @@ impl Api {
         Ok(answer::layers(&image))
     }
 
-    /// Sends the archive without its first `n_known` layers, and hears what the engine makes of it.
+    /// Sends the archive without the layers that are known, and hears what the engine makes of it.
     pub(super) async fn send(
         &self,
         shipment: &Arc<Shipment>,
-        n_known: usize,
+        known: &[usize],
         tell: &Tell,
     ) -> Result<(), EngineError> {
-        let total_bytes = shipment.size_bytes(n_known)?;
-        let (writer, outlet) = stream::write(shipment, n_known, &self.title)?;
+        let total_bytes = shipment.size_bytes(known)?;
+        let (writer, outlet) = stream::write(shipment, known, &self.title)?;
         let body = Body::wrap_stream(stream::read(outlet, total_bytes, tell)?);
         let request = self.client.post(format!("{}/images/load?quiet=0", self.base));
         let request = request.header("content-type", "application/x-tar").body(body);

@@ -16,9 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::Store;
+use frontend::Platform;
 
-use crate::export::{ExportError, Shipment};
-use crate::registry::{ImageError, Reference};
+use crate::export::{ExportError, Part, Shipment};
+use crate::options::host_platform;
+use crate::registry::{Descriptor, ImageError, Reference};
 use api::Api;
 use place::Place;
 pub(crate) use place::{Engine, Wanted, find};
@@ -50,6 +52,12 @@ pub(crate) enum EngineError {
         name: String,
         /// Why.
         why: String,
+    },
+    /// Nobody is named who vouches for an engine that is to be verified.
+    #[error("cannot use the certificates in {directory}, which DOCKER_CERT_PATH names: it has no ca.pem")]
+    Certificates {
+        /// Where they should be.
+        directory: PathBuf,
     },
     /// It was named, and nobody answers there.
     #[error("cannot reach {engine}: {why}")]
@@ -121,22 +129,40 @@ pub(crate) enum Told {
     Said(String),
     /// It did not take an archive without the layers that it has; now comes the whole.
     Again(String),
+    /// It holds an image for one platform only, and gets that.
+    Narrowed {
+        /// Who.
+        engine: String,
+        /// For which platform.
+        platform: String,
+        /// Of so many.
+        n_platforms: usize,
+    },
 }
 
 /// Hears how far a load is.
 pub(crate) type Tell = Arc<dyn Fn(Told) + Send + Sync>;
 
-/// Puts an image into an engine, sending what the engine doesn't have.
+/// Puts an image into an engine, sending what the engine doesn't have. Of one for several platforms an engine that holds but
+/// one gets what its machine runs. Returns what the names stand for there: a manifest or an index.
 pub(crate) async fn load(
     engine: &Engine,
     store: &Arc<Store>,
     mut shipment: Shipment,
     tell: &Tell,
-) -> Result<(), EngineError> {
+) -> Result<Descriptor, EngineError> {
     let access = match &engine.place {
         Place::Program(path) => Access::Program(Program::new(path)),
         place => Access::Api(Api::connect(engine.title(), place).await?),
     };
+    let n_platforms = shipment.n_platforms();
+    if n_platforms > 1 && !access.keeps_blobs() {
+        tell(Told::Narrowed {
+            engine: engine.title(),
+            platform: shipment.narrow(&access.platform().await?),
+            n_platforms,
+        });
+    }
     let mut names = Vec::new();
     if access.is_podman() {
         names = shipment
@@ -149,20 +175,33 @@ pub(crate) async fn load(
         shipment.set_names(std::mem::replace(&mut names, further));
     }
     let shipment = Arc::new(shipment);
-    let n_known = access.n_known(store, &shipment).await?;
-    if n_known > 0 {
-        let n_layers = shipment.layers().len();
-        tell(Told::Known { n_known, n_layers });
-    }
-    match access.send(&shipment, n_known, tell).await {
-        Err(EngineError::Refused { said, .. }) if n_known > 0 => {
-            tell(Told::Again(said));
-            access.send(&shipment, 0, tell).await?;
-        }
-        sent => sent?,
-    }
+    send(&access, store, &shipment, tell).await?;
     access.name(&shipment, &names).await?;
-    access.remember(store, &shipment)
+    access.remember(store, &shipment)?;
+    Ok(shipment.top().clone())
+}
+
+/// Sends what the engine lacks; everything, where that turns out to be too little.
+async fn send(
+    access: &Access,
+    store: &Store,
+    shipment: &Arc<Shipment>,
+    tell: &Tell,
+) -> Result<(), EngineError> {
+    let known = access.known(store, shipment).await?;
+    let n_known = known.iter().sum();
+    if n_known == 0 {
+        return access.send(shipment, &known, tell).await;
+    }
+    let n_layers = shipment.parts().map(|part| part.layers().len()).sum();
+    tell(Told::Known { n_known, n_layers });
+    let why = match access.send(shipment, &known, tell).await {
+        Err(EngineError::Refused { said, .. }) => said,
+        Ok(()) if access.lacks_some(shipment).await? => "some are missing there".to_owned(),
+        sent => return sent,
+    };
+    tell(Told::Again(why));
+    access.send(shipment, &vec![0; known.len()], tell).await
 }
 
 /// Returns the name that Podman gives to what is built with it under a name without a registry, so that it runs what was
@@ -183,18 +222,39 @@ enum Access {
 }
 
 impl Access {
-    /// Returns how many of the image's layers, from the base on, the engine has.
-    async fn n_known(&self, store: &Store, shipment: &Shipment) -> Result<usize, EngineError> {
+    /// Returns how many of the image's layers, from the base on, the engine has, for each platform.
+    async fn known(&self, store: &Store, shipment: &Shipment) -> Result<Vec<usize>, EngineError> {
         match self {
-            Self::Api(api) => api.n_known(store, shipment).await,
-            Self::Program(program) => program.n_known(shipment).await,
+            Self::Api(api) => api.known(store, shipment).await,
+            Self::Program(program) => program.known(shipment).await,
         }
     }
 
-    async fn send(&self, shipment: &Arc<Shipment>, n_known: usize, tell: &Tell) -> Result<(), EngineError> {
+    async fn send(&self, shipment: &Arc<Shipment>, known: &[usize], tell: &Tell) -> Result<(), EngineError> {
         match self {
-            Self::Api(api) => api.send(shipment, n_known, tell).await,
-            Self::Program(program) => program.send(shipment, n_known, tell).await,
+            Self::Api(api) => api.send(shipment, known, tell).await,
+            Self::Program(program) => program.send(shipment, known, tell).await,
+        }
+    }
+
+    /// Says whether the engine has an image, but not all of it.
+    async fn lacks_some(&self, shipment: &Shipment) -> Result<bool, EngineError> {
+        match self {
+            Self::Api(api) => api.lacks_some(shipment).await,
+            Self::Program(_) => Ok(false),
+        }
+    }
+
+    /// Says whether the engine keeps images as registries do: for several platforms under one name.
+    fn keeps_blobs(&self) -> bool {
+        matches!(self, Self::Api(api) if api.keeps_blobs())
+    }
+
+    /// Returns what the engine's machine is.
+    async fn platform(&self) -> Result<Platform, EngineError> {
+        match self {
+            Self::Api(api) => api.platform().await,
+            Self::Program(_) => Ok(host_platform()),
         }
     }
 
@@ -206,12 +266,15 @@ impl Access {
         }
     }
 
-    /// Gives a loaded image further names.
+    /// Gives a loaded image, which is for one platform, further names.
     async fn name(&self, shipment: &Shipment, names: &[Reference]) -> Result<(), EngineError> {
-        for name in names {
+        for (part, name) in shipment
+            .parts()
+            .flat_map(|part| names.iter().map(move |name| (part, name)))
+        {
             match self {
-                Self::Api(api) => api.tag(shipment.id(), name).await?,
-                Self::Program(program) => program.tag(shipment.id(), name).await?,
+                Self::Api(api) => api.tag(part.id(), name).await?,
+                Self::Program(program) => program.tag(part.id(), name).await?,
             }
         }
         Ok(())
@@ -219,14 +282,32 @@ impl Access {
 
     /// Keeps what is needed to know next time what the engine has.
     fn remember(&self, store: &Store, shipment: &Shipment) -> Result<(), EngineError> {
-        match self {
-            Self::Api(api) if api.keeps_blobs() => {
-                let (_, bytes) = shipment.manifest();
-                let kept = store.blobs().put(bytes, store.incomplete());
-                kept.map(drop).map_err(|error| ExportError::from(error).into())
-            }
-            _ => Ok(()),
+        let mut documents = shipment.documents().filter(|_| self.keeps_blobs());
+        documents.try_for_each(|bytes| {
+            let kept = store.blobs().put(bytes, store.incomplete());
+            kept.map(drop).map_err(|error| ExportError::from(error).into())
+        })
+    }
+}
+
+/// How many layers of each part of a shipment, from the base on, an engine is known to have.
+struct Known(Vec<usize>);
+
+impl Known {
+    fn new(shipment: &Shipment) -> Self {
+        Self(vec![0; shipment.n_platforms()])
+    }
+
+    /// Takes into account that the engine has a stack of layers, or of their blobs, which `of` says of a part.
+    fn learn<T: PartialEq>(&mut self, stack: &[T], shipment: &Shipment, of: impl Fn(Part<'_>) -> Vec<T>) {
+        for (n_known, part) in self.0.iter_mut().zip(shipment.parts()) {
+            *n_known = (*n_known).max(n_common(stack, &of(part)));
         }
+    }
+
+    fn is_all(&self, shipment: &Shipment) -> bool {
+        let mut each = self.0.iter().zip(shipment.parts());
+        each.all(|(n_known, part)| *n_known == part.layers().len())
     }
 }
 

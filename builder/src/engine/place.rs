@@ -154,10 +154,10 @@ fn named(wanted: &Wanted, environment: &Environment) -> Result<Option<Engine>, E
     if *wanted != Wanted::Podman {
         if let Some(host) = environment.var("DOCKER_HOST") {
             let is_secure = ["DOCKER_TLS_VERIFY", "DOCKER_TLS"].map(|name| environment.var(name).is_some());
-            let tls = is_secure.contains(&true).then(|| Tls {
-                is_unverified: !is_secure[0],
-                ..certificates(environment)
-            });
+            let tls = is_secure
+                .contains(&true)
+                .then(|| certificates(environment, is_secure[0]));
+            let tls = tls.transpose()?;
             return docker(Place::parse(host, tls, "DOCKER_HOST")?);
         }
         if let Some(name) = context::current(environment) {
@@ -173,11 +173,20 @@ fn named(wanted: &Wanted, environment: &Environment) -> Result<Option<Engine>, E
     }
 }
 
-fn certificates(environment: &Environment) -> Tls {
+/// Finds the certificates of `$DOCKER_CERT_PATH` or of Docker's directory. One that was named to verify an engine by has what
+/// that takes.
+fn certificates(environment: &Environment, is_verified: bool) -> Result<Tls, EngineError> {
     let named = environment.var("DOCKER_CERT_PATH").map(PathBuf::from);
-    let directory = named.or_else(|| context::directory(environment));
+    let directory = named.clone().or_else(|| context::directory(environment));
     let found = directory.and_then(|directory| context::tls(&directory));
-    found.unwrap_or_default()
+    let tls = Tls {
+        is_unverified: !is_verified,
+        ..found.unwrap_or_default()
+    };
+    match named.filter(|_| is_verified && tls.authorities.is_empty()) {
+        Some(directory) => Err(EngineError::Certificates { directory }),
+        None => Ok(tls),
+    }
 }
 
 /// Lists where engines are when nobody says otherwise, an ordinary user's own first.

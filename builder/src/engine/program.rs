@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cache::{DiffId, Digest};
 
 use super::stream;
-use super::{EngineError, Tell, Told, n_common};
+use super::{EngineError, Known, Tell, Told};
 use crate::export::Shipment;
 use crate::registry::Reference;
 use crate::runtime::blocking;
@@ -28,14 +28,16 @@ impl Program {
         }
     }
 
-    /// Returns how many of the image's layers, from the base on, Podman has. An answer that can't be had is none.
-    pub(super) async fn n_known(&self, shipment: &Shipment) -> Result<usize, EngineError> {
+    /// Returns how many of the image's layers, from the base on, Podman has, for each platform. An answer that can't be had
+    /// is none.
+    pub(super) async fn known(&self, shipment: &Shipment) -> Result<Vec<usize>, EngineError> {
+        let mut known = Known::new(shipment);
         let listed = self.run(&["image", "ls", "--quiet", "--no-trunc"], None).await?;
         let mut ids: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
         ids.dedup();
         ids.truncate(MAX_IMAGES);
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(known.0);
         }
         let mut words = vec!["image", "inspect", "--format", "{{json .RootFS.Layers}}"];
         words.extend(ids.iter().map(String::as_str));
@@ -45,21 +47,20 @@ impl Program {
             told => told?,
         };
         let of_line = |line: &str| serde_json::from_str::<Vec<DiffId>>(line).unwrap_or_default();
-        let shared = told
-            .lines()
-            .map(|line| n_common(&of_line(line), shipment.layers()));
-        Ok(shared.max().unwrap_or(0))
+        told.lines()
+            .for_each(|line| known.learn(&of_line(line), shipment, |part| part.layers().to_vec()));
+        Ok(known.0)
     }
 
-    /// Sends the archive without its first `n_known` layers.
+    /// Sends the archive without the layers that are known.
     pub(super) async fn send(
         &self,
         shipment: &Arc<Shipment>,
-        n_known: usize,
+        known: &[usize],
         tell: &Tell,
     ) -> Result<(), EngineError> {
-        let total_bytes = shipment.size_bytes(n_known)?;
-        let (writer, outlet) = stream::write(shipment, n_known, &self.path.display().to_string())?;
+        let total_bytes = shipment.size_bytes(known)?;
+        let (writer, outlet) = stream::write(shipment, known, &self.path.display().to_string())?;
         let said = self.run(&["load", "--quiet"], Some(outlet)).await?;
         writer.finish().await?;
         tell(Told::Sent {

@@ -33,18 +33,18 @@ impl Writer {
     }
 }
 
-/// Begins to write the archive without its first `n_known` layers; returns the end of the pipe that it comes out of.
+/// Begins to write the archive without the layers that are known; returns the end of the pipe that it comes out of.
 pub(super) fn write(
     shipment: &Arc<Shipment>,
-    n_known: usize,
+    known: &[usize],
     reader: &str,
 ) -> Result<(Writer, OwnedFd), EngineError> {
     let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
     let (outlet, inlet) = pipe.map_err(|error| EngineError::Pipe(error.into()))?;
     // A small pipe is slower, and no worse.
     let _ = rustix::pipe::fcntl_setpipe_size(&inlet, CHUNK_BYTES);
-    let (shipment, reader) = (Arc::clone(shipment), reader.to_owned());
-    let writing = tokio::task::spawn_blocking(move || shipment.write(inlet, Path::new(&reader), n_known));
+    let (shipment, reader, known) = (Arc::clone(shipment), reader.to_owned(), known.to_vec());
+    let writing = tokio::task::spawn_blocking(move || shipment.write(inlet, Path::new(&reader), &known));
     Ok((Writer(writing), outlet))
 }
 

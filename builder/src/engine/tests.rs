@@ -60,7 +60,7 @@ fn reply(status: &str, headers: &str, body: &str) -> String {
 
 /// What became of a load into an engine that answers so, and what was told meanwhile.
 struct Outcome {
-    result: Result<(), EngineError>,
+    result: Result<Descriptor, EngineError>,
     told: Vec<Told>,
     seen: Vec<Seen>,
 }
@@ -144,6 +144,102 @@ fn an_engine_that_refuses_what_it_lacks_gets_everything() {
         .filter(|(line, _)| line.contains("load"))
         .map(|(_, n)| *n)
         .collect();
+    assert!(loads.len() == 2 && loads[0] < loads[1], "{loads:?}");
+}
+
+/// Makes of an image one for two platforms.
+fn for_two(store: &Store, mut source: ExportImage) -> ExportImage {
+    let config = String::from_utf8(source.config.clone()).unwrap();
+    let config = config.replace("amd64", "s390x").into_bytes();
+    let layers = source.layers.clone();
+    store.blobs().put(&config, store.incomplete()).unwrap();
+    source.further = Some(vec![crate::export::PlatformImage { config, layers }]);
+    source
+}
+
+#[test]
+fn an_engine_that_holds_one_platform_gets_that_of_its_machine() {
+    let check = |info: serde_json::Value, expected: &str| {
+        let (_dir, store) = store();
+        let store = Arc::new(store);
+        let source = for_two(&store, image(&store, &["docker.io/library/app:1"]));
+        let info = info.to_string();
+        let outcome = load_into(&source, &store, move |line| match line {
+            line if line.contains("/_ping") => reply("200 OK", PING, "OK"),
+            line if line.contains("/info") => reply("200 OK", "", &info),
+            line if line.contains("/images/json") => reply("200 OK", "", "[]"),
+            _ => reply("200 OK", "", "{}"),
+        });
+        let top = outcome.result.unwrap();
+        assert!(top.media_type.ends_with("manifest.v1+json"), "{top:?}");
+        let narrowed = outcome.told.iter().find_map(|told| match told {
+            Told::Narrowed {
+                platform,
+                n_platforms: 2,
+                ..
+            } => Some(platform.as_str()),
+            _ => None,
+        });
+        assert_eq!(narrowed, Some(expected));
+    };
+    check(json!({"OSType": "linux", "Architecture": "s390x"}), "linux/s390x");
+    check(
+        json!({"OSType": "linux", "Architecture": "x86_64"}),
+        "linux/amd64",
+    );
+    // None of them runs there.
+    check(
+        json!({"OSType": "linux", "Architecture": "riscv64"}),
+        "linux/amd64",
+    );
+}
+
+#[test]
+fn an_engine_that_took_too_little_gets_everything() {
+    let (_dir, store) = store();
+    let store = Arc::new(store);
+    let source = for_two(&store, image(&store, &["docker.io/library/app:1"]));
+    let (output, _) = Output::engine(Wanted::Any);
+    let shipment = Shipment::new(&store, &source, output.image_options().unwrap(), None).unwrap();
+    let ids: Vec<String> = shipment
+        .documents()
+        .map(|bytes| store.blobs().put(bytes, store.incomplete()).unwrap().to_string())
+        .collect();
+    let (manifest, top) = (ids[0].clone(), ids[2].clone());
+    let n_lists = Mutex::new(0);
+    let outcome = load_into(&source, &store, move |line| match line {
+        line if line.contains("/_ping") => reply("200 OK", PING, "OK"),
+        line if line.contains("/info") => {
+            let rows = json!({"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]});
+            reply("200 OK", "", &rows.to_string())
+        }
+        line if line.contains("/images/json?manifests=1") => {
+            let mut n_lists = n_lists.lock().unwrap();
+            *n_lists += 1;
+            // What was there when it was asked first is gone when it is needed.
+            let manifests = json!([{"ID": manifest, "Available": *n_lists == 1}]);
+            let listed = json!([{"Id": top, "RepoTags": ["app:1"], "Manifests": manifests}]);
+            reply("200 OK", "", &listed.to_string())
+        }
+        _ => reply("200 OK", "", "{}"),
+    });
+    assert_eq!(outcome.result.unwrap().digest.to_string(), ids[2]);
+    let n_layers = 2 * source.layers.len();
+    assert!(
+        outcome.told.contains(&Told::Known {
+            n_known: n_layers,
+            n_layers
+        }),
+        "{:?}",
+        outcome.told
+    );
+    assert!(
+        outcome
+            .told
+            .contains(&Told::Again("some are missing there".to_owned()))
+    );
+    let loads = outcome.seen.iter().filter(|(line, _)| line.contains("load"));
+    let loads: Vec<usize> = loads.map(|(_, n_bytes)| *n_bytes).collect();
     assert!(loads.len() == 2 && loads[0] < loads[1], "{loads:?}");
 }
 

@@ -8,6 +8,7 @@ use cache::{DiffId, Store};
 
 use super::ExportError;
 use crate::image;
+use crate::report::Failure;
 
 /// The older images that a reader is taken to have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,21 +20,24 @@ pub(crate) struct Older {
 impl Older {
     /// Finds images of the store by name or ID. Their layers need not be there.
     pub(crate) fn find(store: &Store, names: &[String]) -> Result<Self, ExportError> {
-        let chain = |name: &String| {
-            let layers = image::find(store, name).and_then(|image| image.layers());
-            layers.map_err(|failure| ExportError::Since {
+        let mut chains = Vec::new();
+        for name in names {
+            let failed = |failure: Failure| ExportError::Since {
                 name: name.clone(),
                 why: failure.message().to_owned(),
-            })
-        };
-        Ok(Self {
-            chains: names.iter().map(chain).collect::<Result<_, _>>()?,
-        })
+            };
+            let own = image::find(store, name).map_err(failed)?;
+            let variants = image::find_variants(store, name).map_err(failed)?;
+            for image in std::iter::once(own).chain(variants) {
+                chains.push(image.layers().map_err(failed)?);
+            }
+        }
+        Ok(Self { chains })
     }
 
-    /// Takes a reader to have one image of these layers, base layer first.
-    pub(super) fn of_chain(chain: Vec<DiffId>) -> Self {
-        Self { chains: vec![chain] }
+    /// Takes a reader to have images of these layers, base layer first.
+    pub(super) fn of_chains(chains: Vec<Vec<DiffId>>) -> Self {
+        Self { chains }
     }
 
     /// Returns how many layers, from the base on, a reader has.

@@ -122,10 +122,11 @@ pub(super) fn write_blobs(tarball: &mut Tarball, image: &Packed, older: &Older) 
     Ok(())
 }
 
-/// Docker's list of images: it knows one platform of each.
+/// Docker's list of images. Of one for several platforms it has the machine's own, as Docker's does: readers that know no
+/// index take what is first, take the name away from what had it before, or refuse a second entry.
 fn manifest(images: &[Packed]) -> Value {
     let item = |image: &Packed| {
-        let one = &image.manifests[0];
+        let one = image.own();
         let path = |digest: &cache::Digest| format!("blobs/sha256/{}", digest.hex());
         let names: Vec<String> = image.names.iter().map(|name| name.familiar()).collect();
         let layers: Vec<String> = one.layers.iter().map(|layer| path(&layer.digest)).collect();
@@ -138,7 +139,7 @@ fn manifest(images: &[Packed]) -> Value {
 fn repositories(images: &[Packed]) -> Value {
     let mut table = Map::new();
     for image in images {
-        let Some(top) = image.manifests[0].layers.last() else {
+        let Some(top) = image.own().layers.last() else {
             continue;
         };
         for name in &image.names {

@@ -12,6 +12,7 @@ use super::statement::{self, Attached};
 use super::{ExportError, ExportImage};
 use crate::caches;
 use crate::clock;
+use crate::options::host_platform;
 use crate::registry::{Descriptor, Reference};
 
 /// What an OCI layout says about its version. Spec: OCI image-spec, image-layout.md#oci-layout-file.
@@ -23,7 +24,7 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 /// An image with all its blobs known: one manifest, or an index of several.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// One for each platform, at least one.
+    /// One for each platform, at least one, by platform.
     pub(super) manifests: Vec<PackedManifest>,
     /// Over the manifests, where the image is for several platforms.
     pub(super) index: Option<(Descriptor, Vec<u8>)>,
@@ -59,6 +60,16 @@ impl Packed {
             None => &self.manifests[0].manifest,
         }
     }
+
+    /// Returns the manifest for the machine's own platform, or the first.
+    pub(super) fn own(&self) -> &PackedManifest {
+        &self.manifests[self.nearest(&host_platform())]
+    }
+
+    /// Returns which manifest is for a platform: what runs there best, or the first.
+    pub(super) fn nearest(&self, platform: &Platform) -> usize {
+        super::nearest(platform, self.manifests.iter().map(|one| &one.config[..]))
+    }
 }
 
 /// Brings the layers into form and writes manifests and index.
@@ -92,12 +103,11 @@ pub(super) fn pack(
         .filter(|(_, attestations)| !attestations.is_empty())
         .map(|(one, attestations)| statement::attach(one, attestations, &names, options))
         .collect();
+    // In one order, whatever order they were asked for in: the same images are the same index, and the same archive.
+    manifests.sort_by_cached_key(|one| platform_of(&one.config).map(|platform| platform.to_string()));
     let index = (image.further.is_some() || is_attested).then(|| {
         let media_type = if options.oci_types { OCI_INDEX } else { DOCKER_LIST };
-        // In one order, whatever order they were asked for in: the same images are the same index.
-        let mut entries: Vec<&PackedManifest> = manifests.iter().collect();
-        entries.sort_by_cached_key(|one| platform_of(&one.config).map(|platform| platform.to_string()));
-        let entries = entries.into_iter().map(|one| entry(one, annotations));
+        let entries = manifests.iter().map(|one| entry(one, annotations));
         let attached = attached.iter().map(|one| one.entry.clone());
         let entries: Vec<Value> = entries.chain(attached).collect();
         let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});

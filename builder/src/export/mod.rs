@@ -29,6 +29,7 @@ use cache::index::{IndexError, Variant};
 use cache::layers::LayersError;
 use cache::store::StoreError;
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 
 use crate::attest::Attestation;
 use crate::image::{self, StoredImage};
@@ -42,7 +43,7 @@ pub(crate) use docker::Lists;
 pub(crate) use document::platform_of;
 pub(crate) use oci::Layout;
 pub(crate) use options::{Compression, Destination, ImageOptions, Naming, Times};
-pub(crate) use shipment::Shipment;
+pub(crate) use shipment::{Part, Shipment};
 pub(crate) use spec::{Attributes, Output, SpecError, zstd};
 pub(crate) use upload::upload;
 
@@ -145,7 +146,7 @@ impl ExportError {
     }
 }
 
-/// What [`ExportError::SeveralPlatforms`] is said of.
+/// What [`ExportError::SeveralPlatforms`] and [`ExportError::Attested`] are said of.
 const DOCKER_ARCHIVE: &str = "a docker archive (type=docker)";
 const ENGINE: &str = "a load into an engine (--load, type=docker)";
 const NOT_SPLIT: &str = "an output with platform-split=false";
@@ -168,7 +169,7 @@ pub(crate) struct ExportImage {
 }
 
 /// An image as it is for one platform.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlatformImage {
     /// The config, verbatim.
     pub(crate) config: Vec<u8>,
@@ -177,14 +178,21 @@ pub(crate) struct PlatformImage {
 }
 
 impl ExportImage {
-    /// Takes an image of the store as it is.
-    pub(crate) fn from_stored(image: StoredImage) -> Result<Self, Failure> {
+    /// Takes an image of the store as it is, with what was made of it for other platforms.
+    pub(crate) fn from_stored(image: StoredImage, variants: Vec<StoredImage>) -> Result<Self, Failure> {
+        let further = variants.into_iter().map(|variant| {
+            Ok(PlatformImage {
+                layers: variant.layers()?,
+                config: variant.config_bytes,
+            })
+        });
+        let further = further.collect::<Result<Vec<_>, Failure>>()?;
         Ok(Self {
             layers: image.layers()?,
             names: image.names().map(str::to_owned).collect(),
             attestations: Vec::new(),
             caches: Vec::new(),
-            further: None,
+            further: Some(further).filter(|further| !further.is_empty()),
             config: image.config_bytes,
         })
     }
@@ -230,11 +238,8 @@ impl ExportImage {
     fn configs(&self) -> (&Vec<u8>, Vec<&Vec<u8>>) {
         let further = self.further.iter().flatten().map(|image| &image.config);
         let mut configs: Vec<&Vec<u8>> = std::iter::once(&self.config).chain(further).collect();
-        let host = host_platform();
-        let own = configs
-            .iter()
-            .position(|config| document::platform_of(config).as_ref() == Some(&host));
-        let own = configs.remove(own.unwrap_or(0));
+        let own = nearest(&host_platform(), configs.iter().map(|config| &config[..]));
+        let own = configs.remove(own);
         (own, configs)
     }
 
@@ -272,6 +277,15 @@ impl ExportImage {
         }
         Ok(trees)
     }
+}
+
+/// Returns which of several configs is the one for a platform: what runs there best, or the first.
+pub(crate) fn nearest<'a>(platform: &Platform, configs: impl Iterator<Item = &'a [u8]>) -> usize {
+    let distances = configs.enumerate().filter_map(|(at, config)| {
+        let distance = platform.distance(&document::platform_of(config)?)?;
+        Some((distance, at))
+    });
+    distances.min().map_or(0, |(_, at)| at)
 }
 
 /// The files of an image for one platform.
@@ -337,9 +351,6 @@ pub(crate) fn export(
             Some(oci::directory(store, dest, &image, options, epoch)?)
         }
         Output::DockerArchive { dest, image: options } => {
-            if image.further.as_ref().is_some_and(|further| !further.is_empty()) {
-                return Err(ExportError::SeveralPlatforms { what: DOCKER_ARCHIVE });
-            }
             let mut image = with_names(&options.names);
             image.attestations.clear();
             image.caches.clear();
@@ -379,17 +390,15 @@ pub(crate) fn check(output: &Output, shape: Shape) -> Result<(), ExportError> {
     if !shape.has_index && annotations.is_some_and(Annotations::wants_index) {
         return Err(ExportError::NoIndex);
     }
-    let what = match output {
-        Output::DockerArchive { .. } => Some(DOCKER_ARCHIVE),
-        Output::Engine { .. } => Some(ENGINE),
-        Output::Tar { split: false, .. } | Output::Local { split: false, .. } => Some(NOT_SPLIT),
-        _ => None,
-    };
-    if let Some(what) = what.filter(|_| shape.n_platforms > 1) {
-        return Err(ExportError::SeveralPlatforms { what });
-    }
-    if let Some(what) = what.filter(|_| shape.is_attested && !output.carries_attestations()) {
-        return Err(ExportError::Attested { what });
+    match output {
+        Output::Tar { split: false, .. } | Output::Local { split: false, .. } if shape.n_platforms > 1 => {
+            return Err(ExportError::SeveralPlatforms { what: NOT_SPLIT });
+        }
+        Output::DockerArchive { .. } if shape.is_attested => {
+            return Err(ExportError::Attested { what: DOCKER_ARCHIVE });
+        }
+        Output::Engine { .. } if shape.is_attested => return Err(ExportError::Attested { what: ENGINE }),
+        _ => {}
     }
     match output {
         Output::OciArchive { dest, .. } | Output::DockerArchive { dest, .. } | Output::Tar { dest, .. } => {

@@ -5,19 +5,41 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use cache::{DiffId, Digest, Store};
+use frontend::Platform;
 
 use super::delta::Older;
 use super::docker::{self, Lists};
-use super::document::{self, Packed};
+use super::document::{self, Packed, PackedManifest};
 use super::options::ImageOptions;
 use super::tarball::Tarball;
 use super::{ExportError, ExportImage};
 use crate::registry::{Descriptor, Reference};
 
-/// A docker archive of one image for one platform, all of whose digests are known.
+/// A docker archive of one image, all of whose digests are known.
 pub(crate) struct Shipment {
     packed: Packed,
     epoch: Option<i64>,
+}
+
+/// What a shipment has for one platform.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a>(&'a PackedManifest);
+
+impl<'a> Part<'a> {
+    /// Returns the layers, base layer first.
+    pub(crate) fn layers(self) -> &'a [DiffId] {
+        &self.0.diff_ids
+    }
+
+    /// Returns the digests of their blobs.
+    pub(crate) fn blobs(self) -> impl Iterator<Item = &'a Digest> {
+        self.0.layers.iter().map(|blob| &blob.digest)
+    }
+
+    /// Returns the digest of the config.
+    pub(crate) fn id(self) -> &'a Digest {
+        &self.0.config_digest
+    }
 }
 
 impl Shipment {
@@ -32,14 +54,24 @@ impl Shipment {
         Ok(Self { packed, epoch })
     }
 
-    /// Returns the image's layers, base layer first.
-    pub(crate) fn layers(&self) -> &[DiffId] {
-        &self.packed.manifests[0].diff_ids
+    /// Returns what it has for each platform, one at least.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.packed.manifests.iter().map(Part)
     }
 
-    /// Returns the digests of their blobs.
-    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Digest> {
-        self.packed.manifests[0].layers.iter().map(|blob| &blob.digest)
+    /// Returns how many platforms it is for.
+    pub(crate) fn n_platforms(&self) -> usize {
+        self.packed.manifests.len()
+    }
+
+    /// Leaves only what is for one platform: what runs there best, or the first. Returns for which that is.
+    pub(crate) fn narrow(&mut self, platform: &Platform) -> String {
+        let nearest = self.packed.nearest(platform);
+        let kept = self.packed.manifests.swap_remove(nearest);
+        let found = document::platform_of(&kept.config).map(|platform| platform.to_string());
+        self.packed.manifests = vec![kept];
+        self.packed.index = None;
+        found.unwrap_or_else(|| "one that it doesn't name".to_owned())
     }
 
     /// Returns the image's names.
@@ -52,30 +84,33 @@ impl Shipment {
         self.packed.names = names;
     }
 
-    /// Returns the digest of the image's config.
-    pub(crate) fn id(&self) -> &Digest {
-        &self.packed.manifests[0].config_digest
+    /// Returns what the names stand for: the manifest, or the index.
+    pub(crate) fn top(&self) -> &Descriptor {
+        self.packed.top()
     }
 
-    /// Returns the image's manifest.
-    pub(crate) fn manifest(&self) -> (&Descriptor, &[u8]) {
-        let one = &self.packed.manifests[0];
-        (&one.manifest, &one.manifest_bytes)
+    /// Returns the bytes of the index, where it has one, and of the manifests.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = &[u8]> {
+        let index = self.packed.index.iter().map(|(_, bytes)| &bytes[..]);
+        let manifests = self.packed.manifests.iter().map(|one| &one.manifest_bytes[..]);
+        manifests.chain(index)
     }
 
-    /// Returns the size of the archive without its first `n_known` layers.
-    pub(crate) fn size_bytes(&self, n_known: usize) -> Result<u64, ExportError> {
-        self.fill(Tarball::measured(), n_known)
+    /// Returns the size of the archive without the first layers of each part: as many as `known` says.
+    pub(crate) fn size_bytes(&self, known: &[usize]) -> Result<u64, ExportError> {
+        self.fill(Tarball::measured(), known)
     }
 
-    /// Writes the archive without its first `n_known` layers into a pipe, which `reader` reads. Blocks.
-    pub(crate) fn write(&self, pipe: OwnedFd, reader: &Path, n_known: usize) -> Result<(), ExportError> {
-        self.fill(Tarball::into_pipe(pipe, reader, self.epoch), n_known)
+    /// Writes the archive without those layers into a pipe, which `reader` reads. Blocks.
+    pub(crate) fn write(&self, pipe: OwnedFd, reader: &Path, known: &[usize]) -> Result<(), ExportError> {
+        self.fill(Tarball::into_pipe(pipe, reader, self.epoch), known)
             .map(drop)
     }
 
-    fn fill(&self, mut tarball: Tarball, n_known: usize) -> Result<u64, ExportError> {
-        let known = Older::of_chain(self.layers()[..n_known].to_vec());
+    fn fill(&self, mut tarball: Tarball, known: &[usize]) -> Result<u64, ExportError> {
+        let parts = self.parts().zip(known);
+        let chains = parts.map(|(part, n_known)| part.layers()[..*n_known].to_vec());
+        let known = Older::of_chains(chains.collect());
         docker::fill(
             &mut tarball,
             std::slice::from_ref(&self.packed),

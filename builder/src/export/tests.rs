@@ -183,7 +183,7 @@ fn several_images_are_saved_in_one_archive_with_shared_layers_once() {
     .unwrap();
     let stored = ["a:1", "b:1"].map(|name| crate::image::find(&store, name).unwrap());
     let ids = stored.each_ref().map(|image| image.id);
-    let images = stored.map(|image| ExportImage::from_stored(image).unwrap());
+    let images = stored.map(|image| ExportImage::from_stored(image, Vec::new()).unwrap());
     let path = dir.path().join("saved.tar");
     save(
         &store,

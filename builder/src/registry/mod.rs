@@ -42,7 +42,7 @@ pub(crate) use intake::{PULLED_GZIP, PULLED_ZSTD, take_in};
 pub(crate) use json::strict as strict_json;
 pub(crate) use login::{log_in, log_out, registry_of};
 pub(crate) use manifest::{
-    ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
+    ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, INDEX_TYPES, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
     MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
 };
 pub(crate) use pull::{Transfer, fetch_layers};

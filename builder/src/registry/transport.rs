@@ -23,7 +23,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 60
 pub(crate) struct Tls {
     /// Any certificate will do: somebody asked for that.
     pub(crate) is_unverified: bool,
-    /// PEM files of authorities that are trusted besides the system's.
+    /// PEM files of authorities: trusted besides the system's by registries' clients, instead of them by engines'.
     pub(crate) authorities: Vec<PathBuf>,
     /// PEM files of our own certificate and its key.
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
@@ -69,7 +69,7 @@ fn build(kind: &Kind) -> Result<Client, ImageError> {
     }
     builder = match &kind.tls {
         None => without_tls(builder),
-        Some(tls) => trust(builder, tls)?,
+        Some(tls) => trust(builder, tls, Authorities::BesidesTheSystems)?,
     };
     builder
         .build()
@@ -91,7 +91,9 @@ pub(crate) fn engine_client(socket: Option<&Path>, tls: Option<&Tls>) -> Result<
     }
     builder = match tls {
         None => without_tls(builder),
-        Some(tls) => trust(builder, tls)?,
+        Some(tls) if tls.authorities.is_empty() => trust(builder, tls, Authorities::BesidesTheSystems)?,
+        // As Docker's client does: whoever names who vouches for an engine wants nobody else to.
+        Some(tls) => trust(builder, tls, Authorities::Alone)?,
     };
     let built = builder.build();
     built.map_err(|error| ImageError::Setup(error.to_string()))
@@ -106,13 +108,26 @@ fn without_tls(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
     )
 }
 
-fn trust(mut builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, ImageError> {
+/// Who else is trusted than the authorities that are named.
+enum Authorities {
+    BesidesTheSystems,
+    Alone,
+}
+
+fn trust(
+    mut builder: reqwest::ClientBuilder,
+    tls: &Tls,
+    named: Authorities,
+) -> Result<reqwest::ClientBuilder, ImageError> {
     let broken = |path: &Path, why: &reqwest::Error| {
         ImageError::Setup(format!("{} holds no usable certificate: {why}", path.display()))
     };
     for path in &tls.authorities {
         let certificates = Certificate::from_pem_bundle(&read_pem(path)?).map_err(|e| broken(path, &e))?;
-        builder = builder.tls_certs_merge(certificates);
+        builder = match named {
+            Authorities::BesidesTheSystems => builder.tls_certs_merge(certificates),
+            Authorities::Alone => builder.tls_certs_only(certificates),
+        };
     }
     if let Some((certificate, key)) = &tls.identity {
         let mut pem = read_pem(certificate)?;

@@ -1,89 +1,10 @@
 //! A real dockerd. One serves all that is asked here, in turn: starting one takes longer than the rest.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use super::{context, foretold, load, same};
-use crate::machine;
+use super::dockerd::Dockerd;
+use super::{context, foretold, load, same, tls};
 use crate::registry::{Options, Registry};
 use crate::scene::Scene;
 use crate::validate;
-
-/// A running dockerd; ended with the test, and with it its mounts, which are in a namespace of their own.
-struct Dockerd {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Dockerd {
-    /// Starts one. `None`, visibly, where the machine has none.
-    fn start(test: &str) -> Option<Self> {
-        if let Some(reason) = machine::missing(&["root", "exec:dockerd", "exec:docker", "exec:containerd"]) {
-            machine::skip(test, &reason);
-            return None;
-        }
-        let dir = tempfile::Builder::new()
-            .prefix("ashlar-dockerd-")
-            .tempdir_in("/var/tmp")
-            .unwrap();
-        let path = dir.path().display();
-        std::fs::write(dir.path().join("none.json"), "{}").unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        // Without a bridge and rules of a firewall nothing of the machine changes; not every machine lets limits be raised.
-        let script = format!(
-            "ulimit -n 20000 2>/dev/null; PATH=$PATH:/usr/sbin:/sbin exec setpriv --pdeathsig TERM \
-             unshare --mount --propagation private dockerd --data-root {path}/data --exec-root {path}/exec \
-             -H unix://{path}/sock --pidfile {path}/pid --config-file {path}/none.json \
-             --iptables=false --ip6tables=false --bridge=none"
-        );
-        let child = Command::new("/bin/sh")
-            .args(["-c", &script])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut dockerd = Self { child, dir };
-        dockerd.await_answer();
-        Some(dockerd)
-    }
-
-    fn await_answer(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let answers = |host: &str| {
-            let mut version = Command::new("docker");
-            version
-                .args(["-H", host, "version"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            version.status().unwrap().success()
-        };
-        while !answers(&self.host()) {
-            let has_ended = self.child.try_wait().unwrap().is_some();
-            if has_ended || Instant::now() > deadline {
-                let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-                panic!("dockerd did not start:\n{log}");
-            }
-        }
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}/sock", self.dir.path().display())
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
-        // It ends its containerd too, unlike one that is killed.
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn docker_takes_what_we_have_and_we_what_it_has() {
@@ -98,6 +19,8 @@ fn docker_takes_what_we_have_and_we_what_it_has() {
     what_docker_saves_is_loaded(&scene);
     contexts_are_followed(&mut scene, &dockerd.host());
     registries_carry_images_both_ways(&scene);
+    the_machines_own_of_several_platforms_is_taken(&scene);
+    tls::engines_at_addresses_are_trusted_as_docker_does(&mut scene, &dockerd);
     drop(dockerd);
     an_engine_that_is_gone_is_told_before_the_build(&scene);
     validate::finish(scene);
@@ -109,7 +32,7 @@ fn runs(scene: &Scene, image: &str) -> String {
         .stdout_text()
 }
 
-fn id(scene: &Scene, image: &str) -> String {
+pub(super) fn id(scene: &Scene, image: &str) -> String {
     let inspected = scene.must("docker", &["image", "inspect", "--format", "{{.Id}}", image]);
     inspected.stdout_text().trim().to_owned()
 }
@@ -238,6 +161,31 @@ fn registries_carry_images_both_ways(scene: &Scene) {
     };
     assert_eq!(ask("{{index .RepoDigests 0}}"), digest);
     assert_eq!(ask("{{.Id}}").trim(), id(scene, "app:5"));
+}
+
+/// Its classic store holds one; the archive, which has all, goes through it as well.
+fn the_machines_own_of_several_platforms_is_taken(scene: &Scene) {
+    context(scene, "several");
+    let flags = [
+        "build",
+        "--platform",
+        "linux/386,linux/amd64,linux/arm64",
+        "-t",
+        "several:1",
+    ];
+    let output = scene.ashlar_ok(&[&flags[..], &["--load", "."]].concat());
+    let said = output.stderr_text();
+    assert!(
+        said.contains("holds an image for one platform only: of the 3 it gets linux/amd64;"),
+        "{said}"
+    );
+    assert_eq!(id(scene, "several:1"), output.stdout_text().trim());
+    assert_eq!(runs(scene, "several:1"), "several");
+    scene.must("docker", &["rmi", "-f", "several:1"]);
+    let archive = scene.aside("several.tar").display().to_string();
+    scene.ashlar_ok(&["save", "-o", &archive, "several:1"]);
+    scene.must("docker", &["load", "-i", &archive]);
+    assert_eq!(id(scene, "several:1"), output.stdout_text().trim());
 }
 
 fn an_engine_that_is_gone_is_told_before_the_build(scene: &Scene) {

@@ -2,7 +2,9 @@
 //! what they make of our archives, and we of theirs.
 
 mod docker;
+mod dockerd;
 pub(crate) mod podman;
+mod tls;
 
 use serde_json::Value;
 

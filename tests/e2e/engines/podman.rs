@@ -140,5 +140,24 @@ fn archives_go_both_ways() {
         assert_eq!(loaded, "Loaded image: localhost/app:1\n", "{format}");
         same(&scene, format, &saved, "localhost/app:1");
     }
+    the_machines_own_of_several_platforms_is_taken(&scene);
     validate::finish(scene);
+}
+
+/// By a load and by an archive: it holds one of them.
+fn the_machines_own_of_several_platforms_is_taken(scene: &Scene) {
+    let flags = ["build", "--platform", "linux/386,linux/amd64,linux/arm64"];
+    let build = [&flags[..], &["-t", "several:1", "--load=podman", "."]].concat();
+    let output = scene.ashlar_ok(&build);
+    let said = output.stderr_text();
+    assert!(
+        said.contains("holds an image for one platform only: of the 3 it gets linux/amd64;"),
+        "{said}"
+    );
+    assert_eq!(id(scene, "localhost/several:1"), output.stdout_text().trim());
+    scene.must("podman", &["rmi", "-f", "localhost/several:1"]);
+    let archive = scene.aside("several.tar").display().to_string();
+    scene.ashlar_ok(&["save", "-o", &archive, "several:1"]);
+    scene.must("podman", &["load", "-q", "-i", &archive]);
+    assert_eq!(id(scene, "several:1"), output.stdout_text().trim());
 }
