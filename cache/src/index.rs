@@ -5,6 +5,7 @@
 //! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
 
 mod health;
+mod sync;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -65,6 +66,14 @@ pub enum IndexError {
         /// Where.
         table: &'static str,
     },
+    /// What was committed could not be brought to disk.
+    #[error("cannot sync the index {path}: {source}")]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The damaged file could not be moved away.
     #[error("cannot set aside the damaged index {path}: {source}")]
     SetAside {
@@ -124,6 +133,8 @@ pub struct Fetched {
 pub struct Index {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// None where SQLite syncs at each commit, because it has no journal of the kind that makes this unnecessary.
+    sync: Option<sync::Sync>,
 }
 
 impl Index {
@@ -161,13 +172,13 @@ impl Index {
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(wrap)?;
-        if mode != "wal" {
-            connection
-                .pragma_update(None, "journal_mode", "wal")
-                .map_err(wrap)?;
-        }
+        let is_wal = mode == "wal"
+            || connection
+                .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
+                .map_err(wrap)?
+                == "wal";
         connection
-            .pragma_update(None, "synchronous", "full")
+            .pragma_update(None, "synchronous", if is_wal { "normal" } else { "full" })
             .map_err(wrap)?;
         let newest = i32::try_from(STEPS.len()).expect("because there are few steps");
         let version = user_version(&connection).map_err(wrap)?;
@@ -194,6 +205,7 @@ impl Index {
         Ok(Self {
             connection: Mutex::new(connection),
             path: path.to_owned(),
+            sync: is_wal.then(|| sync::Sync::of(path)),
         })
     }
 
@@ -266,7 +278,8 @@ impl Index {
     }
 
     /// Remembers a finished step, replacing what was there under its key. Tree hashes memoised for the replaced
-    /// result are forgotten: they were hashes of other bytes.
+    /// result are forgotten: they were hashes of other bytes. Ok means that other processes see it, and that it is on disk
+    /// soon.
     pub fn put_record(&self, record: &Record) -> Result<(), IndexError> {
         let layers: Vec<u8> = record.layers.iter().flat_map(|layer| *layer.as_bytes()).collect();
         let components = serde_json::to_string(&record.components).expect("strings are valid JSON");
@@ -293,7 +306,8 @@ impl Index {
                 ])
             })
             .map_err(self.wrap())?;
-        transaction.commit().map_err(self.wrap())
+        transaction.commit().map_err(self.wrap())?;
+        self.synced_soon()
     }
 
     /// Returns the memoised hash of a selection of a result.
@@ -333,7 +347,7 @@ impl Index {
                 ])
             })
             .map_err(self.wrap())?;
-        Ok(())
+        self.synced_soon()
     }
 
     /// Returns all image names, sorted by name.
@@ -393,7 +407,8 @@ impl Index {
         .collect()
     }
 
-    /// Gives a name to an image, taking it from whatever had it.
+    /// Gives a name to an image, taking it from whatever had it. Ok means that this is on disk, with all that was put here
+    /// before.
     pub fn put_image(&self, image: &ImageName) -> Result<(), IndexError> {
         let put = |connection: &mut Connection| {
             let transaction =
@@ -414,7 +429,8 @@ impl Index {
             }
             transaction.commit()
         };
-        put(&mut self.connection()).map_err(self.wrap())
+        put(&mut self.connection()).map_err(self.wrap())?;
+        self.synced()
     }
 
     /// Forgets a name. Says whether it was there.
@@ -426,7 +442,9 @@ impl Index {
             let n_rows = transaction.execute("DELETE FROM image WHERE name = ?1", params![name])?;
             transaction.commit().map(|()| n_rows > 0)
         };
-        remove(&mut self.connection()).map_err(self.wrap())
+        let was_there = remove(&mut self.connection()).map_err(self.wrap())?;
+        self.synced()?;
+        Ok(was_there)
     }
 
     /// Returns what is known of the file at an address. Addresses are kept as hashes: they may hold passwords.
@@ -465,7 +483,7 @@ impl Index {
                 ],
             )
             .map_err(self.wrap())?;
-        Ok(())
+        self.synced()
     }
 
     /// Returns the known compressed form of a layer. `codec` names codec, level and block size.
@@ -499,7 +517,7 @@ impl Index {
                 params![layer.as_bytes(), codec, blob.digest.as_bytes(), size],
             )
             .map_err(self.wrap())?;
-        Ok(())
+        self.synced()
     }
 }
 
@@ -524,7 +542,7 @@ fn is_busy(error: &IndexError) -> bool {
         IndexError::Sqlite { source, .. } => {
             matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
         }
-        IndexError::Malformed { .. } | IndexError::SetAside { .. } => false,
+        IndexError::Malformed { .. } | IndexError::Sync { .. } | IndexError::SetAside { .. } => false,
     }
 }
 
@@ -536,7 +554,7 @@ fn is_damage(error: &IndexError) -> bool {
             matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
         }
         IndexError::Malformed { .. } => true,
-        IndexError::SetAside { .. } => false,
+        IndexError::Sync { .. } | IndexError::SetAside { .. } => false,
     }
 }
 
