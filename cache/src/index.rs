@@ -6,6 +6,7 @@
 
 mod health;
 mod open;
+mod sync;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +47,14 @@ pub enum IndexError {
         path: PathBuf,
         /// Where.
         table: &'static str,
+    },
+    /// What was committed could not be brought to disk.
+    #[error("cannot sync the index {path}: {source}")]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The damaged file could not be moved away.
     #[error("cannot set aside the damaged index {path}: {source}")]
@@ -120,6 +129,8 @@ pub struct Fetched {
 pub struct Index {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// None where SQLite syncs at each commit, because it has no journal of the kind that makes this unnecessary.
+    sync: Option<sync::Sync>,
 }
 
 impl Index {
@@ -189,7 +200,8 @@ impl Index {
     }
 
     /// Remembers a finished step, replacing what was there under its key. Tree hashes memoised for the replaced
-    /// result are forgotten: they were hashes of other bytes.
+    /// result are forgotten: they were hashes of other bytes. Ok means that other processes see it, and that it is on disk
+    /// soon.
     pub fn put_record(&self, record: &Record) -> Result<(), IndexError> {
         let layers: Vec<u8> = record.layers.iter().flat_map(|layer| *layer.as_bytes()).collect();
         let components = serde_json::to_string(&record.components).expect("strings are valid JSON");
@@ -216,7 +228,8 @@ impl Index {
                 ])
             })
             .map_err(self.wrap())?;
-        transaction.commit().map_err(self.wrap())
+        transaction.commit().map_err(self.wrap())?;
+        self.synced_soon()
     }
 
     /// Returns the memoised hash of a selection of a result.
@@ -256,7 +269,7 @@ impl Index {
                 ])
             })
             .map_err(self.wrap())?;
-        Ok(())
+        self.synced_soon()
     }
 
     /// Returns all image names, sorted by name.
@@ -316,7 +329,8 @@ impl Index {
         .collect()
     }
 
-    /// Gives a name to an image, taking it from whatever had it.
+    /// Gives a name to an image, taking it from whatever had it. Ok means that this is on disk, with all that was put here
+    /// before.
     pub fn put_image(&self, image: &ImageName) -> Result<(), IndexError> {
         let put = |connection: &mut Connection| {
             let transaction =
@@ -337,7 +351,8 @@ impl Index {
             }
             transaction.commit()
         };
-        put(&mut self.connection()).map_err(self.wrap())
+        put(&mut self.connection()).map_err(self.wrap())?;
+        self.synced()
     }
 
     /// Forgets a name. Says whether it was there.
@@ -349,7 +364,9 @@ impl Index {
             let n_rows = transaction.execute("DELETE FROM image WHERE name = ?1", params![name])?;
             transaction.commit().map(|()| n_rows > 0)
         };
-        remove(&mut self.connection()).map_err(self.wrap())
+        let was_there = remove(&mut self.connection()).map_err(self.wrap())?;
+        self.synced()?;
+        Ok(was_there)
     }
 
     /// Returns what is known of the file at an address. Addresses are kept as hashes: they may hold passwords.
@@ -388,7 +405,7 @@ impl Index {
                 ],
             )
             .map_err(self.wrap())?;
-        Ok(())
+        self.synced()
     }
 
     /// Returns the known compressed form of a layer. `codec` names codec, level and block size.
@@ -422,7 +439,7 @@ impl Index {
                 params![layer.as_bytes(), codec, blob.digest.as_bytes(), size],
             )
             .map_err(self.wrap())?;
-        Ok(())
+        self.synced()
     }
 }
 
@@ -444,7 +461,7 @@ fn is_damage(error: &IndexError) -> bool {
             matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
         }
         IndexError::Malformed { .. } => true,
-        IndexError::Full { .. } | IndexError::SetAside { .. } => false,
+        IndexError::Full { .. } | IndexError::Sync { .. } | IndexError::SetAside { .. } => false,
     }
 }
 

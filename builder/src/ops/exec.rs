@@ -54,7 +54,7 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
     };
     let work = blocking(move || run.into_layer());
     tokio::pin!(work);
-    let layer = tokio::select! {
+    let (layer, upper) = tokio::select! {
         result = &mut work => result,
         () = job.cancel.cancelled() => {
             // Hanging up is what the sandbox polls for.
@@ -70,6 +70,8 @@ pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Sna
             }
         }
     }?;
+    // Freeing what it holds takes time that nobody has to wait for.
+    drop(tokio::task::spawn_blocking(move || drop(upper)));
     Ok(stacked(below, layer))
 }
 
@@ -93,14 +95,16 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn into_layer(self) -> Result<DiffId, OpError> {
+    /// Returns the layer, and the upper that it was packed from, which isn't needed any more.
+    fn into_layer(self) -> Result<(DiffId, Upper), OpError> {
         let settings = self.settings()?;
         let holding = self.mounts.hold(&self.step())?;
         let ran = self.until_it_fits(&settings, &holding);
         self.close_log();
         let (exit, upper) = ran?;
         if exit.code == 0 {
-            return pack_changes(self.lowers.store(), &self.view, &upper);
+            let layer = pack_changes(self.lowers.store(), &self.view, &upper)?;
+            return Ok((layer, upper));
         }
         Err(OpError::Exit {
             command: self.mounts.secrets().hide(&self.op.args.join(" ")),

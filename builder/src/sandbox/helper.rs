@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use rustix::thread::LinkNameSpaceType;
 
 use super::attach::{MAX_MOUNTS, Point};
@@ -21,92 +21,24 @@ use super::oci::Runtime;
 use super::overlay::Way;
 use super::rootfs::Provision;
 use super::spec::{Exit, Net, Settings, Spec};
-use super::wire::{self, Lowers, Report, Request, STANDARD_FDS, Start};
-use super::{init, network, overlay, seccomp, sys};
+use super::standby::REFUSED;
+use super::wire::{self, Lowers, Report, STANDARD_FDS, Start};
+use super::{init, overlay, seccomp, sys};
 
-/// The helper's `argv[0]`. Not enough by itself: the socket must be there too.
-pub(super) const MARKER: &str = "ashlar-sandbox-helper";
 /// One for each hierarchy that there could be.
 const MAX_CGROUPS: usize = 16;
-/// Refuses to be misused by whatever executes `/proc/self/exe` in a container.
-const REFUSED: i32 = 125;
-
-/// Returns the exit code if this process was started as a helper, `None` if it is an ordinary `ashlar`. To be called
-/// first in `main`, before any thread starts.
-pub(crate) fn helper_entry() -> Option<i32> {
-    let name = std::env::args_os().next()?;
-    (name == MARKER).then(|| match control_socket() {
-        Some(socket) => fork_for_each(socket),
-        None => REFUSED,
-    })
-}
-
-/// Forks a process for each container and each network that the builder asks for, until it is gone. Executing a program and linking it
-/// takes longer than all the rest, so it is done once per build.
-fn fork_for_each(socket: OwnedFd) -> i32 {
-    // Nobody may look into this process or trace it, nor into those that it forks. What the terminal sends is the
-    // builder's to hear. Nobody waits for what is forked: it reports.
-    let prepared = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .and_then(|()| rustix::process::setsid())
-        .is_ok();
-    if !prepared {
-        return REFUSED;
-    }
-    sys::reap_children();
-    let Ok(own) = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) else {
-        return REFUSED;
-    };
-    while let Ok(Some((request, mut fds))) = wire::receive::<Request>(socket.as_fd()) {
-        let Some(job) = fds.pop() else { continue };
-        let namespaces = match request {
-            Request::Container => 0,
-            Request::Network(_) => network::NAMESPACES,
-        };
-        match sys::clone3(namespaces) {
-            Ok(sys::Side::Child) => {
-                drop(socket);
-                sys::default_signal(libc::SIGCHLD);
-                return match request {
-                    Request::Container => serve(job.as_fd(), own.as_fd()),
-                    Request::Network(plan) => network::keep(&plan, job.as_fd(), own.as_fd()),
-                };
-            }
-            Ok(sys::Side::Parent(_)) => {}
-            Err(error) => {
-                let report = Report::Failed {
-                    step: "fork the sandbox helper".to_owned(),
-                    os_error: errno_of(&error),
-                };
-                let _gone = wire::send(job.as_fd(), &report, &[]);
-            }
-        }
-    }
-    0
-}
-
-/// Takes the control socket from standard input: a connected seqpacket socket made by this process's own parent.
-fn control_socket() -> Option<OwnedFd> {
-    let stdin = std::io::stdin();
-    let kind = rustix::net::sockopt::socket_type(&stdin).ok()?;
-    let peer = rustix::net::sockopt::socket_peercred(&stdin).ok()?;
-    if kind != rustix::net::SocketType::SEQPACKET || Some(peer.pid) != rustix::process::getppid() {
-        return None;
-    }
-    let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).ok()?;
-    // Standard input must not stay a second way to the builder.
-    let null = File::open("/dev/null").ok()?;
-    rustix::stdio::dup2_stdin(&null).ok()?;
-    Some(socket)
-}
-
-/// Makes one container and reports how it went. Dies with the process that it was forked from.
-fn serve(socket: BorrowedFd<'_>, parent: BorrowedFd<'_>) -> i32 {
-    let report = match init::die_with(parent).and_then(|()| contain(socket)) {
-        Ok(exit) => Report::Ended(exit),
-        Err(error) => report_of(error),
+/// Makes one container and reports how it went. Dies with the process that it was forked from. `provision` is what was
+/// made before anybody asked.
+pub(super) fn serve(socket: BorrowedFd<'_>, parent: BorrowedFd<'_>, provision: Option<Provision>) -> i32 {
+    let (report, leftover) = match init::die_with(parent).and_then(|()| contain(socket, provision)) {
+        Ok((exit, leftover)) => (Report::Ended(exit), leftover),
+        Err(error) => (report_of(error), None),
     };
     // If the builder is gone, there is nobody to tell.
-    i32::from(wire::send(socket, &report, &[]).is_err())
+    let told = wire::send(socket, &report, &[]);
+    // From here on nobody waits.
+    drop(leftover);
+    i32::from(told.is_err())
 }
 
 /// Turns an error into what the builder is told.
@@ -165,19 +97,26 @@ enum Material {
     Attached(Way, Vec<u32>, Option<OwnedFd>),
 }
 
+/// The container's mount namespace, kept for longer than its processes: taking its mounts apart is half of the time
+/// between a process's last instruction and its parent's knowing, and nothing that they show is read any more.
+type Leftover = Option<OwnedFd>;
+
 /// Makes the container and waits for its end.
-fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
+fn contain(socket: BorrowedFd<'_>, provision: Option<Provision>) -> Result<(Exit, Leftover)> {
     let job = receive(socket)?;
     // Modes given below are meant exactly.
     rustix::process::umask(Mode::empty());
-    let provision = Provision::new(&job.settings, &job.points)?;
+    let provision = match provision {
+        Some(provision) => provision,
+        None => Provision::new()?,
+    };
+    let provision = provision.fill(&job.settings, &job.points)?;
     let material = match job.layers {
         // The overlay holds them from here on.
         Layers::Detached(mounts, upper) => Material::Mounted(detached_root(mounts, upper, &provision)?),
         Layers::Attached(way, names, upper) => Material::Attached(way, names, upper),
     };
 
-    let oom_kills = oom_kills();
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if job.runtime.is_some() {
         // It is shown control groups, and mounting those in the machine's own namespace would change their options for all.
@@ -231,7 +170,9 @@ fn contain(socket: BorrowedFd<'_>) -> Result<Exit> {
         sys::Side::Parent(pidfd) => {
             // The descriptors that only the container needs: its end must close them for good.
             drop((job.streams, job.mounts, material, provision));
-            wait(socket, pidfd.as_fd(), oom_kills)
+            // Where the kernel doesn't say it, the namespace goes with the process.
+            let leftover = sys::mount_namespace(pidfd.as_fd()).ok();
+            wait(socket, pidfd.as_fd()).map(|exit| (exit, leftover))
         }
     }
 }
@@ -316,7 +257,9 @@ fn contents(memfd: OwnedFd) -> std::io::Result<Vec<u8>> {
 
 /// Waits for process 1; kills it when the builder closes its side or dies. Process 1 can be waited for only after every
 /// other process of its namespace is gone.
-fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, oom_kills: Option<u64>) -> Result<Exit> {
+fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Result<Exit> {
+    // While the process prepares itself; it can't have used up much yet.
+    let before = oom_kills();
     let mut listening = true;
     loop {
         let ended = PollFd::from_borrowed_fd(pidfd, PollFlags::IN);
@@ -339,11 +282,13 @@ fn wait(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, oom_kills: Option<u64>) -
         .ok_or_else(|| SandboxError::Refused {
             reason: "the container's process vanished".to_owned(),
         })?;
-    let killed_meanwhile = oom_kills
-        .zip(self::oom_kills())
-        .is_some_and(|(before, after)| before < after);
     let exit = exit_of(&status);
-    let oom = exit.code == 137 && killed_meanwhile;
+    let has_grown = || {
+        before
+            .zip(oom_kills())
+            .is_some_and(|(before, after)| before < after)
+    };
+    let oom = exit.code == 137 && has_grown();
     Ok(Exit { oom, ..exit })
 }
 

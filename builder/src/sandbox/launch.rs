@@ -15,12 +15,12 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
 use super::attach::{MAX_MOUNTS, MountPoint};
 use super::error::{Result, SandboxError, Step as _};
-use super::helper::MARKER;
 use super::mount::{NODEV, NOSUID, RDONLY};
 use super::network::Plan;
 use super::oci::Runtime;
 use super::overlay::Way;
 use super::spec::{Exit, Spec, Stdio};
+use super::standby::MARKER;
 use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Request, Start};
 use super::{mount, place, profile, seccomp, sys, userns};
 
@@ -118,6 +118,12 @@ impl Helper {
     pub(crate) fn by(mut self, runtime: Option<Runtime>) -> Self {
         self.runtime = runtime;
         self
+    }
+
+    /// Returns the id of the process that containers are forked from.
+    #[cfg(test)]
+    pub(super) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Says how the kernel takes layers.

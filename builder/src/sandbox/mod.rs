@@ -1,8 +1,9 @@
 //! Containers: one process in its own namespaces, on an overlay of layers, with Docker's default profile.
 //!
 //! A run has three processes. The *builder* sends settings and descriptors over a socket (`launch`). The *helper* mounts
-//! the overlay, makes the namespaces and waits (`helper`); it is forked from one process per build, which is this same
-//! binary again, seen through a read-only mount: only a process with one thread may go on after a fork. *Init*, process 1
+//! the overlay, makes the namespaces and waits (`helper`); it is forked ahead of time (`standby`) from one process per
+//! build, which is this same binary again, seen through a read-only mount: only a process with one thread may go on after
+//! a fork. *Init*, process 1
 //! of the container, mounts the rest, drops its rights and becomes the command (`init`, `rootfs`, `identity`, `command`); or
 //! it has an OCI runtime make a container inside of what it made, and waits for that (`oci`). Whichever
 //! of the first two dies takes the rest along: the helper sees its socket close, init has a death signal, and process 1's
@@ -59,6 +60,7 @@ mod reaper;
 mod rootfs;
 mod seccomp;
 mod spec;
+mod standby;
 mod sys;
 mod targets;
 mod trial;
@@ -73,13 +75,13 @@ mod tests;
 pub(crate) use attach::{Access, MountPoint, Ownership, Tree};
 pub(crate) use cgroup::Cgroup;
 pub(crate) use error::SandboxError;
-pub(crate) use helper::helper_entry;
 pub(crate) use launch::{Cancel, Helper, has_tried, keep_children, run};
 pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::{Networks, Taken, Wants as NetworkWants};
 pub(crate) use oci::Runtime;
 pub(crate) use spec::{DEFAULT_SHM_BYTES, Exit, Net, Privilege, Settings, Spec, Stdio, TerminalSize};
+pub(crate) use standby::helper_entry;
 pub(crate) use trial::{Connected, Limited, Trial, trial, trial_by};
 pub(crate) use upper::Upper;
 pub(crate) use userns::{Entered, Namespace, enter, has_rights};

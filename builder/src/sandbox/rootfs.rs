@@ -24,6 +24,11 @@ const MAX_COMPONENTS: usize = 2048;
 /// The directory with the mountpoints.
 const STUBS: &str = "stubs";
 
+/// What the tmpfs with a container's own files may hold; mountpoints take a page each.
+const ROOM_BYTES: u64 = 4 << 20;
+/// As much more is there for the content of files before anybody knows how much there is.
+const SPARE_BYTES: u64 = 1 << 20;
+
 /// A small tmpfs with everything that is put into containers: the mountpoints as a lower layer of its own (so that they
 /// never enter the upper), device nodes, generated files, and an empty directory for masks.
 pub(super) struct Provision {
@@ -32,15 +37,14 @@ pub(super) struct Provision {
 }
 
 impl Provision {
-    /// Makes the tmpfs. The umask must be 0.
-    pub(super) fn new(settings: &Settings, points: &[Point]) -> Result<Self> {
-        let content = settings.scripts.values().map(String::len).sum::<usize>();
-        let content = content
-            .saturating_add(settings.hosts.len())
-            .saturating_add(settings.resolv_conf.len());
-        let size = (content as u64).saturating_mul(2).saturating_add(4 << 20);
+    /// Makes the tmpfs, with what is the same for every container. The umask must be 0.
+    pub(super) fn new() -> Result<Self> {
+        Self::sized(ROOM_BYTES + SPARE_BYTES)
+    }
+
+    fn sized(size_bytes: u64) -> Result<Self> {
         let mount =
-            mount::tmpfs(size, "0755", NOSUID).setup("mount a tmpfs for the container's own files")?;
+            mount::tmpfs(size_bytes, "0755", NOSUID).setup("mount a tmpfs for the container's own files")?;
         for directory in [STUBS, "empty"] {
             mkdir(mount.as_fd(), directory)?;
         }
@@ -51,17 +55,31 @@ impl Provision {
             rustix::fs::mknodat(&mount, name, FileType::CharacterDevice, mode, device)
                 .setup(format!("make the device {name}"))?;
         }
-        write(mount.as_fd(), "hosts", &settings.hosts, 0o644)?;
-        write(mount.as_fd(), "resolv.conf", &settings.resolv_conf, 0o644)?;
-        for (number, text) in settings.scripts.values().enumerate() {
-            write(mount.as_fd(), &format!("script-{number}"), text, 0o755)?;
-        }
         let stubs = open_path(mount.as_fd(), STUBS).setup("open the mountpoints")?;
         for name in ["proc", "sys", "dev"] {
             mkdir(stubs.as_fd(), name)?;
         }
         for path in ["etc/hosts", "etc/resolv.conf"] {
             place(stubs.as_fd(), path, Kind::File, None)?;
+        }
+        Ok(Self { mount, stubs })
+    }
+
+    /// Adds what this container needs.
+    pub(super) fn fill(self, settings: &Settings, points: &[Point]) -> Result<Self> {
+        let content = settings.scripts.values().map(String::len).sum::<usize>();
+        let content = content
+            .saturating_add(settings.hosts.len())
+            .saturating_add(settings.resolv_conf.len());
+        let size = (content as u64).saturating_mul(2).saturating_add(ROOM_BYTES);
+        let Self { mount, stubs } = match size <= ROOM_BYTES + SPARE_BYTES {
+            true => self,
+            false => Self::sized(size)?,
+        };
+        write(mount.as_fd(), "hosts", &settings.hosts, 0o644)?;
+        write(mount.as_fd(), "resolv.conf", &settings.resolv_conf, 0o644)?;
+        for (number, text) in settings.scripts.values().enumerate() {
+            write(mount.as_fd(), &format!("script-{number}"), text, 0o755)?;
         }
         for path in settings.scripts.keys().filter(|path| !is_furnished(path)) {
             place(stubs.as_fd(), path, Kind::File, None)?;

@@ -93,6 +93,16 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
     check(pid.into()).map(|_| Pid::from_raw(pid))
 }
 
+/// Returns the mount namespace of the process that a descriptor refers to. Linux 6.11.
+pub(super) fn mount_namespace(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// Spec: linux/pidfd.h.
+    const PIDFD_GET_MNT_NAMESPACE: libc::c_ulong = 0xFF03;
+    // SAFETY: the request takes no argument and returns a new descriptor.
+    let fd = check(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE, 0) }.into())?;
+    // SAFETY: the descriptor was just made and nobody else owns it; it came from a c_int.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
 /// Closes every descriptor from `first` on, whoever owns it: the caller must use and drop none of them any more.
 pub(super) fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: no memory is passed; that nobody uses the descriptors again is the caller's promise.

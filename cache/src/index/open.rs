@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::sync::Sync;
 use super::{Index, IndexError, health, is_damage};
 
 /// How long others are waited for.
@@ -110,13 +111,13 @@ impl Index {
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(wrap)?;
-        if mode != "wal" {
-            connection
-                .pragma_update(None, "journal_mode", "wal")
-                .map_err(wrap)?;
-        }
+        let is_wal = mode == "wal"
+            || connection
+                .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
+                .map_err(wrap)?
+                == "wal";
         connection
-            .pragma_update(None, "synchronous", "full")
+            .pragma_update(None, "synchronous", if is_wal { "normal" } else { "full" })
             .map_err(wrap)?;
         let newest = i32::try_from(STEPS.len()).expect("because there are few steps");
         let version = user_version(&connection).map_err(wrap)?;
@@ -143,6 +144,7 @@ impl Index {
         Ok(Self {
             connection: Mutex::new(connection),
             path: path.to_owned(),
+            sync: is_wal.then(|| Sync::of(path)),
         })
     }
 }
@@ -167,7 +169,10 @@ fn may_lack_room(error: &IndexError) -> bool {
 fn code(error: &IndexError) -> Option<rusqlite::ErrorCode> {
     match error {
         IndexError::Sqlite { source, .. } => source.sqlite_error_code(),
-        IndexError::Full { .. } | IndexError::Malformed { .. } | IndexError::SetAside { .. } => None,
+        IndexError::Full { .. }
+        | IndexError::Malformed { .. }
+        | IndexError::Sync { .. }
+        | IndexError::SetAside { .. } => None,
     }
 }
 

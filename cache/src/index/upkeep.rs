@@ -157,7 +157,9 @@ impl Index {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(self.wrap())?;
         put(&transaction).map_err(self.wrap())?;
-        transaction.commit().map_err(self.wrap())
+        transaction.commit().map_err(self.wrap())?;
+        drop(connection);
+        self.synced()
     }
 
     /// Returns when a layer was last removed, and why, if that is remembered.
@@ -194,7 +196,9 @@ impl Index {
                     .map_err(self.wrap())?;
             }
         }
-        transaction.commit().map_err(self.wrap())
+        transaction.commit().map_err(self.wrap())?;
+        drop(connection);
+        self.synced()
     }
 }
 

@@ -241,14 +241,22 @@ fn stand_in_builder() {
     let _killed = crate::sandbox::run(helper(), &spec, stdio, Cancel::never());
 }
 
-/// Returns the helper that a process started.
-fn helper_of(parent: u32) -> Option<u32> {
-    std::fs::read_dir("/proc").unwrap().find_map(|entry| {
+/// Returns the processes that a process started.
+fn children_of(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let children = entries.filter_map(|entry| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let ours = status.contains(&format!("\nPPid:\t{parent}\n"));
-        (ours && command.starts_with(crate::sandbox::helper::MARKER.as_bytes())).then_some(pid)
+        status.contains(&format!("\nPPid:\t{parent}\n")).then_some(pid)
+    });
+    children.collect()
+}
+
+/// Returns the helper that a process started.
+fn helper_of(parent: u32) -> Option<u32> {
+    children_of(parent).into_iter().find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(crate::sandbox::standby::MARKER.as_bytes())
     })
 }
 
@@ -307,7 +315,59 @@ fn nothing_survives_when_builder_or_helper_is_killed() {
         check_nothing_survives(uid, |builder| builder);
         check_nothing_survives(uid, helper);
         check_nothing_survives(uid, |builder| {
-            helper_of(helper(builder)).expect("one for the container")
+            let forked = children_of(helper(builder));
+            let has_container = |pid: &u32| !children_of(*pid).is_empty();
+            forked
+                .into_iter()
+                .find(has_container)
+                .expect("one for the container")
         });
+    }
+}
+
+#[test]
+fn whoever_stands_by_may_be_killed_and_goes_with_the_helper() {
+    if skipped() {
+        return;
+    }
+    let root = busybox();
+    let lower = Lower::unpacked(open(root.path()).as_fd()).unwrap();
+    let own = Helper::load().unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let settings = shell("exit 7");
+    let run = || {
+        let upper = Upper::tmpfs(1 << 20).unwrap();
+        let spec = Spec {
+            lowers: &[&lower],
+            upper: Some(&upper),
+            mounts: &[],
+            network: None,
+            cgroup: None,
+            settings: &settings,
+        };
+        let stdio = Stdio {
+            stdin: None,
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+            on_terminal: None,
+        };
+        crate::sandbox::run(&own, &spec, stdio, Cancel::never()).map(|exit| exit.code)
+    };
+    for _ in 0..5 {
+        for pid in children_of(own.process_id()) {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            // It may have ended by itself.
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        // One that is killed when it was just asked takes its container along; the next is made all the same.
+        assert_eq!(run().unwrap_or(7), 7);
+    }
+    assert_eq!(run().unwrap(), 7);
+    let left = children_of(own.process_id());
+    assert!(!left.is_empty(), "nobody stands by");
+    drop(own);
+    for pid in left {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        assert!(status.is_err(), "somebody is left: {status:?}");
     }
 }
