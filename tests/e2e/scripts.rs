@@ -187,7 +187,6 @@ scripts_by_runtime! {
     entitlements,
     exec_and_shell_form,
     failing_run,
-    floods,
     kill_leaves_nothing,
     leaks,
     limits,
@@ -211,9 +210,7 @@ scripts_by_runtime! {
 
 scripts_by_runtime! {
     crun:
-    cancel,
     container_escapes,
-    container_users,
     debugging,
     kill_leaves_nothing,
     limits,
