@@ -125,41 +125,49 @@ impl Networks {
 
     /// Makes a network with the first program that works.
     fn find(&self, helper: &Helper, cancel: Cancel<'_>) -> Result<Found> {
-        Ok(match try_each(self.wants, helper, cancel)? {
-            (Some(found), _) => Ok(found),
-            (None, problems) if problems.is_empty() => {
-                Err("neither pasta nor slirp4netns is installed".to_owned())
-            }
-            (None, problems) => Err(problems.join("; ")),
-        })
+        let tried = try_each(self.wants, helper, cancel)?;
+        Ok(tried.found.ok_or_else(|| match tried.problems.as_slice() {
+            [] => "neither pasta nor slirp4netns is installed".to_owned(),
+            problems => problems.join("; "),
+        }))
     }
 }
 
 /// A first network and the program that made it, or why none does.
 type Found = std::result::Result<(Network, Tool), String>;
 
-/// Tries the installed programs until one works; and says why those before it don't.
-fn try_each(
-    wants: Wants,
-    helper: &Helper,
-    cancel: Cancel<'_>,
-) -> Result<(Option<(Network, Tool)>, Vec<String>)> {
-    let mut problems = Vec::new();
+/// What came of the installed programs.
+struct Tried {
+    found: Option<(Network, Tool)>,
+    /// Why those before it don't work.
+    problems: Vec<String>,
+}
+
+/// Tries the installed programs until one works.
+fn try_each(wants: Wants, helper: &Helper, cancel: Cancel<'_>) -> Result<Tried> {
+    let mut tried = Tried {
+        found: None,
+        problems: Vec::new(),
+    };
     for tool in Tool::installed() {
         match connect(helper, tool.plan(wants), cancel) {
-            Ok(network) => return Ok((Some((network, tool)), problems)),
+            Ok(network) => {
+                tried.found = Some((network, tool));
+                break;
+            }
             // It says nothing about the program, and nobody must take it for a reason to use the machine's network.
             Err(SandboxError::Cancelled) => return Err(SandboxError::Cancelled),
-            Err(error) => problems.push(error.to_string()),
+            Err(error) => tried.problems.push(error.to_string()),
         }
     }
-    Ok((None, problems))
+    Ok(tried)
 }
 
 /// Makes a network and lets go of it: the program that works, if one does, and why others don't. For `ashlar doctor`.
 pub(super) fn first_that_works(helper: &Helper, cancel: Cancel<'_>) -> Result<(Option<String>, Vec<String>)> {
-    let (found, problems) = try_each(Wants::default(), helper, cancel)?;
-    Ok((found.map(|(_, tool)| tool.name().to_owned()), problems))
+    let tried = try_each(Wants::default(), helper, cancel)?;
+    let name = tried.found.map(|(_, tool)| tool.name().to_owned());
+    Ok((name, tried.problems))
 }
 
 fn connect(helper: &Helper, plan: Plan, cancel: Cancel<'_>) -> Result<Network> {
