@@ -192,7 +192,6 @@ scripts_by_runtime! {
     entitlements,
     exec_and_shell_form,
     failing_run,
-    floods,
     kill_leaves_nothing,
     leaks,
     limits,
@@ -216,9 +215,7 @@ scripts_by_runtime! {
 
 scripts_by_runtime! {
     crun:
-    cancel,
     container_escapes,
-    container_users,
     debugging,
     kill_leaves_nothing,
     limits,

@@ -241,7 +241,10 @@ impl Run {
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
-        let network = self.networks.take(self.op.network, &helper)?;
+        let network = match self.networks.take(self.op.network, &helper, cancel) {
+            Err(SandboxError::Cancelled) => return Err(OpError::Cancelled),
+            other => other?,
+        };
         if let Some(warning) = &network.warning {
             self.events.warn(warning);
         }

@@ -24,9 +24,10 @@ use super::standby::MARKER;
 use super::wire::{self, FDS_PER_MESSAGE, Lowers, Report, Request, Start};
 use super::{mount, place, profile, seccomp, sys, userns};
 
-/// Making a network takes milliseconds. Nobody who interrupts a build should wait for one that will never be there.
+/// Making a network takes milliseconds, and seconds where the machine is busy with a hundred other things. More than this
+/// is taken for a program that hangs.
 const NETWORK_TIMEOUT: Timespec = Timespec {
-    tv_sec: 2,
+    tv_sec: 15,
     tv_nsec: 0,
 };
 
@@ -132,14 +133,18 @@ impl Helper {
     }
 
     /// Makes a network namespace that is connected to the outside; it is until the socket that comes first is closed.
-    pub(super) fn network(&self, plan: Plan) -> Result<(OwnedFd, OwnedFd)> {
+    pub(super) fn network(&self, plan: Plan, cancel: Cancel<'_>) -> Result<(OwnedFd, OwnedFd)> {
         let socket = self.fork(&Request::Network(plan))?;
-        let mut answer = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
-        let n_ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut answer, Some(&NETWORK_TIMEOUT)))
-            .step("wait for a network")?;
         let network = |reason: String| SandboxError::Network { reason };
+        let mut fds = vec![PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
+        fds.extend(cancel.0.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let n_ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&NETWORK_TIMEOUT)))
+            .step("wait for a network")?;
         if n_ready == 0 {
             return Err(network("the network was not there in time".to_owned()));
+        }
+        if fds.first().is_none_or(|answer| answer.revents().is_empty()) {
+            return Err(SandboxError::Cancelled);
         }
         match wire::receive::<Report>(socket.as_fd()).step("hear from the network's process")? {
             Some((Report::Network, fds)) => match fds.into_iter().next() {

@@ -1,6 +1,7 @@
 //! The small process 1 of `--init`: it waits for whatever ends in the container, so that orphans don't stay as zombies,
 //! and ends when the command does. It has the command's rights, no descriptor but the three streams, and nobody in the
-//! container may look into it. Signals are the terminal's and the kernel's to deliver: it passes none on.
+//! container may look into it. Signals are the terminal's and the kernel's to deliver: it passes none on. Where a runtime
+//! makes the container it is made otherwise, and the command isn't its child (`oci::reaper`).
 
 use std::convert::Infallible;
 

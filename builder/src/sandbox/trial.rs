@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -65,9 +65,11 @@ impl Trial {
     }
 
     /// Connects a network with the programs that are installed, until one works.
-    pub(crate) fn network(&self) -> Connected {
-        let (program, problems) = network::first_that_works(&self.helper);
-        Connected { program, problems }
+    pub(crate) fn network(&self) -> Result<Connected> {
+        let (never, _kept) = never()?;
+        let cancel = Cancel::on(never.as_fd());
+        let (program, problems) = network::first_that_works(&self.helper, cancel)?;
+        Ok(Connected { program, problems })
     }
 
     /// Runs a container with these limits.
@@ -142,8 +144,12 @@ impl Trial {
             stderr: null.as_fd(),
             on_terminal: None,
         };
-        // Nothing ever comes from it.
-        let (never, _kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+        let (never, _kept) = never()?;
         run(&self.helper, &spec, stdio, Cancel::on(never.as_fd()))
     }
+}
+
+/// Returns what nothing ever comes from, as long as its other end is kept.
+fn never() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{Check, extras, platforms};
-use crate::sandbox::{self, Entered, Namespace};
+use crate::sandbox::{self, Connected, Entered, Namespace};
 
 /// Checks the kernel, the rights, and everything that a container is made of.
 pub(super) fn of_containers(store_root: &Path) -> Vec<Check> {
@@ -84,7 +84,11 @@ fn containers() -> Vec<Check> {
         return vec![overlay, Check::missing("container", problem.to_string(), advice)];
     }
     let container = Check::ok("container", "made one, with every protection of the profile");
-    let mut checks = vec![overlay, container, extras::network(&trial.network())];
+    let network = trial.network().unwrap_or_else(|error| Connected {
+        program: None,
+        problems: vec![error.to_string()],
+    });
+    let mut checks = vec![overlay, container, extras::network(&network)];
     checks.extend(extras::limits(&trial));
     checks.push(platforms::check(&trial));
     checks.push(extras::runtimes());

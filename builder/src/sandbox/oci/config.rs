@@ -177,6 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pid_namespace_that_is_there_is_joined() {
+        let check = |pids: Option<&str>, expected: Value| {
+            let config = config(&Settings::default(), "/r", pids).unwrap();
+            assert_eq!(config.pointer("/linux/namespaces/0"), Some(&expected));
+        };
+        check(None, json!({"type": "pid"}));
+        check(
+            Some("/proc/7/ns/pid"),
+            json!({"type": "pid", "path": "/proc/7/ns/pid"}),
+        );
+    }
+
+    #[test]
     fn an_insecure_process_is_not_protected_from() {
         let settings = Settings {
             privilege: Privilege::Insecure,
