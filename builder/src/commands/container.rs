@@ -131,9 +131,12 @@ impl Changes {
             host: false,
             resolver: ops::resolves_on_loopback().map_err(|error| machine(&error))?,
         });
-        let network = networks
-            .take(self.network, &helper)
-            .map_err(|error| machine(&error))?;
+        // Of a cancelled one the signal is what is reported.
+        let failed = |error| match error {
+            SandboxError::Cancelled => Failure::cancelled(libc::SIGINT),
+            other => machine(&other),
+        };
+        let network = networks.take(self.network, &helper, &cancel).map_err(failed)?;
         network.warning.iter().for_each(|warning| report::warn(warning));
         let bounds = Bounds::new(self.limits.clone(), report::warn);
         bounds.apply(&mut self.settings);
@@ -150,12 +153,7 @@ impl Changes {
             cgroup: Some(&cgroup),
             settings: &self.settings,
         };
-        let exit = match sandbox::run(&helper, &spec, stdio, cancel) {
-            // The signal is what is reported.
-            Err(SandboxError::Cancelled) => return Err(Failure::cancelled(libc::SIGINT)),
-            Err(error) => return Err(machine(&error)),
-            Ok(exit) => exit,
-        };
+        let exit = sandbox::run(&helper, &spec, stdio, cancel).map_err(failed)?;
         if let Some(name) = &self.commit {
             self.keep(name, &upper)?;
         }

@@ -237,7 +237,12 @@ impl Run {
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
-        let network = self.networks.take(self.op.network, &helper)?;
+        let failed = |error| match error {
+            SandboxError::Cancelled => OpError::Cancelled,
+            other => other.into(),
+        };
+        let network = self.networks.take(self.op.network, &helper, &cancel);
+        let network = network.map_err(failed)?;
         if let Some(warning) = &network.warning {
             self.events.warn(warning);
         }
@@ -251,10 +256,7 @@ impl Run {
             cgroup: Some(&cgroup),
             settings: &settings,
         };
-        match sandbox::run(&helper, &spec, stdio, cancel) {
-            Err(SandboxError::Cancelled) => Err(OpError::Cancelled),
-            other => Ok(other?),
-        }
+        sandbox::run(&helper, &spec, stdio, cancel).map_err(failed)
     }
 
     fn pass_on(&self, from: OwnedFd, stream: Stream) {

@@ -26,8 +26,8 @@ pub(super) use keeper::{NAMESPACES, Plan, keep};
 use tool::Tool;
 pub(crate) use tool::Wants;
 
-use super::error::Result;
-use super::launch::Helper;
+use super::error::{Result, SandboxError};
+use super::launch::{Cancel, Helper};
 use super::spec::Net;
 
 /// The networks of one build.
@@ -84,7 +84,7 @@ impl Networks {
     /// # Errors
     /// A program that connected an earlier network fails: then a container must not get the machine's instead, which an
     /// earlier step could bring about by using up what the program needs.
-    pub(crate) fn take(&self, wanted: Wanted, helper: &Helper) -> Result<Taken<'_>> {
+    pub(crate) fn take(&self, wanted: Wanted, helper: &Helper, cancel: &Cancel<'_>) -> Result<Taken<'_>> {
         let taken = |net, network, tool, warning| Taken {
             from: self,
             net,
@@ -104,11 +104,11 @@ impl Networks {
         // Until one program is known to work the others wait; then as many networks are made at once as are needed.
         if let Some(tool) = state.tool.clone() {
             drop(state);
-            let network = connect(helper, tool.plan(self.wants))?;
+            let network = connect(helper, tool.plan(self.wants), cancel)?;
             return Ok(taken(Net::Own, Some(network), Some(tool), None));
         }
         if state.refusal.is_none() {
-            match self.find(helper) {
+            match self.find(helper, cancel)? {
                 Ok((network, tool)) => {
                     state.tool = Some(tool.clone());
                     return Ok(taken(Net::Own, Some(network), Some(tool), None));
@@ -123,38 +123,47 @@ impl Networks {
         Ok(taken(Net::Host, None, None, warning))
     }
 
-    /// Makes a network with the first program that works.
-    fn find(&self, helper: &Helper) -> std::result::Result<(Network, Tool), String> {
-        match try_each(self.wants, helper) {
+    /// Makes a network with the first program that works; the inner error says why none does.
+    fn find(
+        &self,
+        helper: &Helper,
+        cancel: &Cancel<'_>,
+    ) -> Result<std::result::Result<(Network, Tool), String>> {
+        Ok(match try_each(self.wants, helper, cancel)? {
             (Some(found), _) => Ok(found),
             (None, problems) if problems.is_empty() => {
                 Err("neither pasta nor slirp4netns is installed".to_owned())
             }
             (None, problems) => Err(problems.join("; ")),
-        }
+        })
     }
 }
 
+/// A network, with the program that works, if one does; and why those before it don't.
+type Tried = (Option<(Network, Tool)>, Vec<String>);
+
 /// Tries the installed programs until one works; and says why those before it don't.
-fn try_each(wants: Wants, helper: &Helper) -> (Option<(Network, Tool)>, Vec<String>) {
+fn try_each(wants: Wants, helper: &Helper, cancel: &Cancel<'_>) -> Result<Tried> {
     let mut problems = Vec::new();
     for tool in Tool::installed() {
-        match connect(helper, tool.plan(wants)) {
-            Ok(network) => return (Some((network, tool)), problems),
+        match connect(helper, tool.plan(wants), cancel) {
+            Ok(network) => return Ok((Some((network, tool)), problems)),
+            Err(SandboxError::Cancelled) => return Err(SandboxError::Cancelled),
             Err(error) => problems.push(error.to_string()),
         }
     }
-    (None, problems)
+    Ok((None, problems))
 }
 
 /// Makes a network and lets go of it: the program that works, if one does, and why others don't. For `ashlar doctor`.
 pub(super) fn first_that_works(helper: &Helper) -> (Option<String>, Vec<String>) {
-    let (found, problems) = try_each(Wants::default(), helper);
+    let (found, problems) =
+        try_each(Wants::default(), helper, &Cancel::never()).expect("because nobody can cancel it");
     (found.map(|(_, tool)| tool.name().to_owned()), problems)
 }
 
-fn connect(helper: &Helper, plan: Plan) -> Result<Network> {
-    let (keeper, namespace) = helper.network(plan)?;
+fn connect(helper: &Helper, plan: Plan, cancel: &Cancel<'_>) -> Result<Network> {
+    let (keeper, namespace) = helper.network(plan, cancel)?;
     Ok(Network {
         namespace,
         _keeper: keeper,

@@ -45,12 +45,12 @@ fn what_was_not_asked_for_needs_no_program() {
     }
     let helper = Helper::load().unwrap();
     let networks = Networks::new(HOST);
-    let none = networks.take(Wanted::None, &helper).unwrap();
+    let none = networks.take(Wanted::None, &helper, &Cancel::never()).unwrap();
     assert_eq!(
         (none.net(), none.host_address(), none.resolver()),
         (Net::None, None, None)
     );
-    let host = networks.take(Wanted::Host, &helper).unwrap();
+    let host = networks.take(Wanted::Host, &helper, &Cancel::never()).unwrap();
     let localhost = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     assert_eq!((host.net(), host.host_address()), (Net::Host, localhost));
     assert_eq!((host.warning.as_ref(), host.resolver()), (None, None));
@@ -65,13 +65,19 @@ fn without_a_program_the_machines_network_is_used_and_that_is_said_once() {
         return;
     }
     let helper = Helper::load().unwrap();
-    let first = networks.take(Wanted::Default, &helper).unwrap();
+    let first = networks.take(Wanted::Default, &helper, &Cancel::never()).unwrap();
     let warning = first.warning.clone().unwrap();
     for word in ["nothing is installed", "passt", "--network=none"] {
         assert!(warning.contains(word), "{warning}");
     }
     assert_eq!(first.net(), Net::Host);
-    assert_eq!(networks.take(Wanted::Default, &helper).unwrap().warning, None);
+    assert_eq!(
+        networks
+            .take(Wanted::Default, &helper, &Cancel::never())
+            .unwrap()
+            .warning,
+        None
+    );
 }
 
 /// What one step did must not get the next one a network with the machine's loopback.
@@ -84,7 +90,10 @@ fn a_program_that_worked_and_fails_now_is_an_error() {
     let networks = Networks::default();
     networks.state().tool = Some(Tool::broken());
     let helper = Helper::load().unwrap();
-    let error = networks.take(Wanted::Default, &helper).unwrap_err().to_string();
+    let error = networks
+        .take(Wanted::Default, &helper, &Cancel::never())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("/no/such/pasta"), "{error}");
     assert_eq!(networks.state().refusal, None);
 }
@@ -103,7 +112,7 @@ fn a_program_that_fails_is_quoted() {
             args: vec!["-c".to_owned(), script.to_owned()],
             goes_to_background,
         };
-        let found = connect(&helper, plan)
+        let found = connect(&helper, plan, &Cancel::never())
             .map(drop)
             .map_err(|error| error.to_string());
         assert_eq!(found, Err(expected.to_owned()), "{script}");
@@ -119,6 +128,25 @@ fn a_program_that_fails_is_quoted() {
         args: Vec::new(),
         goes_to_background: true,
     };
-    let error = connect(&helper, plan).unwrap_err().to_string();
+    let error = connect(&helper, plan, &Cancel::never()).unwrap_err().to_string();
     assert!(error.contains("cannot start /no/such/program"), "{error}");
+}
+
+/// Nobody who interrupts a build waits for a program that never comes up.
+#[test]
+fn a_network_that_is_waited_for_can_be_cancelled() {
+    if crate::sandbox::launch::probe().is_err() {
+        eprintln!("SKIP a_network_that_is_waited_for_can_be_cancelled: needs root");
+        return;
+    }
+    let helper = Helper::load().unwrap();
+    let (cancelled, other_end) = std::io::pipe().unwrap();
+    let plan = Plan {
+        program: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), "exec sleep 1000".to_owned()],
+        goes_to_background: true,
+    };
+    drop(other_end);
+    let error = connect(&helper, plan, &Cancel::on(cancelled.as_fd())).map(drop);
+    assert!(matches!(error, Err(SandboxError::Cancelled)), "{error:?}");
 }

@@ -15,7 +15,9 @@ const REFUSED: &str = "refused() { busybox timeout 3 busybox nc -w 2 $1 $2 </dev
 
 /// Returns a network of its own, or says why the test can't be done.
 fn own(networks: &Networks) -> Option<Taken<'_>> {
-    let taken = networks.take(Network::Default, helper()).unwrap();
+    let taken = networks
+        .take(Network::Default, helper(), &Cancel::never())
+        .unwrap();
     if taken.net() != Net::Own {
         let reason = taken.warning.as_deref().unwrap_or("no network");
         skip(&format!("needs pasta or slirp4netns: {reason}"));
