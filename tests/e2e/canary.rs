@@ -1,7 +1,10 @@
 //! Files of the machine that no build may read, change or reach: what hostile images aim at (H-CANARY).
 //!
-//! Planted beside a test's work directory, with a random token in it. Afterwards nothing of it has changed, nor has
-//! `/etc`, and the token is in no file of the test's store and outputs. What programs said is given in by the caller.
+//! Planted beside a test's work directory, with a random token in it. Afterwards nothing of it has changed (type, mode,
+//! owner, size, times, inode, links, attributes, content), nor has `/etc`, nor what lies directly in `/root` and in the home
+//! directory that the programs are told of; and the token is in no file of the test's store and outputs, plain, compressed,
+//! or written in another way. What programs said is given in by the caller. Not watched, because others change it
+//! meanwhile: what lies below the directories of `/root`. The current directory is where results go.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -19,6 +22,10 @@ const ACCOUNTS: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "
 pub(crate) struct Canary {
     dir: PathBuf,
     token: String,
+    /// The token in every way in which it is looked for.
+    spellings: Vec<Vec<u8>>,
+    /// What is watched besides; of the second only what lies directly in it.
+    around: [PathBuf; 2],
     before: BTreeMap<PathBuf, String>,
 }
 
@@ -28,6 +35,7 @@ impl Canary {
         let dir = scene.aside("canary");
         std::fs::create_dir(&dir).unwrap();
         let token = random_token();
+        let around = [PathBuf::from("/root"), scene.aside("home")];
         for (name, mode) in [("victim", 0o600), ("suid", 0o4755)] {
             std::fs::write(dir.join(name), &token).unwrap();
             std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(mode)).unwrap();
@@ -36,8 +44,14 @@ impl Canary {
         let fifo = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.join("fifo"), fifo).unwrap();
         std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).unwrap();
-        let before = snapshot(&dir);
-        Self { dir, token, before }
+        let before = snapshot(&dir, &around);
+        Self {
+            spellings: spellings(&token),
+            dir,
+            token,
+            around,
+            before,
+        }
     }
 
     /// Returns the directory.
@@ -47,12 +61,12 @@ impl Canary {
 
     /// Says whether a program told the secret.
     pub(crate) fn is_told(&self, said: &[u8]) -> bool {
-        contains(said, self.token.as_bytes())
+        self.spellings.iter().any(|spelling| contains(said, spelling))
     }
 
     /// Returns what isn't as it was, and every file of the scene that has the token; one line each.
     pub(crate) fn problems(&self, scene: &Scene) -> Vec<String> {
-        let after = snapshot(&self.dir);
+        let after = snapshot(&self.dir, &self.around);
         let mut found = Vec::new();
         for (path, was) in &self.before {
             match after.get(path) {
@@ -96,14 +110,49 @@ fn random_token() -> String {
     format!("canary-{}", hex.collect::<String>())
 }
 
+/// Returns the token as it is, in hexadecimal digits, and in base64 wherever it may begin in what is encoded.
+fn spellings(token: &str) -> Vec<Vec<u8>> {
+    let hex: String = token.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut found = vec![
+        token.as_bytes().to_vec(),
+        hex.clone().into_bytes(),
+        hex.to_uppercase().into_bytes(),
+    ];
+    for n_before in 0..3 {
+        let padded = [&b"\0\0\0"[..n_before], token.as_bytes()].concat();
+        let encoded = base64(&padded);
+        // What lies next to it decides about the first and the last characters.
+        found.push(encoded[4..encoded.len() - 4].to_vec());
+    }
+    found
+}
+
+/// Encodes whole groups of three bytes; what is left over at the end is left out.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let groups = bytes.chunks_exact(3).flat_map(|group| {
+        let bits = group
+            .iter()
+            .fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| DIGITS[bits >> shift & 63])
+    });
+    groups.collect()
+}
+
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
-/// Describes every file below the canary and `/etc`: the time of change is there, which nothing can set back.
-fn snapshot(canary: &Path) -> BTreeMap<PathBuf, String> {
+/// Describes every file below the canary and `/etc`, and those directly in the directories `around`: the time of change is
+/// there, which nothing can set back.
+fn snapshot(canary: &Path, around: &[PathBuf]) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![(canary.to_owned(), true), (PathBuf::from("/etc"), false)];
+    for dir in around {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path()).filter(|path| !path.is_dir());
+        pending.extend(files.map(|path| (path, false)));
+    }
     while let Some((path, strict)) = pending.pop() {
         let Ok(meta) = path.symlink_metadata() else {
             continue;
@@ -134,13 +183,21 @@ fn snapshot(canary: &Path) -> BTreeMap<PathBuf, String> {
         let content = (strict && meta.is_file()).then(|| archive::sha256(&std::fs::read(&path).unwrap()));
         let owner = (meta.uid(), meta.gid());
         let line = format!(
-            "{:o} {owner:?} {size_bytes} {links} {} {times:?} {content:?}",
+            "{:o} {owner:?} {size_bytes} {links} {} {times:?} {content:?} {:?}",
             meta.mode(),
-            meta.ino()
+            meta.ino(),
+            attributes(&path)
         );
         found.insert(path, line);
     }
     found
+}
+
+/// Returns the names of a file's extended attributes.
+fn attributes(path: &Path) -> String {
+    let mut names = vec![0; 4096];
+    let n = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
+    String::from_utf8_lossy(&names[..n]).into_owned()
 }
 
 /// What would have to be seen: each of these does what a careless builder does.
@@ -181,6 +238,24 @@ fn careless_builders_are_seen() {
         },
         "canary/victim was",
     );
+    check(
+        |_, canary| {
+            let flags = rustix::fs::XattrFlags::CREATE;
+            rustix::fs::setxattr(canary.dir().join("victim"), "user.careless", b"x", flags).unwrap();
+        },
+        "user.careless",
+    );
+    check(
+        |scene, _| std::fs::write(scene.aside("home").join("new"), "x").unwrap(),
+        "home/new is new",
+    );
+    for n_before in 0..3 {
+        let scene = Scene::new("canary");
+        let canary = Canary::plant(&scene);
+        let told = [&b"xyz"[..n_before], canary.token.as_bytes(), b"and more"].concat();
+        assert!(canary.is_told(&base64(&told)), "{n_before}");
+        assert!(!canary.is_told(&base64(&b"nothing of it".repeat(9))));
+    }
     check(
         |scene, canary| {
             drop(std::fs::copy(

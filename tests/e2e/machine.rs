@@ -15,7 +15,7 @@ pub(crate) fn skip(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
 
-/// Answers a condition of a script: `root`, `net`, `erofs`, `cgroup`, `loop`, `qemu-arm64`, `exec:PROGRAM`.
+/// Answers a condition of a script: `root`, `net`, `erofs`, `cgroup`, `loop`, `long`, `qemu-arm64`, `exec:PROGRAM`.
 pub(crate) fn has(condition: &str) -> Result<bool, String> {
     if let Some(program) = condition.strip_prefix("exec:") {
         return Ok(find_program(program).is_some());
@@ -26,6 +26,7 @@ pub(crate) fn has(condition: &str) -> Result<bool, String> {
         "erofs" => Ok(mounts_erofs()),
         "cgroup" => Ok(makes_cgroups()),
         "loop" => Ok(Path::new("/dev/loop-control").exists()),
+        "long" => Ok(std::env::var_os("ASHLAR_LONG").is_some()),
         "qemu-arm64" => {
             Ok(missing(&["root", "exec:qemu-aarch64-static"]).is_none() && arm64_busybox().is_some())
         }

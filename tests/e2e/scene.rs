@@ -3,12 +3,12 @@
 //!
 //! What must be true of the place when the test is over is `validate`'s business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 /// A command that is still running after this long has hung.
@@ -42,6 +42,8 @@ pub(crate) struct Scene {
     env: BTreeMap<String, String>,
     cgroup: Option<PathBuf>,
     deadline: Duration,
+    /// The numbers of the commands that were started.
+    pids: Mutex<BTreeSet<u32>>,
 }
 
 impl Scene {
@@ -60,6 +62,7 @@ impl Scene {
             env: BTreeMap::new(),
             cgroup: make_cgroup(),
             deadline: DEADLINE,
+            pids: Mutex::default(),
             dir,
         };
         scene.settle_environment();
@@ -134,6 +137,11 @@ impl Scene {
         self.cgroup.as_deref()
     }
 
+    /// Says whether a command of this test had this number.
+    pub(crate) fn started(&self, pid: u32) -> bool {
+        self.pids.lock().unwrap().contains(&pid)
+    }
+
     /// Sets an environment variable for the commands that follow.
     pub(crate) fn set(&mut self, key: &str, value: &str) {
         self.env.insert(key.to_owned(), value.to_owned());
@@ -188,6 +196,7 @@ impl Scene {
         let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {program}: {e}"));
+        self.pids.lock().unwrap().insert(child.id());
         if let (Some(bytes), Some(mut pipe)) = (stdin, child.stdin.take()) {
             let bytes = bytes.to_vec();
             // A command that doesn't read its input is not this thread's failure.

@@ -1,8 +1,9 @@
 //! What must be true of a store and of the machine when a test is over.
 //!
 //! Every layer file is a sound EROFS image, nothing is half written, nothing is mounted, nothing runs; no loop device
-//! serves a file of the test, its group of processes has none below it, and its directory for temporary files is empty
-//! (H-LEAK: what a test shares with the others, such as /tmp, can't be told from theirs).
+//! serves a file of the test, its group of processes has none below it, no hierarchy of control groups has one that a
+//! command of the test made, and its directory for temporary files is empty (H-LEAK: what a test shares with the others, such
+//! as /tmp and /dev/shm, can't be told from theirs; namespaces and deleted files end with the processes).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -149,6 +150,11 @@ fn held(scene: &Scene) -> Vec<String> {
                 .filter(|path| path.is_dir())
                 .map(|path| path.display().to_string()),
         );
+        found.extend(
+            limits(Path::new("/sys/fs/cgroup"), |pid| scene.started(pid))
+                .iter()
+                .map(|path| path.display().to_string()),
+        );
         if found.is_empty() || Instant::now() > deadline {
             let files = files_below(&scene.dir().join("tmp"));
             found.extend(files.iter().map(|path| path.display().to_string()));
@@ -156,6 +162,34 @@ fn held(scene: &Scene) -> Vec<String> {
         }
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+/// Finds groups that were made for limits by a process of one of these numbers, beside this process's own in each hierarchy:
+/// `ashlar-run-<pid>-<number>`.
+fn limits(root: &Path, is_ours: impl Fn(u32) -> bool) -> Vec<PathBuf> {
+    let memberships = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut found = Vec::new();
+    for line in memberships.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        for place in [controllers, "unified", ""] {
+            let dir = root.join(place).join(own.trim_start_matches('/'));
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let groups = entries.map(|entry| entry.path()).filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let pid = name
+                    .strip_prefix("ashlar-run-")
+                    .and_then(|rest| rest.split('-').next()?.parse().ok());
+                pid.is_some_and(&is_ours)
+            });
+            found.extend(groups);
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn loop_devices(dir: &Path) -> Vec<String> {
@@ -216,6 +250,23 @@ fn a_loop_device_left_behind_is_found() {
     scene.must("losetup", &["--detach", made.stdout_text().trim()]);
     assert!(found.iter().any(|line| line.contains("work/image")), "{found:?}");
     finish(scene);
+}
+
+#[test]
+fn a_group_for_limits_left_behind_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let Some(line) = own.lines().next() else { return };
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, own) = (fields.next().unwrap(), fields.next().unwrap());
+    let dir = root.path().join(controllers).join(own.trim_start_matches('/'));
+    for name in ["ashlar-run-77-0", "ashlar-run-78-1", "ashlar-run-x", "other-77-0"] {
+        std::fs::create_dir_all(dir.join(name)).unwrap();
+    }
+    assert_eq!(
+        limits(root.path(), |pid| pid == 77),
+        [dir.join("ashlar-run-77-0")]
+    );
 }
 
 #[test]

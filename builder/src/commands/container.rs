@@ -151,12 +151,7 @@ impl Changes {
             cgroup: Some(&cgroup),
             settings: &self.settings,
         };
-        let exit = match sandbox::run(&helper, &spec, stdio, cancel) {
-            // The signal is what is reported.
-            Err(SandboxError::Cancelled) => return Err(Failure::cancelled(libc::SIGINT)),
-            Err(error) => return Err(machine(&error)),
-            Ok(exit) => exit,
-        };
+        let exit = sandbox::run(&helper, &spec, stdio, cancel).map_err(failed)?;
         if let Some(name) = &self.commit {
             self.keep(name, &upper)?;
         }

@@ -258,10 +258,7 @@ impl Run {
             cgroup: Some(&cgroup),
             settings: &settings,
         };
-        match sandbox::run(&helper, &spec, stdio, cancel) {
-            Err(SandboxError::Cancelled) => Err(OpError::Cancelled),
-            other => Ok(other?),
-        }
+        sandbox::run(&helper, &spec, stdio, cancel).map_err(failed)
     }
 
     fn pass_on(&self, from: OwnedFd, stream: Stream) {

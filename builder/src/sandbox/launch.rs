@@ -270,7 +270,6 @@ impl<'a> Cancel<'a> {
     }
 
     /// Returns a cancellation that never happens.
-    #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self(None)
     }

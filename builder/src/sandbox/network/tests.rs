@@ -161,3 +161,22 @@ fn a_program_that_fails_is_quoted() {
     let error = connect(&helper, plan, Cancel::never()).unwrap_err().to_string();
     assert!(error.contains("cannot start /no/such/program"), "{error}");
 }
+
+/// Nobody who interrupts a build waits for a program that never comes up.
+#[test]
+fn a_network_that_is_waited_for_can_be_cancelled() {
+    if crate::sandbox::launch::probe().is_err() {
+        eprintln!("SKIP a_network_that_is_waited_for_can_be_cancelled: needs root");
+        return;
+    }
+    let helper = Helper::load().unwrap();
+    let (cancelled, other_end) = std::io::pipe().unwrap();
+    let plan = Plan {
+        program: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), "exec sleep 1000".to_owned()],
+        goes_to_background: true,
+    };
+    drop(other_end);
+    let error = connect(&helper, plan, Cancel::on(cancelled.as_fd())).map(drop);
+    assert!(matches!(error, Err(SandboxError::Cancelled)), "{error:?}");
+}
