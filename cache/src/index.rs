@@ -5,6 +5,7 @@
 //! the whole file costs time, never a wrong image. A damaged file is set aside and started anew.
 
 mod health;
+mod place;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -161,9 +162,10 @@ impl Index {
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(wrap)?;
-        if mode != "wal" {
+        let wanted = place::journal(path);
+        if mode != wanted {
             connection
-                .pragma_update(None, "journal_mode", "wal")
+                .pragma_update(None, "journal_mode", wanted)
                 .map_err(wrap)?;
         }
         connection

@@ -119,6 +119,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    volatile,
     waiting,
     why,
 }

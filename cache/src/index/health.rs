@@ -62,6 +62,16 @@ pub(super) fn suspect(path: &Path) {
     let _ = File::create(mark(path));
 }
 
+impl IndexError {
+    /// Says whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Malformed { .. } | Self::SetAside { .. } => false,
+        }
+    }
+}
+
 impl Index {
     /// Looks closely at an index that was found damaged; sets it aside, or takes what is malformed out of it.
     pub(super) fn settle_suspicion(self) -> Result<(Self, Option<PathBuf>), IndexError> {
