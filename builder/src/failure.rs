@@ -295,27 +295,9 @@ fn with_disk_help(failure: Failure, error: &(dyn Error + 'static)) -> Failure {
     match disk_error(error) {
         Some(libc::ENOSPC | libc::EDQUOT) => failure
             .with_help("the disk is full: free space (`ashlar prune` removes what no image needs), or choose another store with --root or ASHLAR_ROOT"),
-        _ if is_damage(error) => failure.with_help(
-            "`ashlar check --deep --repair` sets aside what is damaged, so that it is made or fetched again",
-        ),
+        Some(libc::EFBIG) => failure.with_help("this process may write no larger file: see `ulimit -f`"),
         _ => failure,
     }
-}
-
-/// Looks through the causes for a layer of the store that isn't what it was.
-fn is_damage(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // What an input error wraps is not its source, but itself.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let is_layer =
-            |error: Option<&cache::Error>| matches!(error, Some(cache::Error::DamagedLayer { .. }));
-        if is_layer(error.downcast_ref()) || is_layer(wrapped.and_then(|inner| inner.downcast_ref())) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// Looks through the causes for an error of the disk itself.
@@ -326,6 +308,7 @@ fn disk_error(error: &(dyn Error + 'static)) -> Option<i32> {
         libc::EROFS,
         libc::EIO,
         libc::ENOMEM,
+        libc::EFBIG,
         libc::EMFILE,
         libc::ENFILE,
     ];

@@ -27,6 +27,7 @@ mod options;
 mod progress;
 mod records;
 mod registry;
+mod remedy;
 mod remote;
 mod report;
 mod runtime;
@@ -46,6 +47,7 @@ use clap::error::ErrorKind;
 use cli::{Cli, Command};
 use image::open_store_for as open_for;
 use options::Environment;
+use remedy::Remedy;
 use report::Failure;
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         std::process::exit(code);
     }
     sandbox::keep_children();
+    sandbox::outlive_file_limit();
     std::panic::set_hook(Box::new(|panic| {
         report::error(&Failure::bug(panic.to_string().replace('\n', ": ")));
         // Without this a panic of a thread would end that thread only, and whoever waits for it would wait on.
@@ -63,10 +66,18 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error),
     };
+    let root = options::store_root(cli.root.as_deref(), &Environment::of_process());
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
+        Err(mut failure) => {
+            let remedy = failure.take_remedy();
             report::error(&failure);
+            // So that it is made or fetched again. A full disk is no reason to remove what nobody asked to remove.
+            if let (Some(remedy @ Remedy::SetAside(_)), Ok(root)) = (remedy, root)
+                && let Some(text) = remedy.apply(&root)
+            {
+                report::note(&text);
+            }
             ExitCode::from(failure.exit_code())
         }
     }

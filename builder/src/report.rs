@@ -7,6 +7,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
+use crate::remedy::{self, Remedy};
+
 /// Longest cause chain that is shown; errors are ours, but their sources may be anybody's.
 const MAX_CAUSES: usize = 16;
 
@@ -67,6 +69,7 @@ struct Parts {
     tail: Vec<String>,
     causes: Vec<String>,
     help: Option<String>,
+    remedy: Option<Remedy>,
 }
 
 impl Failure {
@@ -107,7 +110,7 @@ impl Failure {
         Self::new(Kind::Bug, message)
     }
 
-    /// Makes a failure of an error: its own message, and its sources as causes.
+    /// Makes a failure of an error: its own message, its sources as causes, and what can be done about them.
     pub(crate) fn of(kind: Kind, error: &(dyn Error + 'static)) -> Self {
         Self::new(kind, error.to_string()).with_causes_of(error)
     }
@@ -127,6 +130,7 @@ impl Failure {
 
     /// Adds the sources of `error`, but not its own message. A source whose text its parent repeats is left out.
     pub(crate) fn with_causes_of(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.parts.remedy = self.parts.remedy.or_else(|| remedy::of_error(error));
         let mut said = error.to_string();
         let mut next = error.source();
         while let Some(cause) = next.filter(|_| self.parts.causes.len() < MAX_CAUSES) {
@@ -162,6 +166,11 @@ impl Failure {
     pub(crate) fn with_tail(mut self, lines: Vec<String>) -> Self {
         self.parts.tail = lines;
         self
+    }
+
+    /// Takes away what could be done about it: it was done, or mustn't be.
+    pub(crate) fn take_remedy(&mut self) -> Option<Remedy> {
+        self.parts.remedy.take()
     }
 
     /// Returns what happened, without the rest.

@@ -6,6 +6,7 @@
 
 mod health;
 mod open;
+mod place;
 mod sync;
 mod upkeep;
 

@@ -13,6 +13,9 @@ use crate::incomplete::Incomplete;
 use crate::layer::{LayerFile, LayerWriter, Limits, Written};
 use crate::leases::{Item, Leases};
 
+/// How many layers that nobody uses right now are kept open: a long build has more than a process may have files.
+const MAX_OPEN: usize = 128;
+
 /// Says why a layer can't be had or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum LayersError {
@@ -133,14 +136,18 @@ impl Layers {
             .open(self.path(layer))
     }
 
-    /// Opens a layer; a process opens each only once. It stays as long as this process lives.
+    /// Opens a layer; one that is in use isn't opened twice. It stays as long as this process lives.
     pub fn get(&self, layer: &DiffId) -> Result<Arc<LayerFile>, LayersError> {
         if let Some(open) = self.opened().get(layer) {
             return Ok(Arc::clone(open));
         }
         self.leases.take(Item::Layer(*layer), &self.path(layer));
         let opened = Arc::new(self.open(layer)?);
-        Ok(Arc::clone(self.opened().entry(*layer).or_insert(opened)))
+        let mut open = self.opened();
+        if open.len() >= MAX_OPEN {
+            open.retain(|_, file| Arc::strong_count(file) > 1);
+        }
+        Ok(Arc::clone(open.entry(*layer).or_insert(opened)))
     }
 
     /// Returns the size of a layer's tar, relying on nothing and using nothing: only to be told. `None` when it isn't here.
@@ -234,5 +241,40 @@ impl Layers {
             let _ = std::fs::remove_file(&path);
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Body, Meta, TreePath};
+
+    #[test]
+    fn no_more_layers_are_kept_open_than_a_process_may_have_files() {
+        // hardening R10: however many layers a build has
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["layers", "incomplete", "leases"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let leases = Arc::new(Leases::new(dir.path()));
+        let layers = Layers::new(dir.path().join("layers"), leases);
+        let scratch = Incomplete::new(dir.path().join("incomplete"));
+        let mut first = None;
+        for number in 0..2 * MAX_OPEN {
+            let written = layers.write(&scratch, |mut writer| {
+                let path = TreePath::clean(format!("d{number}").as_bytes());
+                let body = Body::Dir { opaque: false };
+                writer
+                    .add(path, Meta::default(), body)
+                    .map_err(LayersError::from)?;
+                writer.finish().map_err(LayersError::from)
+            });
+            let opened = written.unwrap();
+            assert!(layers.opened().len() <= MAX_OPEN);
+            first.get_or_insert(opened);
+        }
+        // What is in use is not opened once more.
+        let first = first.unwrap();
+        assert!(Arc::ptr_eq(&layers.get(&first.diff_id()).unwrap(), &first));
     }
 }

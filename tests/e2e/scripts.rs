@@ -122,6 +122,7 @@ scripts! {
     unpacked_lowers,
     until,
     users_and_workdir,
+    volatile,
     waiting,
     waiting_for_layers,
     why,

@@ -23,22 +23,17 @@ use crate::report::{self, Failure, Kind};
 use crate::sandbox::Stdio;
 use crate::{cli::BuildArgs, runtime, sandbox};
 
+/// A build isn't begun more often, whatever else is found wrong with the store.
+const MAX_BEGINNINGS: usize = 5;
+
+/// What follows when something was put right.
+const AGAIN: &str = "beginning once more";
+
 /// Builds, and tells the image's ID; or answers what is asked instead. Returns the exit code.
 ///
-/// That the index is damaged may show only when it is used. Then it all begins once more, with an index that is sound.
+/// That the store is damaged, or its disk full, may show only when it is used. Then it all begins once more, with a store
+/// that was put right: the steps that were finished are found. An archive on stdout can't be begun again.
 pub(crate) fn run(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<u8, Failure> {
-    let first = run_once(args, root, environment);
-    let is_suspect = |root: &Path| cache::index::is_suspect(&root.join("index"));
-    match first {
-        Err(failure) if options::store_root(root, environment).is_ok_and(|root| is_suspect(&root)) => {
-            report::warn(&format!("{}; beginning once more", failure.message()));
-            run_once(args, root, environment)
-        }
-        other => other,
-    }
-}
-
-fn run_once(args: &BuildArgs, root: Option<&Path>, environment: &Environment) -> Result<u8, Failure> {
     let with_files;
     let args = if args.build_arg_file.is_empty() {
         args
@@ -48,18 +43,46 @@ fn run_once(args: &BuildArgs, root: Option<&Path>, environment: &Environment) ->
     };
     let (options, notes) = options::build(args, root, environment)?;
     notes.iter().for_each(|note| report::note(note));
+    let mut done = Vec::new();
+    loop {
+        let mut failure = match run_once(&options) {
+            Err(failure) => failure,
+            ended => return ended,
+        };
+        if options.writes_to_stdout() || done.len() + 1 == MAX_BEGINNINGS {
+            return Err(failure);
+        }
+        let remedy = failure.take_remedy();
+        let is_suspect = cache::index::is_suspect(&options.store_root.join("index"));
+        if done.contains(&remedy) {
+            return Err(failure);
+        }
+        match &remedy {
+            // What opens the index next puts it right, and says so.
+            None if is_suspect => report::note(&format!("{}; {AGAIN}", failure.message())),
+            None => return Err(failure),
+            Some(possible) => match possible.apply(&options.store_root) {
+                Some(text) => report::warn(&format!("{text}; {AGAIN}")),
+                None => return Err(failure),
+            },
+        }
+        done.push(remedy);
+    }
+}
+
+fn run_once(options: &BuildOptions) -> Result<u8, Failure> {
     if let Some(call) = options.call {
-        return call::run(&options, call);
+        return call::run(options, call);
     }
     if options.dry_run {
         let plan = until_asked(None, options.timeout, async |cancel| {
-            build::preview(&options, cancel).await
+            build::preview(options, cancel).await
         });
         report::data(&runtime::run(plan)?)?;
         return Ok(0);
     }
     // While there is one thread only, and before anything is mounted: then nothing is ever left behind.
-    rights::for_build(&options)?;
+    rights::for_build(options)?;
     if let Some(path) = &options.iidfile {
         remove_stale(path)?;
     }
@@ -67,9 +90,9 @@ fn run_once(args: &BuildArgs, root: Option<&Path>, environment: &Environment) ->
         .shell_on_error
         .then(|| Terminal::of_stdin(true))
         .transpose()?;
-    let work = async |cancel: &Cancel| build::build(&options, cancel).await;
+    let work = async |cancel: &Cancel| build::build(options, cancel).await;
     let facts = runtime::run(until_asked(terminal, options.timeout, work))?;
-    tell(&options, &facts)?;
+    tell(options, &facts)?;
     Ok(0)
 }
 

@@ -131,10 +131,12 @@ impl Changes {
             host: false,
             resolver: ops::resolves_on_loopback().map_err(|error| machine(&error))?,
         });
-        let network = match networks.take(self.network, &helper, cancel) {
-            Err(SandboxError::Cancelled) => return Err(Failure::cancelled(libc::SIGINT)),
-            other => other.map_err(|error| machine(&error))?,
+        // Of a cancelled one the signal is what is reported.
+        let failed = |error| match error {
+            SandboxError::Cancelled => Failure::cancelled(libc::SIGINT),
+            other => machine(&other),
         };
+        let network = networks.take(self.network, &helper, cancel).map_err(failed)?;
         network.warning.iter().for_each(|warning| report::warn(warning));
         let bounds = Bounds::new(self.limits.clone(), report::warn);
         bounds.apply(&mut self.settings);

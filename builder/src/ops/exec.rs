@@ -241,10 +241,12 @@ impl Run {
         let lowers = self.lowers.stack(&self.layers)?;
         let lowers: Vec<_> = lowers.iter().map(AsRef::as_ref).collect();
         let helper = self.lowers.helper()?;
-        let network = match self.networks.take(self.op.network, &helper, cancel) {
-            Err(SandboxError::Cancelled) => return Err(OpError::Cancelled),
-            other => other?,
+        let failed = |error| match error {
+            SandboxError::Cancelled => OpError::Cancelled,
+            other => other.into(),
         };
+        let network = self.networks.take(self.op.network, &helper, cancel);
+        let network = network.map_err(failed)?;
         if let Some(warning) = &network.warning {
             self.events.warn(warning);
         }

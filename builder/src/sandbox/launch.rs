@@ -56,6 +56,12 @@ pub(crate) fn keep_children() {
     sys::default_signal(libc::SIGCHLD);
 }
 
+/// Has a file that grows beyond what this process may write be an error of that write, and not the end of the process.
+/// Programs that it starts get the signal again.
+pub(crate) fn outlive_file_limit() {
+    sys::catch_signal(libc::SIGXFSZ);
+}
+
 /// Gives this process a mount namespace of its own, which nothing leaks from. Must be called before any thread starts.
 pub(crate) fn enter_private_mounts() -> Result<()> {
     sys::unshare_mounts().step("enter a private mount namespace")?;
@@ -270,6 +276,7 @@ impl<'a> Cancel<'a> {
     }
 
     /// Returns a cancellation that never happens.
+    #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self(None)
     }

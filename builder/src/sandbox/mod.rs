@@ -75,7 +75,7 @@ mod tests;
 pub(crate) use attach::{Access, MountPoint, Ownership, Tree};
 pub(crate) use cgroup::Cgroup;
 pub(crate) use error::SandboxError;
-pub(crate) use launch::{Cancel, Helper, has_tried, keep_children, run};
+pub(crate) use launch::{Cancel, Helper, has_tried, keep_children, outlive_file_limit, run};
 pub(crate) use limits::{Limits, Swap, Ulimit};
 pub(crate) use lower::{Lower, can_mount, tiny_image};
 pub(crate) use network::{Networks, Taken, Wants as NetworkWants};

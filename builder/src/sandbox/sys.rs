@@ -214,6 +214,14 @@ pub(super) fn default_signal(signal: c_int) {
     };
 }
 
+/// Has a signal do nothing here, and what it always does in programs that are executed: it is caught, not ignored.
+pub(super) fn catch_signal(signal: c_int) {
+    extern "C" fn nothing(_: c_int) {}
+    let handler: extern "C" fn(c_int) = nothing;
+    // SAFETY: the handler does nothing at all, which is safe at any time.
+    unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+}
+
 /// Has the kernel reap children: nobody waits for them.
 pub(super) fn reap_children() {
     // SAFETY: SIG_IGN installs no code.

@@ -9,7 +9,7 @@ mod unnamed;
 
 use cache::Store;
 use cache::blobs::BlobError;
-use cache::gc::{GcError, Limits};
+use cache::gc::{GcError, Limits, choose};
 use solver::Cancel;
 
 pub(crate) use ceiling::{Amount, Ceiling};
@@ -25,6 +25,8 @@ use crate::report::{self, Failure};
 
 /// Why layers are gone that nobody asked to remove.
 const BECAUSE: &str = "the store's ceiling";
+/// The same, where a build met a full disk.
+const FULL: &str = "a full disk";
 
 /// Says why a store can't be tidied up.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,30 @@ pub(crate) fn after_build(store: &Store, options: &BuildOptions, cancel: &Cancel
             failure.message()
         )),
     }
+}
+
+/// Removes the less valuable half of the store's cache, and more where a tenth of the disk isn't free then: whoever has met
+/// a full disk has to make room, whatever the ceiling says. Returns how much went.
+pub(crate) fn make_room(store: &Store) -> Result<u64, UpkeepError> {
+    let now_unix = clock::now_unix();
+    let mut needs = Needs::default();
+    let pins = needs.pins(store)?;
+    let units = store.units(&pins)?;
+    let used_bytes = units
+        .iter()
+        .map(|unit| unit.size_bytes)
+        .fold(0, u64::saturating_add);
+    let space = store.space(used_bytes)?;
+    let limits = Limits {
+        max_used_bytes: Some(used_bytes / 2),
+        min_free_bytes: Some(space.disk_bytes / 10),
+        reserved_bytes: 0,
+    };
+    let going = choose(units, limits, space, now_unix);
+    let removed = store.remove_units(going, (now_unix, FULL), &mut || needs.pins(store))?;
+    store.sweep_leftovers(now_unix, &pins)?;
+    let sizes = removed.units.iter().map(|unit| unit.size_bytes);
+    Ok(sizes.fold(0, u64::saturating_add))
 }
 
 /// Returns how much went.

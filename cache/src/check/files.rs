@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    fn check_layer(&self, layer: &DiffId, depth: Depth) -> Result<Option<Fault>, CheckError> {
+    pub(super) fn check_layer(&self, layer: &DiffId, depth: Depth) -> Result<Option<Fault>, CheckError> {
         let subject = Subject::Layer(*layer);
         let (file, identity) = match open(&self.layers().path(layer)) {
             Ok(Some(opened)) => opened,
@@ -121,7 +121,7 @@ impl Store {
         }
     }
 
-    fn check_blob(&self, digest: &Digest, depth: Depth, size_bytes: Option<u64>) -> Option<Fault> {
+    pub(super) fn check_blob(&self, digest: &Digest, depth: Depth, size_bytes: Option<u64>) -> Option<Fault> {
         let subject = Subject::Blob(*digest);
         let (file, identity) = match open(&self.root().join("blobs/sha256").join(digest.hex())) {
             Ok(opened) => opened?,

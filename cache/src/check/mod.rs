@@ -156,6 +156,20 @@ impl Store {
         Ok(checked)
     }
 
+    /// Looks closely at one layer or blob, and sets it aside if it is damaged, so that it is made or fetched again. `None`:
+    /// it isn't, or somebody was faster.
+    pub fn set_aside_damaged(&self, subject: &Subject) -> Result<Option<Fault>, CheckError> {
+        let fault = match subject {
+            Subject::Layer(layer) => self.check_layer(layer, Depth::Deep)?,
+            Subject::Blob(digest) => self.check_blob(digest, Depth::Deep, None),
+            _ => None,
+        };
+        match fault {
+            Some(fault) if self.repair(&fault)? => Ok(Some(fault)),
+            _ => Ok(None),
+        }
+    }
+
     /// Puts right what is wrong: by setting it aside, so that it is made or fetched again when it is needed, or by
     /// forgetting it. Says whether that was possible.
     pub fn repair(&self, fault: &Fault) -> Result<bool, CheckError> {

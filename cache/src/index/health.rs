@@ -63,6 +63,13 @@ pub(super) fn suspect(path: &Path) {
     let _ = File::create(mark(path));
 }
 
+impl IndexError {
+    /// Says whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+}
+
 impl Index {
     /// Looks closely at an index that was found damaged; sets it aside, or takes what is malformed out of it.
     pub(super) fn settle_suspicion(self, disk: Disk) -> Result<(Self, Option<PathBuf>), IndexError> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::sync::Sync;
-use super::{Index, IndexError, health, is_damage};
+use super::{Index, IndexError, health, is_damage, place};
 
 /// How long others are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,11 +111,14 @@ impl Index {
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
             .map_err(wrap)?;
-        let is_wal = mode == "wal"
-            || connection
-                .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
-                .map_err(wrap)?
-                == "wal";
+        let wanted = place::journal(path);
+        let mode = match mode == wanted {
+            true => mode,
+            false => connection
+                .pragma_update_and_check(None, "journal_mode", wanted, |row| row.get::<_, String>(0))
+                .map_err(wrap)?,
+        };
+        let is_wal = mode == "wal";
         connection
             .pragma_update(None, "synchronous", if is_wal { "normal" } else { "full" })
             .map_err(wrap)?;

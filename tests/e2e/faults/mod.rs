@@ -8,7 +8,11 @@ mod crowd;
 mod disk;
 mod flips;
 mod kill;
+mod metadata;
+mod places;
 mod power;
+mod pull;
+mod repeat;
 
 use std::time::{Duration, Instant};
 
@@ -126,6 +130,37 @@ impl Trial {
         let bytes = std::fs::read(&path).ok()?;
         std::fs::remove_file(path).unwrap();
         Some(bytes)
+    }
+
+    /// Builds, and puts a copy of the store aside, to be begun with by [`again`](Self::again). Returns what the build said.
+    fn keep(&self) -> Output {
+        let output = self.scene.must("ashlar", &self.args());
+        let _result = self.take_result();
+        let (store, kept) = (self.scene.store(), self.scene.aside("kept"));
+        self.scene
+            .must("cp", &["-a", store.to_str().unwrap(), kept.to_str().unwrap()]);
+        output
+    }
+
+    /// Puts the store back to what it was when it was kept.
+    fn again(&self) {
+        let (store, kept) = (self.scene.store(), self.scene.aside("kept"));
+        std::fs::remove_dir_all(&store).unwrap();
+        self.scene
+            .must("cp", &["-a", kept.to_str().unwrap(), store.to_str().unwrap()]);
+    }
+
+    /// Works while a file system is mounted on the store by a shell script, whose `$1` is a path beside the store.
+    fn on(&self, mount: &str, work: impl FnOnce()) {
+        let aside = self.scene.aside("mounted").display().to_string();
+        self.scene.must("sh", &["-ec", mount, "mount", &aside]);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        // What a build had mounted goes a moment after it.
+        let script = "n=0; until umount \"$STORE\" 2> busy; do n=$((n + 1)); [ $n -lt 200 ] || { cat busy; exit 1; }; sleep 0.05; done";
+        self.scene.must("sh", &["-ec", script]);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     /// Empties the store.

@@ -87,6 +87,14 @@ impl Registry {
         self.child = serve(&self.dir, &self.host);
     }
 
+    /// Empties it.
+    pub(crate) fn forget(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let _empty = std::fs::remove_dir_all(self.dir.join("data"));
+        self.child = serve(&self.dir, &self.host);
+    }
+
     /// Returns its process.
     pub(crate) fn process(&self) -> u32 {
         self.child.id()

@@ -63,7 +63,7 @@ fn store(root: &Path) -> Check {
             found,
             "a volume that isn't overlayfs: here what a step changes must fit in memory, and layers can't be unpacked",
         ),
-        "nfs" | "fuse" => Check::limited(
+        "nfs" | "9p" | "smb" | "ceph" | "fuse" => Check::limited(
             NAME,
             found,
             "a local file system: locks and attributes are needed",
@@ -82,6 +82,9 @@ fn file_system(magic: rustix::fs::FsWord) -> &'static str {
         0x0102_1994 => "tmpfs",
         0x794c_7630 => "overlayfs",
         0x6969 => "nfs",
+        0x0102_1997 => "9p",
+        0xFF53_4D42 | 0xFE53_4D42 => "smb",
+        0x00C3_6400 => "ceph",
         0x6573_5546 => "fuse",
         0x2FC1_2FC1 => "zfs",
         0xF2F5_2010 => "f2fs",
