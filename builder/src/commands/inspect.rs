@@ -1,27 +1,53 @@
 //! `ashlar inspect`: docker's JSON about images, or parts of it by template.
 
+use std::collections::BTreeMap;
+
 use cache::Store;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::template::Template;
+use super::template::{Field, Template};
 use crate::cli::InspectArgs;
 use crate::clock;
 use crate::image::{self, StoredImage};
 use crate::report::Failure;
 
-/// Fields that docker's JSON always has in `Config`, with what they are when the image doesn't say.
-const CONFIG_FIELDS: [(&str, Value); 9] = [
-    ("User", Value::String(String::new())),
-    ("ExposedPorts", Value::Null),
-    ("Env", Value::Null),
+/// Fields of `Config` that docker's JSON always has, with what they are when the image doesn't say.
+const ALWAYS: [(&str, Value); 8] = [
     ("Cmd", Value::Null),
+    ("Entrypoint", Value::Null),
+    ("Env", Value::Null),
+    ("Labels", Value::Null),
+    ("OnBuild", Value::Null),
+    ("User", Value::String(String::new())),
     ("Volumes", Value::Null),
     ("WorkingDir", Value::String(String::new())),
-    ("Entrypoint", Value::Null),
-    ("OnBuild", Value::Null),
-    ("Labels", Value::Null),
 ];
+
+/// What docker 28's structures show where an image doesn't say; the order of `Config` is that of its `{{json .Config}}`.
+/// What they have left of older versions (`VirtualSize`, `ContainerConfig`) is always empty there, and refused here.
+const FIELDS: [Field; 16] = [
+    field("", "Variant", ""),
+    field("", "OsVersion", ""),
+    field("Config", "User", ""),
+    field("Config", "ExposedPorts", "map[]"),
+    field("Config", "Env", "[]"),
+    field("Config", "Entrypoint", "[]"),
+    field("Config", "Cmd", "[]"),
+    field("Config", "Volumes", "map[]"),
+    field("Config", "WorkingDir", ""),
+    field("Config", "Labels", "map[]"),
+    field("Config", "StopSignal", ""),
+    field("Config", "ArgsEscaped", "false"),
+    field("Config", "Healthcheck", "<nil>"),
+    field("Config", "OnBuild", "[]"),
+    field("Config", "Shell", "[]"),
+    field("GraphDriver", "Data", "map[]"),
+];
+
+const fn field(of: &'static str, name: &'static str, zero: &'static str) -> Field {
+    Field { of, name, zero }
+}
 
 /// Returns what is known about images: a JSON array, or one line for each by `--format`.
 pub(crate) fn inspect(args: &InspectArgs, store: &Store) -> Result<String, Failure> {
@@ -31,19 +57,24 @@ pub(crate) fn inspect(args: &InspectArgs, store: &Store) -> Result<String, Failu
     };
     let mut facts = Vec::new();
     for word in &args.images {
-        facts.push(of_image(store, &image::find(store, word)?)?);
+        let image = image::find(store, word)?;
+        let config = match template {
+            Some(_) => typed_config(&image),
+            None => whole_config(&image),
+        };
+        facts.push(of_image(store, &image, config)?);
     }
     match (template, args.format.as_deref()) {
         (Some(template), _) => facts
             .iter()
-            .map(|facts| Ok(template.render(facts)? + "\n"))
+            .map(|facts| Ok(template.render_typed(facts, &FIELDS)? + "\n"))
             .collect(),
         (None, Some("json")) => Ok(format!("{}\n", Value::from(facts))),
         (None, _) => Ok(pretty(&Value::from(facts)) + "\n"),
     }
 }
 
-fn of_image(store: &Store, image: &StoredImage) -> Result<Value, Failure> {
+fn of_image(store: &Store, image: &StoredImage, config: Value) -> Result<Value, Failure> {
     let tags: Vec<String> = image.names().map(image::familiar).collect();
     let tagged_unix = image.rows.iter().map(|row| row.created_unix).max().unwrap_or(0);
     let mut facts = json!({
@@ -59,9 +90,11 @@ fn of_image(store: &Store, image: &StoredImage) -> Result<Value, Failure> {
         "Variant": image.text("variant"),
         "Os": image.text("os"),
         "Size": image.size_bytes(store)?,
-        "Config": config(image),
+        // Docker's word for who keeps the layers, and where: nowhere that others could look.
+        "GraphDriver": { "Data": null, "Name": "ashlar" },
         "RootFS": { "Type": "layers", "Layers": image.layers()? },
         "Metadata": { "LastTagTime": clock::rfc3339(tagged_unix) },
+        "Config": config,
     });
     if image.text("variant").is_empty()
         && let Some(facts) = facts.as_object_mut()
@@ -83,17 +116,48 @@ fn last_comment(image: &StoredImage) -> &str {
         .unwrap_or_default()
 }
 
-/// Returns the image's `config`, with the fields that are always there first.
-fn config(image: &StoredImage) -> Value {
-    let mut fields: Map<String, Value> = CONFIG_FIELDS
-        .iter()
-        .map(|(field, value)| ((*field).to_owned(), value.clone()))
+/// Returns the image's `config` as docker's API has it: sorted, with the fields that are always there.
+fn whole_config(image: &StoredImage) -> Value {
+    let always = ALWAYS.map(|(field, value)| (field.to_owned(), value));
+    let own = own_config(image).map(|(field, value)| (field.clone(), value.clone()));
+    let sorted: BTreeMap<String, Value> = always.into_iter().chain(own).collect();
+    Value::Object(sorted.into_iter().collect())
+}
+
+/// Returns the image's `config` as docker's templates see it: in its order, without what is empty.
+fn typed_config(image: &StoredImage) -> Value {
+    let known = FIELDS.iter().filter(|field| field.of == "Config");
+    let known = known.map(|field| field.name);
+    let own: Map<String, Value> = own_config(image)
+        .map(|(field, value)| (field.clone(), value.clone()))
         .collect();
-    let own = image.config.get("config").and_then(Value::as_object);
-    for (field, value) in own.into_iter().flatten() {
-        fields.insert(field.clone(), value.clone());
+    let mut fields = Map::new();
+    for name in known {
+        if let Some(value) = own.get(name).filter(|value| !is_empty(value)) {
+            fields.insert(name.to_owned(), value.clone());
+        }
     }
+    // What docker doesn't know is part of the image all the same.
+    let others = own
+        .into_iter()
+        .filter(|(name, _)| !FIELDS.iter().any(|field| field.name == name));
+    fields.extend(others);
     Value::Object(fields)
+}
+
+fn own_config(image: &StoredImage) -> impl Iterator<Item = (&String, &Value)> {
+    let own = image.config.get("config").and_then(Value::as_object);
+    own.into_iter().flatten()
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
 }
 
 /// Returns JSON with docker's indentation of four blanks.

@@ -217,6 +217,54 @@ fn history_is_newest_first() {
 }
 
 #[test]
+fn inspect_shows_fields_as_docker_does() {
+    let Fixture { store, app, .. } = &fixture();
+    // As docker 28 shows them: by the types of its structures, whether an image has them or not.
+    for (format, expected) in [
+        ("{{.ID}}", app.to_string().as_str()),
+        ("{{.Variant}}|{{.OsVersion}}|{{.GraphDriver.Name}}", "||ashlar"),
+        ("{{.GraphDriver.Data.MergedDir}}", "<no value>"),
+        ("{{.Config.Volumes}}{{.Config.ExposedPorts}}", "map[]map[]"),
+        (
+            "{{.Config.Entrypoint}}{{.Config.Shell}}{{.Config.OnBuild}}",
+            "[][][]",
+        ),
+        (
+            "{{.Config.User}}{{.Config.StopSignal}}|{{.Config.ArgsEscaped}}",
+            "|false",
+        ),
+        ("{{.Config.Healthcheck}}", "<nil>"),
+        (
+            "{{with .Config}}{{.Volumes}}{{end}}{{$c := .Config}}{{$c.Shell}}",
+            "map[][]",
+        ),
+        ("{{.Config.Labels.Env}}", "<no value>"),
+        ("{{json .Config.Volumes}} {{len .Config.Volumes}}", "null 0"),
+        (
+            "{{json .Config}}",
+            r#"{"Env":["PATH=/bin","A=1"],"Cmd":["app"],"Labels":{"k":"v"}}"#,
+        ),
+    ] {
+        check(
+            store,
+            &["inspect", "-f", format, "app:1"],
+            &format!("{expected}\n"),
+        );
+    }
+    for (format, expected) in [
+        ("{{.VirtualSize}}", "no field `.VirtualSize`"),
+        ("{{.ContainerConfig}}", "no field `.ContainerConfig`"),
+        ("{{.Config.Hostname}}", "no field `.Config.Hostname`"),
+        (
+            "{{with .Config}}{{.Nothing}}{{end}}",
+            "no field `.Config.Nothing`",
+        ),
+    ] {
+        check_fails(store, &["inspect", "-f", format, "app:1"], expected, 2);
+    }
+}
+
+#[test]
 fn inspect_speaks_dockers_json() {
     let Fixture { store, app, .. } = &fixture();
     let text = ashlar(store, &["inspect", "app:1"]).unwrap();
@@ -240,23 +288,9 @@ fn inspect_speaks_dockers_json() {
                 "Architecture": "amd64",
                 "Os": "linux",
                 "Size": 0,
-                "Config": {
-                    "User": "",
-                    "ExposedPorts": null,
-                    "Env": [
-                        "PATH=/bin",
-                        "A=1"
-                    ],
-                    "Cmd": [
-                        "app"
-                    ],
-                    "Volumes": null,
-                    "WorkingDir": "",
-                    "Entrypoint": null,
-                    "OnBuild": null,
-                    "Labels": {
-                        "k": "v"
-                    }
+                "GraphDriver": {
+                    "Data": null,
+                    "Name": "ashlar"
                 },
                 "RootFS": {
                     "Type": "layers",
@@ -267,6 +301,23 @@ fn inspect_speaks_dockers_json() {
                 },
                 "Metadata": {
                     "LastTagTime": "2024-01-02T00:00:00Z"
+                },
+                "Config": {
+                    "Cmd": [
+                        "app"
+                    ],
+                    "Entrypoint": null,
+                    "Env": [
+                        "PATH=/bin",
+                        "A=1"
+                    ],
+                    "Labels": {
+                        "k": "v"
+                    },
+                    "OnBuild": null,
+                    "User": "",
+                    "Volumes": null,
+                    "WorkingDir": ""
                 }
             }
         ]

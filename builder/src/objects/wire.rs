@@ -70,30 +70,32 @@ impl Wire {
     pub(super) async fn send(&self, call: &Call) -> Result<Response, ObjectsError> {
         let client = client(&call.url, &Tls::default())?;
         let begun = Instant::now();
-        let mut n_tried = 0;
-        loop {
-            n_tried += 1;
+        let mut left = self.retry.patience();
+        let answer = loop {
             let mut request = client
                 .request(call.method.clone(), call.url.clone())
                 .headers(call.headers.clone());
             if let Some(body) = &call.body {
                 request = request.body(Body::from(body.clone()));
             }
-            let is_last = n_tried >= self.retry.n_tries;
-            let wait = match request.send().await {
-                Err(error) if is_last => return Err(unreachable(&self.title, &error)),
+            let answer = request.send().await;
+            let wait = match &answer {
+                Ok(response) if is_passing(response.status()) => retry_after(response.headers()),
+                Ok(_) => break answer,
                 Err(_) => None,
-                Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
-                    if is_last && begun.elapsed() > self.patience {
-                        return Ok(response);
-                    }
-                    retry_after(response.headers())
-                }
-                Ok(response) if is_last || !is_passing(response.status()) => return Ok(response),
-                Ok(response) => retry_after(response.headers()),
             };
-            self.retry.pause(n_tried, wait).await;
-        }
+            if left.is_left(wait).await {
+                continue;
+            }
+            let is_busy =
+                matches!(&answer, Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS);
+            if !is_busy || begun.elapsed() > self.patience {
+                break answer;
+            }
+            left.renew();
+            left.is_left(wait).await;
+        };
+        answer.map_err(|error| unreachable(&self.title, &error))
     }
 
     /// Sends a request that is to succeed.

@@ -17,49 +17,11 @@ use super::auth::Scope;
 use super::config::{Serves, Settings};
 use super::endpoint::{Call, Endpoint, Target};
 use super::error::ImageError;
+use super::patience::{Patience, Retry};
 use super::reference::Reference;
 use crate::clock;
 
 const MAX_ERROR_BYTES: u64 = 64 << 10;
-/// Longest that a `Retry-After` is obeyed.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-
-/// How often and how slowly a request is made again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Retry {
-    /// Tries in all.
-    pub(crate) n_tries: u32,
-    /// Longest wait before the second try; doubles with each further one.
-    pub(crate) first_wait: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            n_tries: 5,
-            first_wait: Duration::from_millis(250),
-        }
-    }
-}
-
-impl Retry {
-    /// Waits before try number `n_tried + 1`: what the server asked for, else a random part of a growing span.
-    pub(crate) async fn pause(&self, n_tried: u32, asked: Option<Duration>) {
-        let span = self
-            .first_wait
-            .saturating_mul(1 << n_tried.saturating_sub(1).min(5))
-            .min(Duration::from_secs(8));
-        let mut random = [0; 4];
-        // Without randomness the full span is waited, which is right too.
-        let part = match rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK) {
-            Ok(_) => f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX),
-            Err(_) => 1.0,
-        };
-        let wait = asked.map_or(span.mul_f64(part), |asked| asked.min(MAX_WAIT));
-        tokio::time::sleep(wait).await;
-    }
-}
-
 /// A repository and the hosts that have it. Connections are shared by all sessions of the process.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -133,12 +95,12 @@ impl Session {
     /// Makes any request to the registry itself, with its credentials; Ok is whatever it answers. What may pass
     /// (broken connections, 429, 5xx) is tried again if the call says that it may be.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response, ImageError> {
-        self.send_to(&self.origin, call).await
+        self.send_to(&self.origin, call, &mut self.retry.patience()).await
     }
 
     /// Reads from the first mirror that has it, else from the registry itself. A mirror is asked once: there is somebody
     /// else to ask.
-    async fn read(&self, call: &Call<'_>) -> Result<Response, ImageError> {
+    async fn read(&self, call: &Call<'_>, patience: &mut Patience) -> Result<Response, ImageError> {
         for copy in &self.mirrors {
             let Target::Path(path) = &call.target else {
                 continue;
@@ -159,26 +121,33 @@ impl Session {
                 Ok(Err(_)) => copy.is_down.store(true, Ordering::Relaxed),
             }
         }
-        self.send_to(&self.origin, call).await
+        self.send_to(&self.origin, call, patience).await
     }
 
-    async fn send_to(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response, ImageError> {
-        let mut n_tried = 0;
+    async fn send_to(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call<'_>,
+        patience: &mut Patience,
+    ) -> Result<Response, ImageError> {
         loop {
-            n_tried += 1;
-            let is_last = !call.is_repeatable || n_tried >= self.retry.n_tries;
-            let wait = match endpoint.send(call).await? {
-                Err(error) if is_last => return Err(self.unreachable(&error)),
-                Err(_) => None,
-                Ok(response) if is_last || !is_passing(response.status()) => return Ok(response),
+            let answer = endpoint.send(call).await?;
+            let wait = match &answer {
+                Ok(response) if !is_passing(response.status()) => {
+                    return Ok(answer.expect("because it is one"));
+                }
                 Ok(response) => retry_after(response.headers()),
+                Err(_) => None,
             };
-            self.retry.pause(n_tried, wait).await;
+            if !call.is_repeatable || !patience.is_left(wait).await {
+                return answer.map_err(|error| self.unreachable(&error));
+            }
         }
     }
 
-    /// Reads, with retries; Ok is a 200 or 206 whose body is still to be read.
-    pub(crate) async fn get(&self, ask: Ask<'_>) -> Result<Response, ImageError> {
+    /// Reads, with retries; Ok is a 200 or 206 whose body is still to be read. `patience` is that of all that is read for one
+    /// purpose.
+    pub(crate) async fn get(&self, ask: Ask<'_>, patience: &mut Patience) -> Result<Response, ImageError> {
         let mut call = Call::new(Method::GET, Target::Path(ask.path), Scope::Pull);
         let accept = HeaderValue::from_str(ask.accept).expect("because media types are plain text");
         call.headers.insert(ACCEPT, accept);
@@ -187,7 +156,7 @@ impl Session {
             call.headers
                 .insert(RANGE, range.expect("because a number is plain text"));
         }
-        let response = self.read(&call).await?;
+        let response = self.read(&call, patience).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             _ => Err(self.refusal(&call, response).await),
@@ -198,7 +167,7 @@ impl Session {
     pub(crate) async fn head(&self, path: &str, accept: &'static str) -> Result<Option<Digest>, ImageError> {
         let mut call = Call::new(Method::HEAD, Target::Path(path), Scope::Pull);
         call.headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        let response = self.read(&call).await?;
+        let response = self.read(&call, &mut self.retry.patience()).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(None),
@@ -213,9 +182,9 @@ impl Session {
         ask: Ask<'_>,
         limit_bytes: u64,
     ) -> Result<(Vec<u8>, Option<String>), ImageError> {
-        let mut n_tried = 0;
+        let mut patience = self.retry.patience();
         loop {
-            let response = self.get(ask).await?;
+            let response = self.get(ask, &mut patience).await?;
             let content_type = header(response.headers(), "content-type");
             let encoding = header(response.headers(), CONTENT_ENCODING.as_str());
             let too_large = || ImageError::WrongSize {
@@ -231,11 +200,9 @@ impl Session {
                 Ok(None) => return Err(too_large()),
                 Err(error) => error,
             };
-            n_tried += 1;
-            if n_tried >= self.retry.n_tries {
+            if !patience.is_left(None).await {
                 return Err(self.unreachable(&error));
             }
-            self.retry.pause(n_tried, None).await;
         }
     }
 
@@ -389,7 +356,7 @@ mod tests {
         };
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));
         assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
-        assert!(asked("Fri, 31 Dec 2099 23:59:59 GMT").is_some_and(|wait| wait > MAX_WAIT));
+        assert!(asked("Fri, 31 Dec 2099 23:59:59 GMT").is_some_and(|wait| wait > Duration::from_secs(3600)));
         assert_eq!(
             [asked("-1"), asked("soon"), asked("99999999999999999999999")],
             [None; 3]

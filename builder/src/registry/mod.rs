@@ -17,6 +17,7 @@ mod intake;
 mod json;
 mod login;
 mod manifest;
+mod patience;
 mod pull;
 pub(crate) mod push;
 mod reference;
@@ -34,7 +35,7 @@ use crate::archive::{Source, layout};
 use crate::clock;
 use crate::lockfile::{Lock, LockError, Pin};
 use crate::objects::Objects;
-pub(crate) use client::{Ask, Retry, Session, capped, header, http_date, is_passing, reason, retry_after};
+pub(crate) use client::{Ask, Session, capped, header, http_date, is_passing, reason, retry_after};
 pub(crate) use config::parse_toml;
 pub(crate) use credentials::Kept;
 pub(crate) use error::ImageError;
@@ -45,6 +46,7 @@ pub(crate) use manifest::{
     ACCEPT_MANIFESTS, ConfigFacts, Descriptor, Document, INDEX_TYPES, MAX_CONFIG_BYTES, MAX_INDEX_DEPTH,
     MAX_MANIFEST_BYTES, Manifest, config_facts, parse, select,
 };
+pub(crate) use patience::Retry;
 pub(crate) use pull::{Transfer, fetch_layers};
 pub(crate) use reference::{Reference, ReferenceError};
 pub(crate) use transport::{Tls, client, engine_client};

@@ -12,9 +12,10 @@ use reqwest::header::{ETAG, HeaderValue};
 use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::client::{Ask, Retry, Session};
+use super::client::{Ask, Session};
 use super::error::ImageError;
 use super::intake::take_in;
+use super::patience::{Patience, Retry};
 use super::{Descriptor, LayerSource, Origin, Resolved};
 use crate::archive::{Source, layout};
 use crate::objects::Objects;
@@ -145,7 +146,7 @@ impl Giver<'_> {
         }
     }
 
-    async fn get(self, blob: &Digest, offset: u64) -> Result<Response, ImageError> {
+    async fn get(self, blob: &Digest, offset: u64, patience: &mut Patience) -> Result<Response, ImageError> {
         match self {
             Self::Repository(session) => {
                 let ask = Ask {
@@ -153,7 +154,7 @@ impl Giver<'_> {
                     accept: "*/*",
                     offset,
                 };
-                session.get(ask).await
+                session.get(ask, patience).await
             }
             Self::Objects(objects) => Ok(objects.get(blob, offset).await?),
         }
@@ -183,9 +184,10 @@ async fn download(
     };
     let feed = async move {
         let mut state = State::default();
+        let mut patience = giver.retry().patience();
         loop {
             let offset = if state.ignores_ranges { 0 } else { state.done_bytes };
-            let mut response = giver.get(&blob.digest, offset).await?;
+            let mut response = giver.get(&blob.digest, offset, &mut patience).await?;
             let Some(mut n_skip) = state.start(giver, blob, &response)? else {
                 continue;
             };
@@ -195,7 +197,10 @@ async fn download(
                         let n_known = chunk.len().min(usize::try_from(n_skip).unwrap_or(usize::MAX));
                         n_skip -= n_known as u64;
                         chunk = chunk.slice(n_known..);
-                        state.moved(chunk.len());
+                        state.done_bytes += chunk.len() as u64;
+                        if !chunk.is_empty() {
+                            patience.renew();
+                        }
                         if sender.send(chunk).await.is_err() {
                             // The intake has stopped; it knows why.
                             return Ok(());
@@ -213,8 +218,7 @@ async fn download(
                     Err(error) => break Some(error),
                 }
             };
-            state.n_broken += 1;
-            if state.n_broken >= giver.retry().n_tries {
+            if !patience.is_left(None).await {
                 return Err(match failure {
                     Some(error) => giver.unreachable(&error),
                     None => ImageError::WrongSize {
@@ -224,7 +228,6 @@ async fn download(
                     },
                 });
             }
-            giver.retry().pause(state.n_broken, None).await;
         }
     };
     // The network's failure is the cause when there is one: the intake then only saw the bytes end. It is always
@@ -237,21 +240,12 @@ async fn download(
 #[derive(Debug, Default)]
 struct State {
     done_bytes: u64,
-    /// Failures since the last byte.
-    n_broken: u32,
     ignores_ranges: bool,
     /// Which version of the blob is being read, where the server says.
     version: Option<HeaderValue>,
 }
 
 impl State {
-    fn moved(&mut self, n_bytes: usize) {
-        self.done_bytes += n_bytes as u64;
-        if n_bytes > 0 {
-            self.n_broken = 0;
-        }
-    }
-
     /// Looks at the head of an answer: how many bytes of it are known already, or `None` to ask again without a range.
     fn start(
         &mut self,

@@ -6,7 +6,6 @@ use std::time::Duration;
 mod documents;
 mod quirks;
 
-use super::client::Retry;
 use super::fixture::{Fake, Remote, Reply, Request, has_tool, image, run, store};
 use super::*;
 use crate::export::{Output, export};
@@ -27,11 +26,16 @@ fn pull(store: &Arc<Store>, host: &str) -> Result<Resolved, ImageError> {
 
 /// Resolves and fetches `app:1` from a fake, with so many tries.
 fn pull_trying(store: &Arc<Store>, host: &str, n_tries: u32) -> Result<Resolved, ImageError> {
-    let reference = Reference::parse(&format!("{host}/app:1")).unwrap();
     let retry = Retry {
         n_tries,
         first_wait: Duration::from_millis(1),
+        ..Retry::default()
     };
+    pull_with(store, host, retry)
+}
+
+fn pull_with(store: &Arc<Store>, host: &str, retry: Retry) -> Result<Resolved, ImageError> {
+    let reference = Reference::parse(&format!("{host}/app:1")).unwrap();
     wait(async {
         let session = Session::with_retry(&reference, retry)?;
         let platform = Platform::new("linux", "amd64", None);

@@ -11,11 +11,12 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, Url};
 
 use super::auth::TokenRequest;
-use super::client::{Retry, capped, is_passing, reason, retry_after};
+use super::client::{capped, is_passing, reason, retry_after};
 use super::credentials::Credentials;
 use super::endpoint::basic;
 use super::error::ImageError;
 use super::json;
+use super::patience::Retry;
 use super::transport::{self, Tls};
 
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
@@ -98,8 +99,7 @@ async fn ask(
     tls: &Tls,
 ) -> Result<(String, Duration), TokenError> {
     let client = transport::client(url, tls).map_err(TokenError::Client)?;
-    let retry = Retry::default();
-    let mut n_tried = 0;
+    let mut patience = Retry::default().patience();
     loop {
         let asked = match &credentials {
             Some(Credentials::Identity(token)) => client
@@ -111,9 +111,7 @@ async fn ask(
                 .header(AUTHORIZATION, basic(user, password)),
             Some(Credentials::Token(_)) | None => client.get(url.clone()),
         };
-        n_tried += 1;
-        let is_last = n_tried >= retry.n_tries;
-        let wait = match asked.send().await {
+        let (error, wait) = match asked.send().await {
             Ok(response) if response.status().is_success() => return read(response).await,
             Ok(response) if !is_passing(response.status()) => {
                 return Err(match response.status().as_u16() {
@@ -121,17 +119,15 @@ async fn ask(
                     status => TokenError::Answer(format!("{status} when asked for a token")),
                 });
             }
-            Ok(response) if is_last => {
-                return Err(TokenError::Answer(format!(
-                    "{} when asked for a token",
-                    response.status()
-                )));
+            Ok(response) => {
+                let said = format!("{} when asked for a token", response.status());
+                (TokenError::Answer(said), retry_after(response.headers()))
             }
-            Err(error) if is_last => return Err(TokenError::Unreachable(reason(&error))),
-            Ok(response) => retry_after(response.headers()),
-            Err(_) => None,
+            Err(error) => (TokenError::Unreachable(reason(&error)), None),
         };
-        retry.pause(n_tried, wait).await;
+        if !patience.is_left(wait).await {
+            return Err(error);
+        }
     }
 }
 

@@ -209,9 +209,9 @@ impl<'a> Get<'a> {
 
     async fn run(&self, store: &Store, known: Option<&Fetched>) -> Result<Fetched, HttpError> {
         let mut partial: Option<Partial> = None;
-        let mut n_tried = 0;
+        let mut patience = self.retry.patience();
         loop {
-            let (why, wait) = match self.send(known, partial.as_ref()).await? {
+            let why = match self.send(known, partial.as_ref()).await? {
                 Ok(response) => match response.status() {
                     StatusCode::NOT_MODIFIED if known.is_some() => {
                         return Ok(known.expect("because it was just looked at").clone());
@@ -219,34 +219,37 @@ impl<'a> Get<'a> {
                     StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
                         match self.receive(response, store, &mut partial).await? {
                             Ok(()) => return self.finish(store, partial),
-                            Err(error) => (words(&error), None),
+                            Err(error) => words(&error),
                         }
                     }
-                    status if is_passing(status) && n_tried + 1 < self.retry.n_tries => {
-                        (status.to_string(), retry_after(response.headers()))
+                    status if is_passing(status) => {
+                        if !patience.is_left(retry_after(response.headers())).await {
+                            return Err(self.refused(status));
+                        }
+                        continue;
                     }
                     // What was there can't be gone on with: from the start.
                     StatusCode::RANGE_NOT_SATISFIABLE if partial.is_some() => {
                         partial = None;
-                        ("a range that it does not have".to_owned(), None)
+                        "a range that it does not have".to_owned()
                     }
-                    status => {
-                        return Err(HttpError::Status {
-                            url: self.shown.clone(),
-                            status: status.as_u16(),
-                        });
-                    }
+                    status => return Err(self.refused(status)),
                 },
-                Err(error) => (words(&error), None),
+                Err(error) => words(&error),
             };
-            n_tried += 1;
-            if n_tried >= self.retry.n_tries {
+            if !patience.is_left(None).await {
                 return Err(HttpError::Unreachable {
                     url: self.shown.clone(),
                     why,
                 });
             }
-            self.retry.pause(n_tried, wait).await;
+        }
+    }
+
+    fn refused(&self, status: StatusCode) -> HttpError {
+        HttpError::Status {
+            url: self.shown.clone(),
+            status: status.as_u16(),
         }
     }
 

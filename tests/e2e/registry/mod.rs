@@ -5,6 +5,7 @@ pub(crate) mod faults;
 mod leaks;
 mod login;
 mod peers;
+mod proxied;
 mod pull;
 mod push;
 mod stop;

@@ -7,7 +7,7 @@ use crate::scene::{Output, Scene};
 use crate::validate;
 
 /// Writes a file below `~/.config`.
-fn configure(scene: &Scene, name: &str, text: &str) {
+pub(super) fn configure(scene: &Scene, name: &str, text: &str) {
     let path = scene.aside("home/.config").join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();

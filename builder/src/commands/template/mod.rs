@@ -1,7 +1,8 @@
 //! Go's templates, as people use them with `--format`: fields, pipelines, variables, `if`, `with`, `range`, and the
 //! functions of Go and docker. `define`, `template`, `break` and `continue` are refused by name.
 //!
-//! Values are JSON, so that types count less than in Go: a field that isn't there is `<no value>`, and false.
+//! Values are JSON, so that types count less than in Go: a field that isn't there is `<no value>`, and false. Where a command
+//! says which fields docker's structures have, these show as in Go when they are empty, and others are errors.
 
 mod functions;
 mod lex;
@@ -20,6 +21,17 @@ const MAX_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Template {
     nodes: Vec<parse::Node>,
+}
+
+/// What a field of a structure shows where the data don't have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    /// The field of the whole that has it; empty for fields of the whole itself.
+    pub(crate) of: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What Go shows for its zero value.
+    pub(crate) zero: &'static str,
 }
 
 fn invalid(action: &str, why: &str) -> Failure {
@@ -41,7 +53,12 @@ impl Template {
     /// Fills the template with the fields of `top`. A field that `top` doesn't have is an error; deeper ones show as
     /// `<no value>`, because there they are keys of maps.
     pub(crate) fn render(&self, top: &Value) -> Result<String, Failure> {
-        render::render(&self.nodes, top)
+        self.render_typed(top, &[])
+    }
+
+    /// Does the same with structures of known fields.
+    pub(crate) fn render_typed(&self, top: &Value, fields: &[Field]) -> Result<String, Failure> {
+        render::render(&self.nodes, top, fields)
     }
 }
 
@@ -51,7 +68,7 @@ mod tests {
 
     fn top() -> Value {
         serde_json::json!({
-            "Id": "sha256:ab", "RepoTags": ["a:1", "b:2"], "Size": 12, "None": null,
+            "Id": "sha256:ab", "RepoTags": ["a:1", "b:2"], "Size": 12, "None": null, "Set": {"80/tcp": {}},
             "Config": {"Env": ["A=1", "B=2"], "Labels": {"z": "last", "a.b": "x y"}, "Cmd": null, "Tty": false},
         })
     }
@@ -72,6 +89,7 @@ mod tests {
             ("<{{ .Id }}|{{.Size}}>", "<sha256:ab|12>"),
             ("{{.Config.Env}}", "[A=1 B=2]"),
             ("{{.Config.Labels}}", "map[a.b:x y z:last]"),
+            ("{{.Set}}", "map[80/tcp:{}]"),
             ("{{.Config.Nothing.There}}", "<no value>"),
             ("{{.None}}", "<no value>"),
             ("{{.Config.Tty}}", "false"),

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::functions::{self, Function, is_true};
-use super::invalid;
 use super::parse::{Block, BlockKind, Command, Node, Operand, Pipeline};
 use super::show::text;
+use super::{Field, invalid};
 use crate::report::Failure;
 
 /// A variable with its value; `$` is the first.
@@ -16,6 +16,8 @@ type Variable<'v> = (&'v str, Cow<'v, Value>);
 /// What a template is being filled with.
 pub(super) struct Renderer<'v> {
     top: &'v Value,
+    /// What is known of the structures in it.
+    known: &'v [Field],
     /// What the dot is, innermost last.
     dots: Vec<Cow<'v, Value>>,
     variables: Vec<Variable<'v>>,
@@ -23,9 +25,10 @@ pub(super) struct Renderer<'v> {
 }
 
 /// Fills a template with the fields of `top`.
-pub(super) fn render(nodes: &[Node], top: &Value) -> Result<String, Failure> {
+pub(super) fn render(nodes: &[Node], top: &Value, known: &[Field]) -> Result<String, Failure> {
     let mut renderer = Renderer {
         top,
+        known,
         dots: vec![Cow::Borrowed(top)],
         variables: vec![("", Cow::Borrowed(top))],
         out: String::new(),
@@ -43,7 +46,10 @@ impl<'v> Renderer<'v> {
                 Node::Action(pipeline) => {
                     let value = self.value(pipeline)?;
                     match pipeline.variables.is_empty() {
-                        true => self.out.push_str(&text(&value)),
+                        true => match self.zero(pipeline).filter(|_| value.is_null()) {
+                            Some(zero) => self.out.push_str(zero),
+                            None => self.out.push_str(&text(&value)),
+                        },
                         false => self.set(pipeline, &[value])?,
                     }
                 }
@@ -187,12 +193,10 @@ impl<'v> Renderer<'v> {
     /// keys of maps.
     fn fields(&self, mut value: Cow<'v, Value>, names: &[String]) -> Result<Cow<'v, Value>, Failure> {
         for name in names {
-            let is_top = matches!(value, Cow::Borrowed(value) if std::ptr::eq(value, self.top));
             value = match value {
                 Cow::Borrowed(value) => match value.get(name) {
                     Some(next) => Cow::Borrowed(next),
-                    None if is_top => return Err(self.no_field(name)),
-                    None => Cow::Owned(Value::Null),
+                    None => self.absent(value, name)?,
                 },
                 Cow::Owned(mut value) => Cow::Owned(value.get_mut(name).map_or(Value::Null, Value::take)),
             };
@@ -200,15 +204,58 @@ impl<'v> Renderer<'v> {
         Ok(value)
     }
 
-    fn no_field(&self, name: &str) -> Failure {
-        let known: Vec<&str> = self
-            .top
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        Failure::usage(format!("no field `.{name}`"))
-            .with_help(format!("the fields are {}", known.join(", ")))
+    /// Returns what stands for a field that isn't in the data: null, where it could be there.
+    fn absent(&self, parent: &'v Value, name: &str) -> Result<Cow<'v, Value>, Failure> {
+        let is_top = std::ptr::eq(parent, self.top);
+        let mut structures = self.known.iter().map(|field| field.of);
+        let of = match is_top {
+            true => Some(""),
+            false => structures.find(|of| self.top.get(of).is_some_and(|it| std::ptr::eq(parent, it))),
+        };
+        let Some(of) = of else {
+            return Ok(Cow::Owned(Value::Null));
+        };
+        let mut fields = self.known.iter().filter(|field| field.of == of);
+        match fields.any(|field| field.name == name) {
+            true => Ok(Cow::Owned(Value::Null)),
+            false => match self.top.get("Id").filter(|_| is_top && name == "ID") {
+                // Go's name for it, where JSON has another.
+                Some(id) => Ok(Cow::Borrowed(id)),
+                None => Err(self.no_field(parent, of, name)),
+            },
+        }
+    }
+
+    /// Returns what a pipeline that is nothing but a field shows when it is empty.
+    fn zero(&self, pipeline: &Pipeline) -> Option<&'static str> {
+        let [Command::Value(Operand::Dot(names) | Operand::Variable(_, names))] = &pipeline.commands[..]
+        else {
+            return None;
+        };
+        let (of, name) = match &names[..] {
+            [.., of, name] => (Some(of), name),
+            [name] => (None, name),
+            [] => return None,
+        };
+        let is_it = |field: &&Field| field.name == name && of.is_none_or(|of| field.of == of);
+        self.known.iter().find(is_it).map(|field| field.zero)
+    }
+
+    fn no_field(&self, parent: &Value, of: &str, name: &str) -> Failure {
+        let there = parent.as_object().into_iter().flatten();
+        let mut fields: Vec<&str> = there.map(|(name, _)| name.as_str()).collect();
+        let known = self.known.iter().filter(|field| field.of == of);
+        for field in known.map(|field| field.name) {
+            if !fields.contains(&field) {
+                fields.push(field);
+            }
+        }
+        let path = if of.is_empty() {
+            String::new()
+        } else {
+            format!(".{of}")
+        };
+        Failure::usage(format!("no field `{path}.{name}`"))
+            .with_help(format!("the fields are {}", fields.join(", ")))
     }
 }

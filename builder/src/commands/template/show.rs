@@ -33,6 +33,8 @@ fn show(value: &Value) -> String {
                     todo.extend((at > 0).then_some(Todo::Text(" ")));
                 }
             }
+            // What stands in a set, which is a map to nothing.
+            Todo::Value(Value::Object(map)) if map.is_empty() && !out.is_empty() => out.push_str("{}"),
             Todo::Value(Value::Object(map)) => {
                 out.push_str("map[");
                 todo.push(Todo::Text("]"));

@@ -34,7 +34,7 @@ pub(super) async fn upload(
     }
     let passage = Passage::new(blob.content.clone(), blob.size_bytes);
     let mut neighbour = neighbour;
-    let mut n_failed = 0;
+    let mut patience = wire.session.retry().patience();
     loop {
         let location = match begin(wire, blob, neighbour).await? {
             Begun::Mounted => {
@@ -60,11 +60,9 @@ pub(super) async fn upload(
         if let Some(error) = unreadable(blob, &passage) {
             return Err(error);
         }
-        n_failed += 1;
-        if n_failed >= wire.session.retry().n_tries {
+        if !patience.is_left(None).await {
             return Err(wire.interrupted(&what(blob), broken));
         }
-        wire.session.retry().pause(n_failed, None).await;
         // Only the answer may have been lost.
         if exists(wire, blob).await? {
             return Ok(Outcome::Pushed);
@@ -176,7 +174,7 @@ async fn streamed(
     report: &Report,
 ) -> Result<Transfer, PushError> {
     let mut at = 0;
-    let mut n_failed = 0;
+    let mut patience = wire.session.retry().patience();
     while at < blob.size_bytes {
         let body = || {
             let (report, digest, total_bytes) = (Arc::clone(report), blob.digest, blob.size_bytes);
@@ -193,33 +191,33 @@ async fn streamed(
         let call = wire::call(Method::PATCH, Target::Url(location.clone()));
         let mut call = wire::with_body(call, BYTES, &body);
         range_headers(&mut call.headers, at, blob.size_bytes);
-        let (before, reason) = match wire.once(call).await? {
+        let (before, reason, is_last) = match wire.once(call).await? {
             Sent::Answered(response) if response.status().is_success() => {
                 location = wire.location(&response)?;
                 let has = uploaded(&response).unwrap_or(blob.size_bytes);
                 if has > blob.size_bytes {
                     return Err(wire.refused(&what(blob), "more bytes than were sent".to_owned()));
                 }
-                (
-                    std::mem::replace(&mut at, has),
-                    "only a part of it was taken".to_owned(),
-                )
+                let is_last = has <= at && !patience.is_left(None).await;
+                let reason = "only a part of it was taken".to_owned();
+                (std::mem::replace(&mut at, has), reason, is_last)
             }
             Sent::Answered(response) => return lost(wire, blob, response).await,
             Sent::Broken { reason, wait } => {
                 if passage.failed() {
                     return Ok(Transfer::Broken { reason });
                 }
-                wire.session.retry().pause(n_failed + 1, wait).await;
+                let is_last = !patience.is_left(wait).await;
                 let Some((next, has)) = resumed(wire, blob, &location).await? else {
                     return Ok(Transfer::Broken { reason });
                 };
                 location = next;
-                (std::mem::replace(&mut at, has), reason)
+                (std::mem::replace(&mut at, has), reason, is_last)
             }
         };
-        n_failed = if at > before { 0 } else { n_failed + 1 };
-        if n_failed >= wire.session.retry().n_tries {
+        if at > before {
+            patience.renew();
+        } else if is_last {
             return Ok(Transfer::Broken { reason });
         }
     }

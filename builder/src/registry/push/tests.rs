@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::registry::client::Retry;
+use crate::registry::Retry;
 
 /// A registry that keeps what it gets of an upload, and goes on from there.
 struct Registry {
@@ -158,6 +158,7 @@ fn push_blob(host: &str, bytes: Vec<u8>) -> Result<(), PushError> {
     let retry = Retry {
         n_tries: 3,
         first_wait: Duration::from_millis(1),
+        ..Retry::default()
     };
     let reference = Reference::parse(&format!("{host}/app:1")).unwrap();
     let session = Session::with_retry(&reference, retry).unwrap();

@@ -244,6 +244,22 @@ fn a_busy_registry_is_asked_again_when_it_says_and_not_before() {
 }
 
 #[test]
+fn a_registry_that_is_always_busy_is_waited_for_only_so_long() {
+    // hardening R14
+    let (_dir, store) = store();
+    let store = Arc::new(store);
+    let fake = Fake::start(|_| Reply::status(429).header("Retry-After", "1"));
+    let retry = Retry {
+        n_tries: 100,
+        longest: Duration::from_millis(1900),
+        ..Retry::default()
+    };
+    let error = pull_with(&store, &fake.host, retry).unwrap_err();
+    assert!(error.to_string().contains("429"), "{error}");
+    assert_eq!(fake.requests().len(), 2);
+}
+
+#[test]
 fn a_registry_that_flaps_is_put_up_with() {
     // hardening R14
     let requests = check_success("flapping", "127.0.0.1:0", |remote, request| {
