@@ -9,6 +9,7 @@ use cache::{DiffId, Key, TreeHash};
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::graph::{Graph, InputView, Vertex, VertexId};
+use crate::op::Op;
 
 /// The result of a vertex.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,10 @@ impl Job {
 pub trait Executor: Send + Sync + 'static {
     /// Why a job failed.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Tells of an op that has no recorded result: it will be executed, unless something fails or another process does it
+    /// first. What it needs may be begun; nothing may be waited for.
+    fn expect(&self, op: &Op);
 
     /// Executes one vertex. `Ok` means that the result's layers are stored durably.
     fn execute(&self, job: Job) -> impl Future<Output = Result<Snapshot, Self::Error>> + Send;

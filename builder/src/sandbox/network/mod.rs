@@ -98,29 +98,40 @@ impl Networks {
             Wanted::Default => {}
         }
         let mut state = self.state();
+        self.settle(&mut state, helper);
         if let Some(network) = state.idle.pop() {
             return Ok(taken(Net::Own, Some(network), state.tool.clone(), None));
         }
-        // Until one program is known to work the others wait; then as many networks are made at once as are needed.
+        // As many are made at once as are needed.
         if let Some(tool) = state.tool.clone() {
             drop(state);
             let network = connect(helper, tool.plan(self.wants))?;
             return Ok(taken(Net::Own, Some(network), Some(tool), None));
-        }
-        if state.refusal.is_none() {
-            match self.find(helper) {
-                Ok((network, tool)) => {
-                    state.tool = Some(tool.clone());
-                    return Ok(taken(Net::Own, Some(network), Some(tool), None));
-                }
-                Err(reason) => state.refusal = Some(reason),
-            }
         }
         let warning = match std::mem::replace(&mut state.has_warned, true) {
             true => None,
             false => state.refusal.as_deref().map(warning),
         };
         Ok(taken(Net::Host, None, None, warning))
+    }
+
+    /// Makes the first network, for whoever needs one first, if there isn't one already.
+    pub(crate) fn prepare(&self, helper: &Helper) {
+        self.settle(&mut self.state(), helper);
+    }
+
+    /// Finds out which program works, once. Others wait meanwhile; the network that it was found out with is theirs.
+    fn settle(&self, state: &mut State, helper: &Helper) {
+        if state.tool.is_some() || state.refusal.is_some() {
+            return;
+        }
+        match self.find(helper) {
+            Ok((network, tool)) => {
+                state.tool = Some(tool);
+                state.idle.push(network);
+            }
+            Err(reason) => state.refusal = Some(reason),
+        }
     }
 
     /// Makes a network with the first program that works.
