@@ -15,6 +15,7 @@ mod stop;
 pub(crate) use stop::Failed;
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cache::root::Root;
@@ -528,6 +529,7 @@ impl Stops<'_> {
             seeds: imports.seeds(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store)).by(self.options.oci_runtime.clone())),
             networks: Arc::new(Networks::new(wants)),
+            expects: AtomicBool::new(false),
             views: Views::default(),
             events: events.clone(),
             secrets: Arc::clone(&self.secrets),

@@ -9,7 +9,7 @@ use cache::{DiffId, Key, TreeHash};
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::graph::{Graph, InputView, Vertex, VertexId};
-use crate::op::FileOp;
+use crate::op::{FileOp, Op};
 
 /// The result of a vertex.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,10 @@ impl Job {
 pub trait Executor: Send + Sync + 'static {
     /// Why a job failed.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Tells of an op that has no recorded result: it will be executed, unless something fails or another process does it
+    /// first. What it needs may be begun; nothing may be waited for. `cancel` ends what was begun.
+    fn expect(&self, op: &Op, cancel: &Cancel);
 
     /// Executes one vertex. `Ok` means that the result's layers are stored durably.
     fn execute(&self, job: Job) -> impl Future<Output = Result<Snapshot, Self::Error>> + Send;

@@ -74,6 +74,11 @@ pub async fn solve<E: Executor>(
     let shared = Arc::new(Shared::new(graph, index, executor, events, &options));
     let locals = hash_locals(&shared, targets, &cancel).await?;
     let plan = plan(&shared.graph, targets, &*shared.index, &locals)?;
+    for id in shared.graph.ids() {
+        if matches!(plan.step(id), Planned::Run(Some(_))) {
+            shared.executor.expect(&shared.graph.vertex(id).op, &cancel);
+        }
+    }
     let mut run = Run::new(shared, plan, locals);
     let first_error = run.until_done(&cancel).await;
     match first_error {

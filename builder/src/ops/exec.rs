@@ -2,13 +2,14 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::layer::{PackOptions, TreePath};
 use cache::tree::View;
 use cache::{DiffId, Store};
 use rustix::pipe::{PipeFlags, pipe_with};
-use solver::op::{Exec, Security};
+use solver::op::{Exec, Network, Security};
 use solver::{Events, Job, Snapshot, Stream, Subject};
 
 use super::lowers::Lowers;
@@ -24,6 +25,30 @@ use crate::sandbox::{
 
 /// Upper directories are kept in memory up to this much, or up to a quarter of what the machine has free.
 const MAX_MEMORY_BYTES: u64 = 8 << 30;
+
+/// Begins what containers need and takes longest, while files are still copied and layers fetched: the sandbox's program
+/// and one network. Whoever runs first waits for the rest of it.
+pub(super) fn expect(worker: &Worker, op: &Exec, cancel: &solver::Cancel) {
+    if op.network == Network::Default && !worker.expects.swap(true, Ordering::Relaxed) {
+        let (lowers, networks) = (Arc::clone(&worker.lowers), Arc::clone(&worker.networks));
+        let cancel = cancel.clone();
+        drop(tokio::spawn(async move {
+            // What fails here fails again for the one that needs it, who tells.
+            let Ok((kill, cancelled)) = pipe_with(PipeFlags::CLOEXEC) else {
+                return;
+            };
+            let mut work = tokio::task::spawn_blocking(move || {
+                if let Ok(helper) = lowers.helper() {
+                    networks.prepare(&helper, Cancel::on(kill.as_fd()));
+                }
+            });
+            tokio::select! {
+                _ = &mut work => {}
+                () = cancel.cancelled() => drop(cancelled),
+            }
+        }));
+    }
+}
 
 /// Runs the op and packs what it changed.
 pub(super) async fn execute(worker: &Worker, op: &Exec, job: &Job) -> Result<Snapshot, OpError> {

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cache::layer::TreePath;
@@ -139,6 +140,8 @@ pub(crate) struct Worker {
     pub(crate) seeds: BTreeMap<Identity, DiffId>,
     pub(crate) lowers: Arc<Lowers>,
     pub(crate) networks: Arc<Networks>,
+    /// What the first container needs is begun.
+    pub(crate) expects: AtomicBool,
     pub(crate) views: Views,
     pub(crate) events: solver::Events,
     pub(crate) secrets: Arc<Secrets>,
@@ -296,6 +299,12 @@ pub(crate) fn upload_report(events: &solver::Events, subject: &Subject) -> push:
 
 impl Executor for Worker {
     type Error = OpError;
+
+    fn expect(&self, op: &Op, cancel: &solver::Cancel) {
+        if let Op::Exec(op) = op {
+            exec::expect(self, op, cancel);
+        }
+    }
 
     async fn execute(&self, job: Job) -> Result<Snapshot, OpError> {
         match &job.vertex().op {

@@ -27,7 +27,8 @@ pub(super) const FDS_PER_MESSAGE: usize = 200;
 /// Reports are short; a longer one is cut by the sender.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// What the process that forks is asked for; a socket for all further talk comes along.
+/// What the process that forks is asked for; a socket for all further talk comes along. Whoever stands by hears it first,
+/// says the same of a container that it makes itself, and passes the rest on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// A container: a [`Start`] follows on the socket.

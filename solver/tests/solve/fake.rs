@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) contexts: Mutex<HashMap<String, Tree>>,
     /// Every execution, in order of its end.
     pub(crate) ran: Mutex<Vec<(VertexId, Key)>>,
+    /// The commands that were told of before anything ran.
+    pub(crate) expected: Mutex<Vec<String>>,
     pub(crate) running: AtomicUsize,
     /// The most that ran at a time.
     pub(crate) most_running: AtomicUsize,
@@ -154,6 +156,12 @@ impl World {
 
 impl Executor for World {
     type Error = Failure;
+
+    fn expect(&self, op: &Op, _cancel: &Cancel) {
+        if let Op::Exec(exec) = op {
+            self.expected.lock().unwrap().push(exec.args.join(" "));
+        }
+    }
 
     async fn execute(&self, job: Job) -> Result<Snapshot, Failure> {
         let n_running = self.running.fetch_add(1, Ordering::SeqCst) + 1;

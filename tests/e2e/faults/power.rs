@@ -81,7 +81,7 @@ fn power_cuts() {
 {said}"
             );
             let what = format!("cut after {layers} layers and {after} s");
-            // Finished steps may be lost: the index is synced when it commits, what came last may not have been told it.
+            // Finished steps may be lost: their records are synced a little later.
             trial.builds_right(&what);
             let problems = validate::store_problems(&trial.scene.store());
             assert_eq!(problems, Vec::<String>::new(), "{what}");

@@ -205,6 +205,7 @@ impl World {
             seeds: BTreeMap::new(),
             lowers: Arc::new(Lowers::new(Arc::clone(&self.store))),
             networks: Arc::default(),
+            expects: Default::default(),
             views: Views::default(),
             events,
             secrets: Arc::clone(&self.secrets),

@@ -98,29 +98,42 @@ impl Networks {
             Wanted::Default => {}
         }
         let mut state = self.state();
+        self.settle(&mut state, helper, cancel)?;
         if let Some(network) = state.idle.pop() {
             return Ok(taken(Net::Own, Some(network), state.tool.clone(), None));
         }
-        // Until one program is known to work the others wait; then as many networks are made at once as are needed.
+        // As many are made at once as are needed.
         if let Some(tool) = state.tool.clone() {
             drop(state);
             let network = connect(helper, tool.plan(self.wants), cancel)?;
             return Ok(taken(Net::Own, Some(network), Some(tool), None));
-        }
-        if state.refusal.is_none() {
-            match self.find(helper, cancel)? {
-                Ok((network, tool)) => {
-                    state.tool = Some(tool.clone());
-                    return Ok(taken(Net::Own, Some(network), Some(tool), None));
-                }
-                Err(reason) => state.refusal = Some(reason),
-            }
         }
         let warning = match std::mem::replace(&mut state.has_warned, true) {
             true => None,
             false => state.refusal.as_deref().map(warning),
         };
         Ok(taken(Net::Host, None, None, warning))
+    }
+
+    /// Makes the first network, for whoever needs one first, if there isn't one already.
+    pub(crate) fn prepare(&self, helper: &Helper, cancel: Cancel<'_>) {
+        // A cancelled one has found out nothing: whoever is next tries again.
+        let _ = self.settle(&mut self.state(), helper, cancel);
+    }
+
+    /// Finds out which program works, once. Others wait meanwhile; the network that it was found out with is theirs.
+    fn settle(&self, state: &mut State, helper: &Helper, cancel: Cancel<'_>) -> Result<()> {
+        if state.tool.is_some() || state.refusal.is_some() {
+            return Ok(());
+        }
+        match self.find(helper, cancel)? {
+            Ok((network, tool)) => {
+                state.tool = Some(tool);
+                state.idle.push(network);
+            }
+            Err(reason) => state.refusal = Some(reason),
+        }
+        Ok(())
     }
 
     /// Makes a network with the first program that works.
