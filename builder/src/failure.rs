@@ -3,7 +3,7 @@
 //! How a failure looks is `report`'s business.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 
 use cache::tree;
@@ -56,8 +56,19 @@ pub(crate) fn of_store(error: &cache::StoreError) -> Failure {
         cache::StoreError::Untrusted { .. } => {
             failure.with_help("choose another place with --root or ASHLAR_ROOT, or repair the owner and mode")
         }
+        cache::StoreError::Io { source, .. } if is_no_place(source.kind()) => {
+            failure.with_help("choose another place with --root or ASHLAR_ROOT")
+        }
         _ => with_disk_help(failure, error),
     }
+}
+
+/// Says whether a store can't be there, whatever is done to the disk.
+fn is_no_place(error: ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied | ErrorKind::NotADirectory
+    )
 }
 
 /// The store can't be tidied up.

@@ -272,7 +272,11 @@ const DIRECTORIES: [&str; 8] = [
 
 fn make(root: &Path) -> Result<(), StoreError> {
     for dir in DIRECTORIES {
-        let path = root.join(dir);
+        let path = match dir {
+            // Joined, it would get a slash behind it.
+            "" => root.to_owned(),
+            dir => root.join(dir),
+        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

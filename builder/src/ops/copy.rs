@@ -277,12 +277,15 @@ impl Copier<'_> {
         if found == Step::Dir {
             return Err(OpError::FileOverDirectory { path: target });
         }
-        let body = match self.links.get(&node.inode) {
-            Some(first) if node.has_links => Body::Hardlink(first.clone()),
-            _ => body_of(tree, node),
-        };
+        let mut body = body_of(tree, node);
         if node.has_links {
-            self.links.entry(node.inode).or_insert_with(|| target.clone());
+            // Another source may have put something else there since.
+            match self.links.get(&node.inode) {
+                Some(first) if self.draft.holds(first, &body) => body = Body::Hardlink(first.clone()),
+                _ => {
+                    self.links.insert(node.inode, target.clone());
+                }
+            }
         }
         self.draft.put(target, Pending { meta, body });
         Ok(())

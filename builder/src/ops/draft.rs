@@ -58,6 +58,8 @@ pub(super) enum Body {
 pub(super) struct Draft {
     base: View,
     changes: BTreeMap<TreePath, Pending>,
+    /// Of files with several names, the others by the one that has the content.
+    names: BTreeMap<TreePath, Vec<TreePath>>,
 }
 
 impl Draft {
@@ -65,6 +67,7 @@ impl Draft {
         Self {
             base,
             changes: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -134,8 +137,32 @@ impl Draft {
         Ok(())
     }
 
-    /// Puts something at a resolved path, replacing what is there, with all below when it isn't a directory.
+    /// Says whether this op put `body` at `path`, and nothing else since.
+    pub(super) fn holds(&self, path: &TreePath, body: &Body) -> bool {
+        match (self.changes.get(path).map(|pending| &pending.body), body) {
+            (Some(Body::Content { inode: a, .. }), Body::Content { inode: b, .. }) => a == b,
+            (Some(Body::Symlink(a)), Body::Symlink(b)) => a == b,
+            (Some(Body::CharDevice(a, b)), Body::CharDevice(c, d))
+            | (Some(Body::BlockDevice(a, b)), Body::BlockDevice(c, d)) => (a, b) == (c, d),
+            (Some(Body::Fifo), Body::Fifo) => true,
+            _ => false,
+        }
+    }
+
+    /// Puts something at a resolved path, replacing what is there, with all below when it isn't a directory. What had other
+    /// names keeps those.
     pub(super) fn put(&mut self, path: TreePath, mut pending: Pending) {
+        if let Body::Hardlink(original) = &mut pending.body {
+            if let Some(first) = self.changes.get(original).and_then(Pending::original) {
+                *original = first.clone();
+            }
+            if *original == path {
+                // It is that file already.
+                return;
+            }
+            let names = self.names.entry(original.clone()).or_default();
+            names.push(path.clone());
+        }
         let is_dir = matches!(pending.body, Body::Dir { .. });
         let replaced = self
             .changes
@@ -155,10 +182,45 @@ impl Draft {
                 .filter(|inner| inner.below(&path).is_some())
                 .collect();
             for inner in below {
+                self.bequeath(&inner);
                 self.changes.remove(&inner);
             }
         }
+        self.bequeath(&path);
         self.changes.insert(path, pending);
+    }
+
+    /// Gives what is at `path`, and is about to go, to the other names that it has.
+    fn bequeath(&mut self, path: &TreePath) {
+        let Some(mut names) = self.names.remove(path) else {
+            return;
+        };
+        let Some(body) = self.changes.get(path).map(|pending| pending.body.clone()) else {
+            return;
+        };
+        names.sort_unstable();
+        names.dedup();
+        let is_name = |name: &TreePath| {
+            let pending = self.changes.get(name);
+            pending.and_then(Pending::original) == Some(path)
+        };
+        names.retain(is_name);
+        let mut names = names.into_iter();
+        let Some(heir) = names.next() else {
+            return;
+        };
+        let others: Vec<TreePath> = names.collect();
+        for name in &others {
+            self.set_body(name, Body::Hardlink(heir.clone()));
+        }
+        self.set_body(&heir, body);
+        self.names.insert(heir, others);
+    }
+
+    fn set_body(&mut self, path: &TreePath, body: Body) {
+        if let Some(pending) = self.changes.get_mut(path) {
+            pending.body = body;
+        }
     }
 
     /// Changes the metadata of the directory at `path`, taking the base's as the start.

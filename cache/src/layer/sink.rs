@@ -126,11 +126,15 @@ impl Sink {
         self.put(&[0; 512][..count])
     }
 
+    /// Zeros aren't written: the file is new and gets its length at the end, so that they are a hole, as they were in
+    /// whatever large file was copied.
     fn write_chunk(&self) -> Result<()> {
+        let chunk = &self.chunk[..self.n_filled];
+        if self.n_filled == CHUNK_BYTES && is_zero(chunk) {
+            return Ok(());
+        }
         let start = TAR_OFFSET + self.taken_bytes - self.n_filled as u64;
-        self.file
-            .write_all_at(&self.chunk[..self.n_filled], start)
-            .map_err(Error::WriteLayer)
+        self.file.write_all_at(chunk, start).map_err(Error::WriteLayer)
     }
 
     /// Writes what is left; returns the file, the digest of the stream and its length.
@@ -150,4 +154,9 @@ impl Sink {
             self.taken_bytes,
         ))
     }
+}
+
+fn is_zero(chunk: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    chunk.chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()])
 }

@@ -275,6 +275,7 @@ mod tests {
 
     #[test]
     fn young_files_are_not_believed() {
+        // hardening R20
         let memo = Memo::default();
         let mut young = identity(1);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_002);
@@ -284,6 +285,13 @@ mod tests {
         memo.remember(&young, blake3::hash(b"x").into(), now);
         assert!(memo.fresh.lock().unwrap().is_empty(), "its mtime is still young");
         young.mtime.seconds -= 1;
+        // A clock that was set back: what it says now is no measure for what was changed before.
+        for later in [1, 10, 1_000_000_000] {
+            let mut of_the_future = young;
+            of_the_future.ctime.seconds += later;
+            memo.remember(&of_the_future, blake3::hash(b"x").into(), now);
+            assert!(memo.fresh.lock().unwrap().is_empty(), "{later} s ahead");
+        }
         memo.remember(&young, blake3::hash(b"x").into(), now);
         assert_eq!(memo.fresh.lock().unwrap().len(), 1);
     }

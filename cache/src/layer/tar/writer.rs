@@ -149,8 +149,15 @@ mod tests {
 
     #[test]
     fn a_size_beyond_eleven_octal_digits_is_said_in_a_pax_header() {
-        // case C64
-        for (size_bytes, expected) in [((8 << 30) - 1, 1), (8 << 30, 3), (9 << 40, 3)] {
+        // case C64, hardening R22
+        for (size_bytes, expected) in [
+            ((4 << 30) - 1, 1),
+            (4 << 30, 1),
+            ((8 << 30) - 1, 1),
+            (8 << 30, 3),
+            (20 << 30, 3),
+            (9 << 40, 3),
+        ] {
             let data = FileData {
                 size_bytes,
                 offset: 0,
@@ -167,6 +174,9 @@ mod tests {
             let record = format!(" size={size_bytes}\n").into_bytes();
             let is_there = out.windows(record.len()).any(|window| window == record);
             assert_eq!(is_there, expected > 1, "{size_bytes}");
+            let field = &out[out.len() - BLOCK_BYTES..][124..136];
+            let octal = format!("{size_bytes:011o}\0");
+            assert_eq!(field == octal.as_bytes(), expected == 1, "{size_bytes}");
         }
     }
 }

@@ -127,6 +127,27 @@ fn holes_stay_holes() {
 }
 
 #[test]
+fn zeros_that_are_copied_become_holes() {
+    use std::os::unix::fs::MetadataExt;
+    let mut content = vec![0; 40 << 20];
+    content[(20 << 20) + 7] = 1;
+    content.push(2);
+    let mut writer = LayerWriter::create(scratch()).unwrap();
+    writer
+        .add(path("holes"), Meta::default(), file(&mut &content[..]))
+        .unwrap();
+    let layer = open(writer.finish().unwrap());
+    assert!(layer.file_bytes() > 40 << 20);
+    // Two of its chunks have something, and so have headers and index.
+    let n_blocks = layer.file().metadata().unwrap().blocks();
+    assert!(n_blocks < 4 * 2048, "{n_blocks} blocks");
+    // Reads the tar again: what isn't there counts as it was.
+    let again = open(import(layer.tar_reader(), scratch(), Limits::default()).unwrap());
+    assert_eq!(again.diff_id(), layer.diff_id());
+    assert_eq!(again.index().unwrap(), layer.index().unwrap());
+}
+
+#[test]
 fn python_reads_what_we_write() {
     let lines = ["d a", "f a/f hello", "l a/l f", "h a/h a/f", "w gone"];
     let layer = layer(&lines).unwrap();
