@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use regex::bytes::Regex;
+
 use crate::archive;
 use crate::scene::Scene;
 
@@ -23,7 +25,7 @@ pub(crate) struct Canary {
     dir: PathBuf,
     token: String,
     /// The token in every way in which it is looked for.
-    spellings: Vec<Vec<u8>>,
+    spellings: Regex,
     /// What is watched besides; of the second only what lies directly in it.
     around: [PathBuf; 2],
     before: BTreeMap<PathBuf, String>,
@@ -61,7 +63,7 @@ impl Canary {
 
     /// Says whether a program told the secret.
     pub(crate) fn is_told(&self, said: &[u8]) -> bool {
-        self.spellings.iter().any(|spelling| contains(said, spelling))
+        self.spellings.is_match(said)
     }
 
     /// Returns what isn't as it was, and every file of the scene that has the token; one line each.
@@ -110,37 +112,30 @@ fn random_token() -> String {
     format!("canary-{}", hex.collect::<String>())
 }
 
-/// Returns the token as it is, in hexadecimal digits, and in base64 wherever it may begin in what is encoded.
-fn spellings(token: &str) -> Vec<Vec<u8>> {
+/// Finds the token as it is, in hexadecimal digits, and in base64 wherever it may begin in what is encoded.
+fn spellings(token: &str) -> Regex {
     let hex: String = token.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let mut found = vec![
-        token.as_bytes().to_vec(),
-        hex.clone().into_bytes(),
-        hex.to_uppercase().into_bytes(),
-    ];
+    let mut found = vec![token.to_owned(), hex.to_uppercase(), hex];
     for n_before in 0..3 {
         let padded = [&b"\0\0\0"[..n_before], token.as_bytes()].concat();
         let encoded = base64(&padded);
         // What lies next to it decides about the first and the last characters.
-        found.push(encoded[4..encoded.len() - 4].to_vec());
+        found.push(encoded[4..encoded.len() - 4].to_owned());
     }
-    found
+    let patterns: Vec<String> = found.iter().map(|spelling| regex::escape(spelling)).collect();
+    Regex::new(&format!("(?-u:{})", patterns.join("|"))).unwrap()
 }
 
 /// Encodes whole groups of three bytes; what is left over at the end is left out.
-fn base64(bytes: &[u8]) -> Vec<u8> {
+fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let groups = bytes.chunks_exact(3).flat_map(|group| {
         let bits = group
             .iter()
             .fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-        [18, 12, 6, 0].map(|shift| DIGITS[bits >> shift & 63])
+        [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]))
     });
     groups.collect()
-}
-
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|part| part == word)
 }
 
 /// Describes every file below the canary and `/etc`, and those directly in the directories `around`: the time of change is
@@ -253,8 +248,8 @@ fn careless_builders_are_seen() {
         let scene = Scene::new("canary");
         let canary = Canary::plant(&scene);
         let told = [&b"xyz"[..n_before], canary.token.as_bytes(), b"and more"].concat();
-        assert!(canary.is_told(&base64(&told)), "{n_before}");
-        assert!(!canary.is_told(&base64(&b"nothing of it".repeat(9))));
+        assert!(canary.is_told(base64(&told).as_bytes()), "{n_before}");
+        assert!(!canary.is_told(base64(&b"nothing of it".repeat(9)).as_bytes()));
     }
     check(
         |scene, canary| {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-/// A command that is still running after this long has hung.
+/// A command that is still running after this long has hung; ten times as long where tests are long.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a command left behind.
@@ -61,7 +61,10 @@ impl Scene {
             name: name.to_owned(),
             env: BTreeMap::new(),
             cgroup: make_cgroup(),
-            deadline: DEADLINE,
+            deadline: match std::env::var_os("ASHLAR_LONG") {
+                Some(_) => DEADLINE * 10,
+                None => DEADLINE,
+            },
             pids: Mutex::default(),
             dir,
         };
