@@ -74,7 +74,10 @@ impl Store {
         }
         let incomplete = Incomplete::new(root.join("incomplete"));
         incomplete.sweep().map_err(io("sweep", root))?;
-        let (index, set_aside) = Index::open(&root.join("index"))?;
+        // SQLite would make the file, too, but not say why it can't.
+        let index = root.join("index");
+        lock::open(&index).map_err(io("open", &index))?;
+        let (index, set_aside) = Index::open(&index)?;
         let leases = Arc::new(Leases::new(root));
         Ok(Self {
             blobs: Blobs::new(root.join("blobs/sha256"), Arc::clone(&leases)),

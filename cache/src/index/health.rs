@@ -63,11 +63,17 @@ pub(super) fn suspect(path: &Path) {
 }
 
 impl IndexError {
-    /// Says whether the disk is full.
+    /// Says whether the disk is full. SQLite doesn't tell why a file can't be made.
     pub fn is_full(&self) -> bool {
-        match self {
-            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Self::Malformed { .. } | Self::SetAside { .. } => false,
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+        let Self::Sqlite { path, source } = self else {
+            return false;
+        };
+        match source.sqlite_error_code() {
+            Some(DiskFull) => true,
+            Some(CannotOpen | SystemIoFailure) => rustix::fs::statvfs(path)
+                .is_ok_and(|disk| disk.f_bavail == 0 || disk.f_favail == 0 && disk.f_files > 0),
+            _ => false,
         }
     }
 }
