@@ -21,6 +21,7 @@ use crate::ops::OpError;
 use crate::progress::Told;
 use crate::registry::push::PushError;
 use crate::registry::{ImageError, LockedError};
+use crate::remedy::{self, Remedy};
 use crate::remote::git::GitError;
 use crate::remote::http::HttpError;
 use crate::report::{self, Excerpt, Failure, Kind};
@@ -304,12 +305,16 @@ fn of_machine_or_build(error: &(dyn Error + 'static)) -> Failure {
 
 fn with_disk_help(failure: Failure, error: &(dyn Error + 'static)) -> Failure {
     match disk_error(error) {
-        Some(libc::ENOSPC | libc::EDQUOT) => failure
-            .with_help("the disk is full: free space (`ashlar prune` removes what no image needs), or choose another store with --root or ASHLAR_ROOT"),
+        Some(libc::ENOSPC | libc::EDQUOT) => failure.with_help(FULL),
         Some(libc::EFBIG) => failure.with_help("this process may write no larger file: see `ulimit -f`"),
+        // SQLite has other words for it.
+        _ if remedy::of_error(error) == Some(Remedy::MakeRoom) => failure.with_help(FULL),
         _ => failure,
     }
 }
+
+/// What to do about a full disk.
+const FULL: &str = "the disk is full: free space (`ashlar prune` removes what no image needs), or choose another store with --root or ASHLAR_ROOT";
 
 /// Looks through the causes for an error of the disk itself.
 fn disk_error(error: &(dyn Error + 'static)) -> Option<i32> {

@@ -177,7 +177,7 @@ pub(crate) fn all(store: &Store) -> Result<Vec<StoredImage>, Failure> {
 fn read(store: &Store, id: Digest, rows: Vec<ImageName>) -> Result<StoredImage, Failure> {
     let damaged = |error: &(dyn std::error::Error + 'static)| {
         Failure::machine(format!("cannot read the config of image {id}"))
-            .caused_by(error.to_string())
+            .caused_by(error)
             .with_help(format!(
                 "`ashlar rmi --force {}` forgets the image",
                 &id.hex()[..SHORT_ID]

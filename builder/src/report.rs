@@ -144,10 +144,10 @@ impl Failure {
         self
     }
 
-    /// Adds one cause.
-    pub(crate) fn caused_by(mut self, cause: impl Into<String>) -> Self {
-        self.parts.causes.push(cause.into());
-        self
+    /// Adds `error` as a cause, and its sources.
+    pub(crate) fn caused_by(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.parts.causes.push(error.to_string());
+        self.with_causes_of(error)
     }
 
     /// Says what to do.
@@ -385,7 +385,7 @@ mod tests {
                 "cc: not found".to_owned(),
                 "make: *** [a] Error 127".to_owned(),
             ])
-            .caused_by("something deeper")
+            .caused_by(&io::Error::other("something deeper"))
             .with_help("install a compiler");
         insta::assert_snapshot!(failure.render(false), @r"
         error: process `/bin/sh -c make` did not complete successfully: exit code: 2

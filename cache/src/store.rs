@@ -119,9 +119,12 @@ impl Store {
         }
         let incomplete = Incomplete::new(root.join("incomplete"));
         incomplete.sweep().map_err(io("sweep", root))?;
+        // SQLite would make the file, too, but not say why it can't.
+        let index = root.join("index");
+        lock::open(&index).map_err(io("open", &index))?;
         let (index, set_aside) = match purpose {
-            Purpose::Work => Index::open(&root.join("index")),
-            Purpose::Look | Purpose::MakeRoom => Index::open_on_full_disk(&root.join("index")),
+            Purpose::Work => Index::open(&index),
+            Purpose::Look | Purpose::MakeRoom => Index::open_on_full_disk(&index),
         }?;
         let leases = Arc::new(Leases::new(root));
         Ok(Self {

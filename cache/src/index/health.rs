@@ -64,9 +64,18 @@ pub(super) fn suspect(path: &Path) {
 }
 
 impl IndexError {
-    /// Says whether the disk is full.
+    /// Says whether the disk is full. SQLite doesn't tell why a file can't be made.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        use rusqlite::ErrorCode::{CannotOpen, SystemIoFailure};
+        match self {
+            Self::Full { .. } => true,
+            Self::Sqlite { path, source } => match source.sqlite_error_code() {
+                Some(CannotOpen | SystemIoFailure) => rustix::fs::statvfs(path)
+                    .is_ok_and(|disk| disk.f_bavail == 0 || disk.f_favail == 0 && disk.f_files > 0),
+                _ => false,
+            },
+            _ => false,
+        }
     }
 }
 
