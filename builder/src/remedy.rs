@@ -11,7 +11,7 @@ use cache::blobs::BlobError;
 use cache::check::Subject;
 use cache::index::IndexError;
 use cache::layers::LayersError;
-use cache::{Store, StoreError};
+use cache::{Purpose, Store, StoreError};
 
 use crate::commands::human;
 use crate::export::ExportError;
@@ -42,7 +42,11 @@ impl Remedy {
     /// Does it in the store at `root`; says what was done, `None` when there was nothing to do, or it failed as well: then the
     /// failure that it is for has said enough.
     pub(crate) fn apply(&self, root: &Path) -> Option<String> {
-        let store = Store::open(root).ok()?;
+        let purpose = match self {
+            Self::SetAside(_) => Purpose::Work,
+            Self::MakeRoom => Purpose::MakeRoom,
+        };
+        let store = Store::open_for(root, purpose).ok()?;
         match self {
             Self::SetAside(subject) => {
                 let fault = store.set_aside_damaged(subject).ok()??;
