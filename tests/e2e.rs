@@ -19,6 +19,8 @@ mod canary;
 mod engines;
 #[path = "e2e/faults/mod.rs"]
 mod faults;
+#[path = "e2e/huge.rs"]
+mod huge;
 #[path = "e2e/machine.rs"]
 mod machine;
 #[path = "e2e/oracle.rs"]

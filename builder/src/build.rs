@@ -500,9 +500,10 @@ impl Stops<'_> {
         let wanted = wanted(&graph);
         let named = &self.options.named_contexts;
         let named = remote::inputs::named_trees(named, &wanted, &self.store, &self.secrets).await?;
+        let events = self.progress.events();
         let contexts = self
             .inputs
-            .trees(&wanted, &named, &memo)
+            .trees(&wanted, &named, &memo, |left_out| events.warn(left_out))
             .map_err(|error| failure::of_context(&error))?;
         let mut unmatched = crate::wildcards::check(&graph, &contexts, &self.source);
         dockerfile.checks.filter(&mut unmatched);
@@ -512,7 +513,6 @@ impl Stops<'_> {
             .flat_map(|image| &image.layers)
             .map(|layer| layer.diff_id)
             .collect();
-        let events = self.progress.events();
         let devices = ops::known_devices(&graph, &self.options.cdi_dirs)
             .map_err(|error| Failure::of(Kind::Machine, &error))?;
         let bounds = Bounds::new(self.options.limits.clone(), |warning| events.warn(warning));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cache::Store;
 use cache::layer::{LayerFile, Limits, TreePath};
 use cache::root::Root;
-use cache::tree::{ContextTree, Memo, Selection, View};
+use cache::tree::{ContextTree, Memo, Notice, Selection, View};
 use frontend::IgnoreFile;
 use rustix::fs::FileType;
 
@@ -22,6 +22,8 @@ use crate::options::{ContextSource, DockerfileSource};
 
 /// A Dockerfile of more bytes is a mistake; the same cap holds for ignore files.
 const DOCKERFILE_LIMIT_BYTES: u64 = 16 << 20;
+/// Nobody reads more lines about what was left out.
+const MAX_NOTICES: usize = 10;
 
 /// Says why the context can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -392,23 +394,30 @@ impl Inputs {
         ))
     }
 
-    /// Makes the trees that the graph reads, by context name: `wanted` maps each to what is selected of it.
+    /// Makes the trees that the graph reads, by context name: `wanted` maps each to what is selected of it. `warn` hears what
+    /// is left out.
     pub(crate) fn trees(
         &self,
         wanted: &BTreeMap<String, Vec<Selection>>,
         named: &BTreeMap<String, NamedTree>,
         memo: &Arc<Memo>,
+        warn: impl Fn(String),
     ) -> Result<BTreeMap<String, View>, ContextError> {
+        let scan = |path: &Path, ignore: &IgnoreFile, selections: &[Selection]| {
+            let tree = scan(path, ignore, selections, memo)?;
+            tell_left_out(&tree, path, &warn);
+            Ok::<_, ContextError>(View::of_directory(Arc::new(tree))?)
+        };
         let mut trees = BTreeMap::new();
         for (name, selections) in wanted {
             let tree = match named.get(name) {
                 // A named directory obeys the ignore file in its own root.
-                Some(NamedTree::Directory(path)) => scan(path, &read_ignore(path, None)?, selections, memo)?,
+                Some(NamedTree::Directory(path)) => scan(path, &read_ignore(path, None)?, selections)?,
                 Some(NamedTree::Fetched(tree)) => tree.clone(),
                 None => match &self.main {
                     MainContext::Empty => View::default(),
                     MainContext::Tar(view) => view.clone(),
-                    MainContext::Directory { path, ignore } => scan(path, ignore, selections, memo)?,
+                    MainContext::Directory { path, ignore } => scan(path, ignore, selections)?,
                 },
             };
             trees.insert(name.clone(), tree);
@@ -428,11 +437,35 @@ fn scan(
     ignore: &IgnoreFile,
     selections: &[Selection],
     memo: &Arc<Memo>,
-) -> Result<View, ContextError> {
+) -> Result<ContextTree, ContextError> {
     let root = Root::open_host(path).map_err(|source| ContextError::Directory {
         path: path.to_owned(),
         source,
     })?;
-    let tree = ContextTree::scan(root, ignore.list(), selections, Arc::clone(memo))?;
-    Ok(View::of_directory(Arc::new(tree))?)
+    Ok(ContextTree::scan(
+        root,
+        ignore.list(),
+        selections,
+        Arc::clone(memo),
+    )?)
+}
+
+/// What no image can hold is left out, as elsewhere, but not in silence.
+fn tell_left_out(tree: &ContextTree, dir: &Path, warn: impl Fn(String)) {
+    let notices = tree.notices();
+    for notice in notices.iter().take(MAX_NOTICES) {
+        let what = match notice {
+            Notice::Socket(_) => "a socket",
+            Notice::Whiteout(_) => "a device of number 0:0",
+        };
+        let path = notice.path().to_string();
+        let path = dir.join(path.trim_start_matches('/'));
+        warn(format!(
+            "{} is left out: it is {what}, which no image can hold",
+            path.display()
+        ));
+    }
+    if let Some(more @ 1..) = notices.len().checked_sub(MAX_NOTICES) {
+        warn(format!("{more} more files of {} are left out", dir.display()));
+    }
 }

@@ -106,6 +106,7 @@ fn an_image_is_pushed_once_and_then_only_asked_about() {
 
 #[test]
 fn base_layers_are_mounted_from_where_they_came_and_stay_the_very_same() {
+    // hardening R25
     with_registry("push_mounts", Options::default(), |scene, registry| {
         let faults = Faults::start(&registry.host, |_| Act::Pass);
         let (base, child) = (

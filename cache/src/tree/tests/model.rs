@@ -242,6 +242,7 @@ fn resolve(state: &State, path: &TreePath) -> Option<(TreePath, bool)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
+    // hardening R26
     #[test]
     fn views_equal_layers_applied_in_order(
         stacks in prop::collection::vec(a_layer(), 0..6),
