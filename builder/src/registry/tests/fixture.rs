@@ -197,17 +197,20 @@ impl Fake {
     }
 }
 
-/// Answers one request and closes.
+/// Answers one request, once it is there to its end, and closes.
 fn serve(stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Reply) {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let headers = lines.by_ref().take_while(|line| !line.is_empty());
-    let headers = headers
+    let headers: HashMap<String, String> = headers
         .filter_map(|line| {
             line.split_once(": ")
                 .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         })
         .collect();
+    let length = headers.get("content-length");
+    let length = length.map_or(0, |length| length.parse().unwrap());
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let request = {
         let mut log = log.lock().unwrap();
@@ -221,11 +224,13 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request
         log.push(request.clone());
         request
     };
+    // What nobody has read when the connection closes would take the answer with it.
+    let _ = std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink());
     let reply = answer(&request);
     // The client may have had enough.
     let _ = send(stream, &reply);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    let _ = stream.take(1 << 16).read_to_end(&mut Vec::new());
+    let _ = std::io::copy(&mut reader, &mut std::io::sink());
 }
 
 fn send(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {
