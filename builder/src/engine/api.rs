@@ -1,6 +1,5 @@
 //! Docker's API, as Docker and Podman serve it: which images are there, what they consist of, and a load.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{DiffId, Digest, Store};
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use super::answer::{self, Line, Report};
 use super::place::Place;
-use super::stream;
+use super::stream::{self, Sending};
 use super::{EngineError, Tell, Told, n_common};
 use crate::export::Shipment;
 use crate::registry::{MAX_MANIFEST_BYTES, Reference, engine_client};
@@ -28,7 +27,7 @@ pub(super) struct Api {
     client: Client,
     /// What paths are put behind, with the version that the engine speaks.
     base: String,
-    title: String,
+    pub(super) title: String,
     is_podman: bool,
     keeps_blobs: bool,
 }
@@ -120,15 +119,13 @@ impl Api {
         Ok(answer::layers(&image))
     }
 
-    /// Sends the archive without its first `n_known` layers, and hears what the engine makes of it.
-    pub(super) async fn send(
-        &self,
-        shipment: &Arc<Shipment>,
-        n_known: usize,
-        tell: &Tell,
-    ) -> Result<(), EngineError> {
-        let total_bytes = shipment.size_bytes(n_known)?;
-        let (writer, outlet) = stream::write(shipment, n_known, &self.title)?;
+    /// Sends an archive, and hears what the engine makes of it.
+    pub(super) async fn send(&self, sending: Sending, tell: &Tell) -> Result<(), EngineError> {
+        let Sending {
+            writer,
+            outlet,
+            total_bytes,
+        } = sending;
         let body = Body::wrap_stream(stream::read(outlet, total_bytes, tell)?);
         let request = self.client.post(format!("{}/images/load?quiet=0", self.base));
         let request = request.header("content-type", "application/x-tar").body(body);

@@ -191,10 +191,15 @@ impl Access {
         }
     }
 
+    /// Sends the archive without its first `n_known` layers.
     async fn send(&self, shipment: &Arc<Shipment>, n_known: usize, tell: &Tell) -> Result<(), EngineError> {
+        let begin = |reader: &str| stream::write(shipment, n_known, reader);
         match self {
-            Self::Api(api) => api.send(shipment, n_known, tell).await,
-            Self::Program(program) => program.send(shipment, n_known, tell).await,
+            Self::Api(api) => api.send(begin(&api.title)?, tell).await,
+            Self::Program(program) => {
+                let reader = program.path.display().to_string();
+                program.send(begin(&reader)?, tell).await
+            }
         }
     }
 
