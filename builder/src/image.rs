@@ -417,7 +417,7 @@ mod tests {
             collector.index().remove_image(&name).unwrap();
             let none = cache::gc::Pins::default;
             let units = collector.units(&none()).unwrap();
-            let mut pins = || Ok::<_, cache::gc::GcError>(none());
+            let mut pins = || Ok::<_, cache::StoreError>(none());
             collector.remove_units(units, (0, "test"), &mut pins).unwrap();
             collector.layers().path(&layer).is_file()
         };

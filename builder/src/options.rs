@@ -25,6 +25,7 @@ use std::time::Duration;
 use frontend::{AllowedDevices, Platform, Until};
 use solver::op::Network;
 
+pub(crate) use ceiling::parse as ceiling;
 pub(crate) use limits::{ContainerLimits, limits};
 pub(crate) use runtime::oci_runtime;
 pub(crate) use values::{seconds, size_bytes};

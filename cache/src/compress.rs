@@ -72,7 +72,7 @@ pub enum Codec {
         /// 0 to 12; 1 for speed, 6 for size.
         level: i32,
     },
-    /// A zstd frame per 4 MiB.
+    /// A zstd frame per 4 MiB; what shrinks more than a thousandfold has skippable frames in between.
     Zstd {
         /// 1 to 22; 3 for speed.
         level: i32,
@@ -94,6 +94,13 @@ pub struct Compressed {
 const GZIP_BLOCK_BYTES: usize = 1 << 20;
 const ZSTD_BLOCK_BYTES: usize = 4 << 20;
 const COPY_BLOCK_BYTES: usize = 1 << 20;
+
+/// Of zeros zstd would make a thirty-thousandth, as bombs do, and other programs would have reason to refuse it. gzip
+/// makes a thousandth at best, and nobody minds.
+const MAX_OWN_RATIO: usize = 1000;
+/// Begins a frame that readers skip: this, then the length of its content.
+/// https://www.rfc-editor.org/rfc/rfc8878#name-skippable-frames
+const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 
 /// zstd refuses windows above 2^27 bytes by default, and so do we: a frame could claim gigabytes.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -278,10 +285,23 @@ impl Encoder {
                         codec: "zstd",
                         source,
                     })?;
+                pad(&mut block.output, block.input.len() / MAX_OWN_RATIO);
             }
         }
         Ok(())
     }
+}
+
+/// Makes a zstd frame that is too short longer, by a frame behind it that means nothing.
+fn pad(frame: &mut Vec<u8>, least_bytes: usize) {
+    let Some(missing @ 1..) = least_bytes.checked_sub(frame.len()) else {
+        return;
+    };
+    let n_zeros = missing.saturating_sub(SKIPPABLE.len() + 4);
+    let length = u32::try_from(n_zeros).expect("because blocks have a few MiB");
+    frame.extend_from_slice(&SKIPPABLE);
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.resize(frame.len() + n_zeros, 0);
 }
 
 struct Sink<W> {

@@ -58,6 +58,22 @@ fn next_to_nothing_does_not_become_a_terabyte() {
 }
 
 #[test]
+fn what_is_made_here_is_never_taken_for_a_bomb() {
+    // hardening T48
+    const N_BYTES: u64 = (5 << 28) + 1;
+    let mut packed = Vec::new();
+    let codec = Codec::Zstd { level: 3 };
+    compress(io::repeat(0).take(N_BYTES), &mut packed, codec).unwrap();
+    assert!(packed.len() as u64 <= N_BYTES / 900, "{}", packed.len());
+    assert_eq!(unpack(&packed, 1 << 40), Ok(N_BYTES));
+    // Blocks that shrink less stay as they are.
+    let text = b"dressed stone, and nothing but stone\n".repeat(500);
+    let mut packed = Vec::new();
+    compress(&text[..], &mut packed, codec).unwrap();
+    assert_eq!(packed, zstd::bulk::compress(&text, 3).unwrap());
+}
+
+#[test]
 fn windows_larger_than_others_accept_are_refused() {
     // hardening T49
     for (window_log, is_fine) in [(17, true), (27, true), (28, false), (31, false)] {

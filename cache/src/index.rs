@@ -20,7 +20,7 @@ use crate::record::Record;
 use crate::tree::Selection;
 
 pub use health::is_suspect;
-pub use upkeep::{Evicted, KnownForm, RecordSummary};
+pub use upkeep::{Evicted, KnownForm, RecordSummary, Version};
 
 /// Says why the index can't be used.
 #[derive(Debug, thiserror::Error)]

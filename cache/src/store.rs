@@ -10,20 +10,23 @@ use std::time::{Duration, Instant};
 
 use crate::ballast;
 use crate::blobs::Blobs;
+use crate::digest::DiffId;
 use crate::incomplete::Incomplete;
 use crate::index::{Index, IndexError};
 use crate::layers::Layers;
 use crate::leases::{Item, Leases};
 use crate::lock::{self, Attempt, FileLock};
-use crate::mounts::CacheMounts;
+use crate::mounts::{CacheMounts, MountsError};
+use crate::root;
 
-/// Says why the store can't be used.
+/// Says why the store can't be used, tidied up, checked or repaired. What a check finds wrong in it is a
+/// [`Fault`](crate::check::Fault) instead.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system's word.
-    #[error("cannot {action} the store {path}: {source}")]
+    #[error("cannot {action} {path}: {source}")]
     Io {
-        /// `open`, `make`, `lock`, `sweep`.
+        /// `open the store`, `make`, `lock`, `sweep`, `list`, `remove`, `set aside`.
         action: &'static str,
         /// Which part.
         path: PathBuf,
@@ -39,6 +42,21 @@ pub enum StoreError {
     /// The index.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// A cache mount.
+    #[error(transparent)]
+    Mounts(#[from] MountsError),
+    /// A directory of the store.
+    #[error(transparent)]
+    Tree(#[from] root::Error),
+    /// The scratch space, where layers are made once more.
+    #[error("cannot check layer {layer}")]
+    Scratch {
+        /// The layer.
+        layer: DiffId,
+        /// Why.
+        #[source]
+        source: crate::Error,
+    },
 }
 
 /// What a store is opened for.
@@ -110,8 +128,8 @@ impl Store {
         if !root.join(DIRECTORIES[DIRECTORIES.len() - 1]).is_dir() {
             make(root)?;
         }
-        let share = lock::shared(&root.join("lock")).map_err(io("open", root))?;
-        let meta = std::fs::symlink_metadata(root).map_err(io("open", root))?;
+        let share = lock::shared(&root.join("lock")).map_err(io("open the store", root))?;
+        let meta = std::fs::symlink_metadata(root).map_err(io("open the store", root))?;
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
             return Err(StoreError::Untrusted {
                 path: root.to_owned(),

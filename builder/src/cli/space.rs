@@ -26,7 +26,8 @@ pub(crate) struct CeilingArgs {
                   is safe."
 )]
 pub(crate) struct PruneArgs {
-    /// As well what only saves downloads and compression: manifests, compressed layers, files of web servers
+    /// As well what only saves downloads and compression (manifests, compressed layers, files of web servers), and what was
+    /// damaged and is set aside
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Don't ask
@@ -35,7 +36,7 @@ pub(crate) struct PruneArgs {
     /// Say what would go, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Only these: type=regular|internal|exec.cachemount, id=ID, until=DURATION (not used for so long), description=WORDS
+    /// Only these: type=regular|internal|exec.cachemount|damaged, id=ID, until=DURATION (not used for so long), description=WORDS
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
     /// Remove only until the store occupies no more than this

@@ -24,6 +24,7 @@ use crate::runtime;
 use crate::sandbox::{
     self, Cancel, Exit, NetworkWants, Networks, SandboxError, Settings, Spec, Stdio, Upper,
 };
+use crate::upkeep::{self, Told};
 
 /// Runs a container in the foreground and returns the exit code of its command.
 pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Result<u8, Failure> {
@@ -42,9 +43,10 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
     let limits = options::limits(&args.limits)?;
     let oci_runtime = options::oci_runtime(args.oci_runtime.as_deref(), environment);
     let settings = settings(process, &view, terminal.as_ref())?;
+    let is_to_stay = commit.is_some();
     let container = Container {
         changes: Changes {
-            store,
+            store: Arc::clone(&store),
             image,
             layers,
             view,
@@ -58,6 +60,9 @@ pub(crate) fn run(args: &RunArgs, store: Store, environment: &Environment) -> Re
         interactive: args.interactive,
     };
     let exit = runtime::run(container.run())?;
+    if is_to_stay {
+        upkeep::after_arrival(&store, environment, Told::All);
+    }
     exit.why
         .iter()
         .chain(&exit.limit)

@@ -72,7 +72,8 @@ fn list(
     format.list(rows, &columns, headings)
 }
 
-/// Returns a row for the images, one for what only builds profit from, one for cache mounts.
+/// Returns a row for the images, one for what only builds profit from, one for cache mounts, and one for
+/// what was damaged, if anything was.
 fn summary(images: &[ImageNeeds], units: &[Unit]) -> Vec<Map<String, Value>> {
     let row = |what: &str, total: usize, active: usize, size_bytes: u64, free_bytes: u64| {
         let share = (u128::from(free_bytes) * 100)
@@ -94,6 +95,8 @@ fn summary(images: &[ImageNeeds], units: &[Unit]) -> Vec<Map<String, Value>> {
         ids.len()
     };
     let (pinned, others): (Vec<&Unit>, Vec<&Unit>) = units.iter().partition(|unit| unit.is_pinned);
+    let (damaged, others): (Vec<&Unit>, Vec<&Unit>) =
+        others.into_iter().partition(|unit| unit.kind == Kind::Damaged);
     let (mounts, cached): (Vec<&Unit>, Vec<&Unit>) =
         others.into_iter().partition(|unit| unit.kind == Kind::Mount);
     let freed = pinned
@@ -103,7 +106,7 @@ fn summary(images: &[ImageNeeds], units: &[Unit]) -> Vec<Map<String, Value>> {
     let leased: Vec<&Unit> = cached.iter().filter(|unit| unit.is_leased).copied().collect();
     let size = |units: &[&Unit]| total_bytes(units.iter().copied());
     let (n_leased, leased_bytes) = (leased.len(), size(&leased));
-    vec![
+    let mut rows = vec![
         row("Images", ids(false), ids(true), size(&pinned), freed_bytes),
         row(
             "Build Cache",
@@ -119,7 +122,12 @@ fn summary(images: &[ImageNeeds], units: &[Unit]) -> Vec<Map<String, Value>> {
             size(&mounts),
             total_bytes(mounts.iter().filter(|unit| !unit.is_leased).copied()),
         ),
-    ]
+    ];
+    // Hardly any store has some.
+    if !damaged.is_empty() {
+        rows.push(row("Damaged", damaged.len(), 0, size(&damaged), size(&damaged)));
+    }
+    rows
 }
 
 /// Returns a row for each unit, the biggest first.

@@ -26,6 +26,14 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// Returns a number of things: `1 layer`, `2 layers`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
 /// Returns how long ago something was, as docker rounds it: `About an hour ago`, `3 weeks ago`.
 pub(crate) fn ago(then_unix: i64, now_unix: i64) -> String {
     let seconds = now_unix.saturating_sub(then_unix).max(0);

@@ -10,6 +10,7 @@ use crate::failure;
 use crate::image::familiar;
 use crate::options::{Environment, host_platform, one_platform};
 use crate::report::Failure;
+use crate::upkeep::{self, Told};
 
 /// Loads an archive from a file or stdin and returns docker's lines about what it held. Blocks.
 pub(crate) fn load(args: &LoadArgs, store: &Store, environment: &Environment) -> Result<String, Failure> {
@@ -27,6 +28,7 @@ pub(crate) fn load(args: &LoadArgs, store: &Store, environment: &Environment) ->
         given => archive::load_only(store, input, &one_platform(given, environment)?),
     };
     let loaded = loaded.map_err(|error| failure::of_image(&error))?;
+    upkeep::after_arrival(store, environment, Told::unless(args.quiet));
     let mut text = String::new();
     for image in loaded {
         for name in &image.names {

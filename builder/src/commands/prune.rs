@@ -42,7 +42,7 @@ pub(crate) fn prune(
     let used_bytes = total_bytes(&units);
     let space = store.space(used_bytes).map_err(|error| failed(error.into()))?;
     let is_meant = |unit: &Unit| {
-        let is_internal = matches!(unit.kind, Kind::Blob | Kind::Unpacked);
+        let is_internal = matches!(unit.kind, Kind::Blob | Kind::Unpacked | Kind::Damaged);
         (args.all || !is_internal || filter.names(unit.kind)) && filter.matches(unit, now_unix)
     };
     let meant = units.into_iter().filter(is_meant).collect();
@@ -133,6 +133,12 @@ fn told(units: &[Unit], now_unix: i64) -> String {
 
 /// Returns the first digits of a unit's name; names that aren't digits are short.
 pub(super) fn short_id(unit: &Unit) -> String {
+    if unit.kind == Kind::Damaged {
+        // Its kind, and as much of its digest as of others.
+        let name = unit.name.strip_prefix("damaged/").unwrap_or(&unit.name);
+        let n_kind = name.find('-').map_or(0, |dash| dash + 1);
+        return name.chars().take(n_kind + ID_CHARS).collect();
+    }
     let digits = unit.name.strip_prefix("chain-").unwrap_or(&unit.name);
     digits.chars().take(ID_CHARS).collect()
 }
@@ -161,7 +167,7 @@ fn clean(text: &str) -> String {
 /// Asks as docker does; only a yes is one.
 fn may(args: &PruneArgs, answer: &mut dyn BufRead) -> Result<bool, Failure> {
     let what = match args.all {
-        true => "everything that no image and no running build needs",
+        true => "everything that no image and no running build needs, and what was damaged and is set aside",
         false => "the layers and cache mounts that no image and no running build needs",
     };
     report::note(&format!(

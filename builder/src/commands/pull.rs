@@ -13,6 +13,7 @@ use crate::options::{self, Environment};
 use crate::registry::{self, Transfer};
 use crate::report::Failure;
 use crate::runtime;
+use crate::upkeep::{self, Told};
 
 /// Fetches what is missing of an image and returns docker's lines about it: digest, status, complete name.
 pub(crate) fn pull(args: &PullArgs, store: Store, environment: &Environment) -> Result<String, Failure> {
@@ -23,6 +24,7 @@ pub(crate) fn pull(args: &PullArgs, store: Store, environment: &Environment) -> 
         let sink = transfers.sink();
         transfers.during(fetch(&store, args, &platform, &sink)).await
     })?;
+    upkeep::after_arrival(&store, environment, Told::unless(args.quiet));
     if args.quiet {
         return Ok(format!("{}\n", pulled.name));
     }

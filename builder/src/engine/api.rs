@@ -1,6 +1,5 @@
 //! Docker's API, as Docker and Podman serve it: which images are there, what they consist of, and a load.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{DiffId, Digest, Store};
@@ -10,7 +9,7 @@ use serde_json::Value;
 
 use super::answer::{self, Line, Listed, Report};
 use super::place::Place;
-use super::stream;
+use super::stream::{self, Sending};
 use super::{EngineError, Known, Tell, Told};
 use crate::export::Shipment;
 use crate::options::host_platform;
@@ -30,7 +29,7 @@ pub(super) struct Api {
     client: Client,
     /// What paths are put behind, with the version that the engine speaks.
     base: String,
-    title: String,
+    pub(super) title: String,
     is_podman: bool,
     keeps_blobs: bool,
 }
@@ -145,15 +144,13 @@ impl Api {
         Ok(answer::layers(&image))
     }
 
-    /// Sends the archive without the layers that are known, and hears what the engine makes of it.
-    pub(super) async fn send(
-        &self,
-        shipment: &Arc<Shipment>,
-        known: &[usize],
-        tell: &Tell,
-    ) -> Result<(), EngineError> {
-        let total_bytes = shipment.size_bytes(known)?;
-        let (writer, outlet) = stream::write(shipment, known, &self.title)?;
+    /// Sends an archive, and hears what the engine makes of it.
+    pub(super) async fn send(&self, sending: Sending, tell: &Tell) -> Result<(), EngineError> {
+        let Sending {
+            writer,
+            outlet,
+            total_bytes,
+        } = sending;
         let body = Body::wrap_stream(stream::read(outlet, total_bytes, tell)?);
         let request = self.client.post(format!("{}/images/load?quiet=0", self.base));
         let request = request.header("content-type", "application/x-tar").body(body);

@@ -230,10 +230,15 @@ impl Access {
         }
     }
 
+    /// Sends the archive without the layers that are known.
     async fn send(&self, shipment: &Arc<Shipment>, known: &[usize], tell: &Tell) -> Result<(), EngineError> {
+        let begin = |reader: &str| stream::write(shipment, known, reader);
         match self {
-            Self::Api(api) => api.send(shipment, known, tell).await,
-            Self::Program(program) => program.send(shipment, known, tell).await,
+            Self::Api(api) => api.send(begin(&api.title)?, tell).await,
+            Self::Program(program) => {
+                let reader = program.path.display().to_string();
+                program.send(begin(&reader)?, tell).await
+            }
         }
     }
 

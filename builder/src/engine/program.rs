@@ -3,11 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use cache::{DiffId, Digest};
 
-use super::stream;
+use super::stream::Sending;
 use super::{EngineError, Known, Tell, Told};
 use crate::export::Shipment;
 use crate::registry::Reference;
@@ -18,7 +17,7 @@ const MAX_IMAGES: usize = 256;
 
 /// Podman's program.
 pub(super) struct Program {
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Program {
@@ -52,20 +51,13 @@ impl Program {
         Ok(known.0)
     }
 
-    /// Sends the archive without the layers that are known.
-    pub(super) async fn send(
-        &self,
-        shipment: &Arc<Shipment>,
-        known: &[usize],
-        tell: &Tell,
-    ) -> Result<(), EngineError> {
-        let total_bytes = shipment.size_bytes(known)?;
-        let (writer, outlet) = stream::write(shipment, known, &self.path.display().to_string())?;
-        let said = self.run(&["load", "--quiet"], Some(outlet)).await?;
-        writer.finish().await?;
+    /// Sends an archive.
+    pub(super) async fn send(&self, sending: Sending, tell: &Tell) -> Result<(), EngineError> {
+        let said = self.run(&["load", "--quiet"], Some(sending.outlet)).await?;
+        sending.writer.finish().await?;
         tell(Told::Sent {
-            bytes: total_bytes,
-            total_bytes,
+            bytes: sending.total_bytes,
+            total_bytes: sending.total_bytes,
         });
         let said = said.lines().filter(|line| !line.trim().is_empty());
         said.for_each(|line| tell(Told::Said(crate::report::one_line(line))));

@@ -33,19 +33,28 @@ impl Writer {
     }
 }
 
-/// Begins to write the archive without the layers that are known; returns the end of the pipe that it comes out of.
-pub(super) fn write(
-    shipment: &Arc<Shipment>,
-    known: &[usize],
-    reader: &str,
-) -> Result<(Writer, OwnedFd), EngineError> {
+/// An archive that is being written.
+pub(super) struct Sending {
+    pub(super) writer: Writer,
+    /// The end of the pipe that it comes out of.
+    pub(super) outlet: OwnedFd,
+    pub(super) total_bytes: u64,
+}
+
+/// Begins to write the archive without the layers that are known.
+pub(super) fn write(shipment: &Arc<Shipment>, known: &[usize], reader: &str) -> Result<Sending, EngineError> {
+    let total_bytes = shipment.size_bytes(known)?;
     let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
     let (outlet, inlet) = pipe.map_err(|error| EngineError::Pipe(error.into()))?;
     // A small pipe is slower, and no worse.
     let _ = rustix::pipe::fcntl_setpipe_size(&inlet, CHUNK_BYTES);
     let (shipment, reader, known) = (Arc::clone(shipment), reader.to_owned(), known.to_vec());
     let writing = tokio::task::spawn_blocking(move || shipment.write(inlet, Path::new(&reader), &known));
-    Ok((Writer(writing), outlet))
+    Ok(Sending {
+        writer: Writer(writing),
+        outlet,
+        total_bytes,
+    })
 }
 
 /// Returns what comes out of a pipe, telling how much that is.

@@ -6,7 +6,7 @@ use crate::report::Failure;
 use crate::upkeep::{Amount, Ceiling};
 
 /// Settles flags with `ASHLAR_GC_MAX_USED_SPACE` and its like.
-pub(super) fn parse(args: &CeilingArgs, environment: &Environment) -> Result<Ceiling, Failure> {
+pub(crate) fn parse(args: &CeilingArgs, environment: &Environment) -> Result<Ceiling, Failure> {
     let amount = |typed: &Option<String>, name: &str| match typed {
         Some(text) => Amount::parse(text).map(Some),
         None => environment

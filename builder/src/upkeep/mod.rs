@@ -1,4 +1,4 @@
-//! Keeping the store small: what images need, and what is done after each build. What may go, in which order and how, is
+//! Keeping the store small: what images need, and what is done after each build, and whenever else images arrive. What may go, in which order and how, is
 //! `cache::gc`'s.
 //!
 //! It never makes a build fail: what can't be tidied up costs a warning.
@@ -7,19 +7,20 @@ mod ceiling;
 mod needs;
 mod unnamed;
 
-use cache::Store;
 use cache::blobs::BlobError;
-use cache::gc::{GcError, Limits, choose};
+use cache::gc::{Limits, choose};
+use cache::{Store, StoreError};
 use solver::Cancel;
 
 pub(crate) use ceiling::{Amount, Ceiling};
 pub(crate) use needs::{ImageNeeds, Needs};
 pub(crate) use unnamed::only_unnamed;
 
+use crate::cli::CeilingArgs;
 use crate::clock;
 use crate::commands::human;
 use crate::failure;
-use crate::options::{BuildOptions, Environment};
+use crate::options::{self, BuildOptions, Environment};
 use crate::progress::Mode;
 use crate::report::{self, Failure};
 
@@ -33,7 +34,7 @@ const FULL: &str = "a full disk";
 pub(crate) enum UpkeepError {
     /// What is stored.
     #[error(transparent)]
-    Gc(#[from] GcError),
+    Store(#[from] StoreError),
     /// Somebody waits for this process to end.
     #[error("stopped")]
     Stopped,
@@ -44,29 +45,69 @@ pub(crate) enum UpkeepError {
 
 impl From<cache::index::IndexError> for UpkeepError {
     fn from(error: cache::index::IndexError) -> Self {
-        Self::Gc(error.into())
+        Self::Store(error.into())
+    }
+}
+
+/// How the store is kept below its ceiling.
+#[derive(Debug, Clone, Copy)]
+struct Wants {
+    /// What was said of the ceiling, but for files.
+    ceiling: Ceiling,
+    told: Told,
+}
+
+/// What is said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// What went, and what went wrong.
+    All,
+    /// What went wrong.
+    Faults,
+}
+
+impl Told {
+    /// Returns what a command says that was, or wasn't, told to be quiet.
+    pub(crate) fn unless(is_quiet: bool) -> Self {
+        match is_quiet {
+            true => Self::Faults,
+            false => Self::All,
+        }
     }
 }
 
 /// Removes the least valuable of what nobody needs, where the store has outgrown its ceiling. What the build used stays as
 /// long as its process lives.
 pub(crate) fn after_build(store: &Store, options: &BuildOptions, cancel: &Cancel) {
+    let wants = Wants {
+        ceiling: options.ceiling,
+        told: Told::unless(options.progress == Mode::Quiet),
+    };
+    after(store, wants, cancel);
+}
+
+/// Does the same after an image came that wasn't built. There are no flags for it: variables and files say what the ceiling is.
+pub(crate) fn after_arrival(store: &Store, environment: &Environment, told: Told) {
+    match options::ceiling(&CeilingArgs::default(), environment) {
+        Ok(ceiling) => after(store, Wants { ceiling, told }, &Cancel::new()),
+        Err(failure) => unkept(&failure),
+    }
+}
+
+fn after(store: &Store, wants: Wants, cancel: &Cancel) {
     // Nothing came, nothing goes: most builds find all they need.
     if cancel.is_cancelled() || !store.has_arrivals() {
         return;
     }
-    match keep_below_ceiling(store, options, cancel) {
+    match keep_below_ceiling(store, wants.ceiling, cancel) {
         Ok(0) => {}
         Err(_) if cancel.is_cancelled() => {}
-        Ok(_) if options.progress == Mode::Quiet => {}
+        Ok(_) if wants.told == Told::Faults => {}
         Ok(bytes) => report::note(&format!(
             "the store had outgrown its ceiling: {} of its cache are removed (`ashlar df` says what is left)",
             human::size(bytes)
         )),
-        Err(failure) => report::warn(&format!(
-            "the store can't be kept below its ceiling: {}",
-            failure.message()
-        )),
+        Err(failure) => unkept(&failure),
     }
 }
 
@@ -94,12 +135,19 @@ pub(crate) fn make_room(store: &Store) -> Result<u64, UpkeepError> {
     Ok(sizes.fold(0, u64::saturating_add))
 }
 
+fn unkept(failure: &Failure) {
+    report::warn(&format!(
+        "the store can't be kept below its ceiling: {}",
+        failure.message()
+    ));
+}
+
 /// Returns how much went.
-fn keep_below_ceiling(store: &Store, options: &BuildOptions, cancel: &Cancel) -> Result<u64, Failure> {
+fn keep_below_ceiling(store: &Store, ceiling: Ceiling, cancel: &Cancel) -> Result<u64, Failure> {
     let failed = |error: UpkeepError| failure::of_upkeep(&error);
     let files = Ceiling::of_files(&Environment::of_process())?;
     let disk_bytes = store.space(0).map_err(|error| failed(error.into()))?.disk_bytes;
-    let limits = options.ceiling.or(files).limits(disk_bytes);
+    let limits = ceiling.or(files).limits(disk_bytes);
     keep_below(store, limits, clock::now_unix(), cancel).map_err(failed)
 }
 

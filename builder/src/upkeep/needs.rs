@@ -7,7 +7,7 @@ use std::io;
 
 use cache::blobs::BlobError;
 use cache::gc::Pins;
-use cache::index::ImageName;
+use cache::index::{ImageName, Version};
 use cache::{DiffId, Digest, Store};
 
 use super::UpkeepError;
@@ -27,16 +27,26 @@ pub(crate) struct ImageNeeds {
 pub(crate) struct Needs {
     configs: HashMap<Digest, Vec<DiffId>>,
     manifests: HashMap<Digest, Vec<Digest>>,
+    /// What all images need, as of one state of the index: it is asked for again and again while much is removed.
+    all: Option<(Version, Pins)>,
 }
 
 impl Needs {
     /// Returns what all images need by now.
     pub(crate) fn pins(&mut self, store: &Store) -> Result<Pins, UpkeepError> {
+        // Before anything is read: what changes meanwhile is read once more.
+        let version = store.index().version()?;
+        if let Some((known, all)) = &self.all
+            && *known == version
+        {
+            return Ok(all.clone());
+        }
         let mut all = Pins::default();
         for image in self.images(store)? {
             all.layers.extend(image.pins.layers);
             all.blobs.extend(image.pins.blobs);
         }
+        self.all = Some((version, all.clone()));
         Ok(all)
     }
 

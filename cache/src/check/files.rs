@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::{CheckError, Checked, Depth, Fault, Subject};
+use super::{Checked, Depth, Fault, Subject};
 use crate::digest::{DiffId, Digest};
 use crate::layer::{LayerFile, verify};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 const CHUNK_BYTES: usize = 1 << 20;
 /// Where damaged files go.
-const ASIDE: &str = "damaged";
+pub(crate) const ASIDE: &str = "damaged";
 
 impl Store {
     pub(super) fn check_files(
@@ -24,7 +24,7 @@ impl Store {
         depth: Depth,
         sizes: &HashMap<Digest, u64>,
         checked: &mut Checked,
-    ) -> Result<(), CheckError> {
+    ) -> Result<(), StoreError> {
         let layers: Vec<DiffId> = self.stored("layers", &mut checked.faults)?;
         let blobs: Vec<Digest> = self.stored("blobs/sha256", &mut checked.faults)?;
         (checked.n_layers, checked.n_blobs) = (layers.len(), blobs.len());
@@ -47,7 +47,7 @@ impl Store {
         &self,
         part: &str,
         faults: &mut Vec<Fault>,
-    ) -> Result<Vec<D>, CheckError> {
+    ) -> Result<Vec<D>, StoreError> {
         let mut found = Vec::new();
         for name in self.names(part)? {
             let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Lists a directory of the store; one that isn't there is empty.
-    pub(super) fn names(&self, part: &str) -> Result<Vec<std::ffi::OsString>, CheckError> {
+    pub(super) fn names(&self, part: &str) -> Result<Vec<std::ffi::OsString>, StoreError> {
         let path = self.root().join(part);
         let names = || -> io::Result<Vec<_>> {
             let entries = std::fs::read_dir(&path)?;
@@ -72,7 +72,7 @@ impl Store {
         };
         match names() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            other => other.map_err(|source| CheckError::Io {
+            other => other.map_err(|source| StoreError::Io {
                 action: "list",
                 path,
                 source,
@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    pub(super) fn check_layer(&self, layer: &DiffId, depth: Depth) -> Result<Option<Fault>, CheckError> {
+    pub(super) fn check_layer(&self, layer: &DiffId, depth: Depth) -> Result<Option<Fault>, StoreError> {
         let subject = Subject::Layer(*layer);
         let (file, identity) = match open(&self.layers().path(layer)) {
             Ok(Some(opened)) => opened,
@@ -102,7 +102,7 @@ impl Store {
         };
         match look() {
             Ok(()) => Ok(None),
-            Err(source @ crate::Error::WriteLayer(_)) => Err(CheckError::Scratch {
+            Err(source @ crate::Error::WriteLayer(_)) => Err(StoreError::Scratch {
                 layer: *layer,
                 source,
             }),
@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// Moves the file that was found wrong out of the way; fine if it was replaced or is gone.
-    pub(super) fn set_file_aside(&self, path: &Path, kind: &str, fault: &Fault) -> Result<bool, CheckError> {
+    pub(super) fn set_file_aside(&self, path: &Path, kind: &str, fault: &Fault) -> Result<bool, StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let now = std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()));
         if now.is_err() || fault.file.is_some_and(|file| now.is_ok_and(|now| now != file)) {
@@ -147,7 +147,7 @@ impl Store {
         self.move_aside(path, &format!("{kind}-{name}"))
     }
 
-    pub(super) fn set_stray_aside(&self, path: &Path) -> Result<bool, CheckError> {
+    pub(super) fn set_stray_aside(&self, path: &Path) -> Result<bool, StoreError> {
         let name: String = path
             .to_string_lossy()
             .chars()
@@ -157,10 +157,10 @@ impl Store {
         self.move_aside(&self.root().join(path), &format!("stray-{name}"))
     }
 
-    fn move_aside(&self, path: &Path, name: &str) -> Result<bool, CheckError> {
+    fn move_aside(&self, path: &Path, name: &str) -> Result<bool, StoreError> {
         let dir = self.root().join(ASIDE);
         let failed = |path: PathBuf| {
-            |source| CheckError::Io {
+            |source| StoreError::Io {
                 action: "set aside",
                 path,
                 source,

@@ -8,48 +8,13 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use files::ASIDE;
+
 use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 
 use crate::digest::{DiffId, Digest};
-use crate::index::IndexError;
-use crate::mounts::MountsError;
-use crate::root;
-use crate::store::Store;
-
-/// Says why a store can't be checked or repaired. What is wrong in it is a [`Fault`] instead.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The file system's word.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// `list`, `set aside`.
-        action: &'static str,
-        /// Which part of the store.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The index can't be asked.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// A cache mount.
-    #[error(transparent)]
-    Mounts(#[from] MountsError),
-    /// A directory of the store.
-    #[error(transparent)]
-    Tree(#[from] root::Error),
-    /// The scratch space, where layers are made once more.
-    #[error("cannot check layer {layer}")]
-    Scratch {
-        /// The layer.
-        layer: DiffId,
-        /// Why.
-        #[source]
-        source: crate::Error,
-    },
-}
+use crate::store::{Store, StoreError};
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +102,7 @@ pub struct Checked {
 
 impl Store {
     /// Looks at everything but images. `sizes` says what others, such as manifests, know of the sizes of blobs.
-    pub fn check(&self, depth: Depth, sizes: &HashMap<Digest, u64>) -> Result<Checked, CheckError> {
+    pub fn check(&self, depth: Depth, sizes: &HashMap<Digest, u64>) -> Result<Checked, StoreError> {
         let mut checked = Checked::default();
         // First: the rest asks it.
         let is_sound = self.check_index(depth, &mut checked)?;
@@ -158,7 +123,7 @@ impl Store {
 
     /// Looks closely at one layer or blob, and sets it aside if it is damaged, so that it is made or fetched again. `None`:
     /// it isn't, or somebody was faster.
-    pub fn set_aside_damaged(&self, subject: &Subject) -> Result<Option<Fault>, CheckError> {
+    pub fn set_aside_damaged(&self, subject: &Subject) -> Result<Option<Fault>, StoreError> {
         let fault = match subject {
             Subject::Layer(layer) => self.check_layer(layer, Depth::Deep)?,
             Subject::Blob(digest) => self.check_blob(digest, Depth::Deep, None),
@@ -172,14 +137,14 @@ impl Store {
 
     /// Puts right what is wrong: by setting it aside, so that it is made or fetched again when it is needed, or by
     /// forgetting it. Says whether that was possible.
-    pub fn repair(&self, fault: &Fault) -> Result<bool, CheckError> {
+    pub fn repair(&self, fault: &Fault) -> Result<bool, StoreError> {
         match &fault.subject {
-            Subject::Index => self.index().set_aside().map(|_| true).map_err(CheckError::from),
+            Subject::Index => self.index().set_aside().map(|_| true).map_err(StoreError::from),
             Subject::Rows(_) => self
                 .index()
                 .forget_malformed()
                 .map(|()| true)
-                .map_err(CheckError::from),
+                .map_err(StoreError::from),
             Subject::Layer(layer) => self.set_file_aside(&self.layers().path(layer), "layer", fault),
             Subject::Blob(digest) => {
                 let path = self.root().join("blobs/sha256").join(digest.hex());

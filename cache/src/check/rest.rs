@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 
-use super::{CheckError, Checked, Depth, Fault, Subject};
+use super::{Checked, Depth, Fault, Subject};
 use crate::digest::DiffId;
 use crate::layer::{Kind, TreePath};
 use crate::lock::FileLock;
 use crate::root::Root;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 impl Store {
     /// Looks at the database; says whether it can be asked further.
-    pub(super) fn check_index(&self, depth: Depth, checked: &mut Checked) -> Result<bool, CheckError> {
+    pub(super) fn check_index(&self, depth: Depth, checked: &mut Checked) -> Result<bool, StoreError> {
         if let Some(what) = self.index().fault(depth == Depth::Deep)? {
             checked.faults.push(Fault::new(Subject::Index, what));
             return Ok(false);
@@ -25,7 +25,7 @@ impl Store {
         Ok(malformed.is_empty())
     }
 
-    pub(super) fn check_records(&self, checked: &mut Checked) -> Result<(), CheckError> {
+    pub(super) fn check_records(&self, checked: &mut Checked) -> Result<(), StoreError> {
         let mut here: HashMap<DiffId, bool> = HashMap::new();
         for record in self.index().records()? {
             checked.n_records += 1;
@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Looks at directories that layers were unpacked into.
-    pub(super) fn check_unpacked(&self, depth: Depth, checked: &mut Checked) -> Result<(), CheckError> {
+    pub(super) fn check_unpacked(&self, depth: Depth, checked: &mut Checked) -> Result<(), StoreError> {
         for name in self.names("unpacked")? {
             let name = name.to_string_lossy().into_owned();
             let dir = self.root().join("unpacked").join(&name);
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// Removes what was unpacked: it is unpacked again when it is needed.
-    pub(super) fn remove_unpacked(&self, name: &str) -> Result<bool, CheckError> {
+    pub(super) fn remove_unpacked(&self, name: &str) -> Result<bool, StoreError> {
         let root = Root::open_host(&self.root().join("unpacked"))?;
         match root.remove_tree(&TreePath::clean(name.as_bytes())) {
             Err(error) if error.is_denied() => Ok(false),
@@ -95,7 +95,7 @@ impl Store {
         }
     }
 
-    pub(super) fn check_mounts(&self, checked: &mut Checked) -> Result<(), CheckError> {
+    pub(super) fn check_mounts(&self, checked: &mut Checked) -> Result<(), StoreError> {
         for listed in self.mounts().list()? {
             checked.n_mounts += 1;
             let data = self.root().join("mounts").join(&listed.name).join("data");
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// Looks for scratch space of dead processes: opening the store removed what could be removed.
-    pub(super) fn check_scratch(&self, checked: &mut Checked) -> Result<(), CheckError> {
+    pub(super) fn check_scratch(&self, checked: &mut Checked) -> Result<(), StoreError> {
         let base = self.root().join("incomplete");
         for name in self.names("incomplete")? {
             let path = base.join(&name);

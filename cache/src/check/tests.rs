@@ -169,17 +169,24 @@ fn what_is_wrong_is_set_aside_and_can_be_made_again() {
 fn rows_that_nobody_would_write_are_forgotten() {
     let (_dir, store, _, _) = store();
     let other = rusqlite::Connection::open(store.root().join("index")).unwrap();
-    other
-        .execute("INSERT INTO image VALUES ('n', x'00', NULL, 0)", [])
-        .unwrap();
-    other
-        .execute("INSERT INTO tree_hash VALUES (x'00', '', x'')", [])
-        .unwrap();
+    let rows = [
+        "blob VALUES (x'00', 'gzip', x'00', 1)",
+        "evicted VALUES (x'00', 0, 'prune')",
+        "fetched VALUES (x'00', NULL, NULL, x'00')",
+        "image VALUES ('n', x'00', NULL, 0)",
+        "record VALUES (x'00', 's', x'', '[]', 0, 0)",
+        "tree_hash VALUES (x'00', '', x'')",
+        "variant VALUES ('n', 'p', x'00')",
+    ];
+    for row in rows {
+        other.execute(&format!("INSERT INTO {row}"), []).unwrap();
+    }
     let tables: Vec<String> = faults(&store, Depth::Quick)
         .into_iter()
         .map(|fault| fault.0)
         .collect();
-    assert_eq!(tables, ["index, table `image`", "index, table `tree_hash`"]);
+    let expected = rows.map(|row| format!("index, table `{}`", row.split(' ').next().unwrap()));
+    assert_eq!(tables, expected);
     repair(&store);
     assert_eq!(store.index().sizes().unwrap().len(), 1, "what was right stays");
 }

@@ -9,10 +9,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
-use super::{GcError, Kind, Limits, Pins, Space, choose};
+use super::{Kind, Limits, Pins, Space, choose};
 use crate::ballast;
 use crate::lock;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Names the file.
 const TIDIED: &str = "tidied";
@@ -50,8 +50,8 @@ impl Limits {
 
 impl Store {
     /// Returns how things are on the disk of the store, which occupies `used_bytes`.
-    pub fn space(&self, used_bytes: u64) -> Result<Space, GcError> {
-        let disk = rustix::fs::statvfs(self.root()).map_err(|error| GcError::Io {
+    pub fn space(&self, used_bytes: u64) -> Result<Space, StoreError> {
+        let disk = rustix::fs::statvfs(self.root()).map_err(|error| StoreError::Io {
             action: "look at the disk of",
             path: self.root().to_owned(),
             source: error.into(),
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Removes the least valuable of what nobody needs, where the store has outgrown `limits`. `None`: it hasn't.
-    pub fn keep_below<E: From<GcError>>(
+    pub fn keep_below<E: From<StoreError>>(
         &self,
         limits: Limits,
         now_unix: i64,
@@ -102,8 +102,8 @@ impl Store {
         {
             return Ok(None);
         }
-        let units = self.units(&pins()?)?;
-        let slow = |kind| matches!(kind, Kind::Mount | Kind::Unpacked);
+        let mut units = self.units(&pins()?)?;
+        let slow = |kind| matches!(kind, Kind::Mount | Kind::Unpacked | Kind::Damaged);
         let size = |only_slow: bool| {
             let counted = units.iter().filter(|unit| !only_slow || slow(unit.kind));
             counted.map(|unit| unit.size_bytes).fold(0, u64::saturating_add)
@@ -113,6 +113,8 @@ impl Store {
         if !limits.are_passed(space) {
             return Ok(None);
         }
+        // Somebody may want to look at it, and it counts, so that it is noticed.
+        units.retain(|unit| unit.kind != Kind::Damaged);
         let going = choose(units, limits.with_room(), space, now_unix);
         let removed = self.remove_units(going, (now_unix, because), pins)?;
         self.sweep_leftovers(now_unix, &pins()?)?;
@@ -140,7 +142,7 @@ impl Store {
     }
 
     /// Notes that it is looked now; returns the time that the file system has for that.
-    fn note_look(&self) -> Result<SystemTime, GcError> {
+    fn note_look(&self) -> Result<SystemTime, StoreError> {
         let note = || {
             let file = lock::open(&self.root().join(TIDIED))?;
             let now = rustix::fs::Timespec {
@@ -158,7 +160,7 @@ impl Store {
     }
 
     /// Writes down what was measured, as of the time when it was looked.
-    fn note_measured(&self, bytes: u64, now_unix: i64, looked: SystemTime) -> Result<(), GcError> {
+    fn note_measured(&self, bytes: u64, now_unix: i64, looked: SystemTime) -> Result<(), StoreError> {
         let note = || {
             let mut file = File::create(self.root().join(TIDIED))?;
             file.write_all(format!("{bytes} {now_unix}\n").as_bytes())?;
@@ -167,8 +169,8 @@ impl Store {
         note().map_err(|source| self.unnoted(source))
     }
 
-    fn unnoted(&self, source: io::Error) -> GcError {
-        GcError::Io {
+    fn unnoted(&self, source: io::Error) -> StoreError {
+        StoreError::Io {
             action: "write",
             path: self.root().join(TIDIED),
             source,

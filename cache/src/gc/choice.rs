@@ -88,7 +88,7 @@ fn weight(unit: &Unit, now_unix: i64) -> f64 {
     let bytes = unit.size_bytes.max(1);
     let took_ms = match unit.kind {
         Kind::Mount => bytes / MOUNT_BYTES_PER_MS,
-        Kind::Layer | Kind::Blob | Kind::Unpacked => unit.took_ms,
+        Kind::Layer | Kind::Blob | Kind::Unpacked | Kind::Damaged => unit.took_ms,
     };
     #[expect(clippy::cast_precision_loss, reason = "an order of sizes, not a sum")]
     let weight = unused as f64 * bytes as f64 / took_ms.saturating_add(LEAST_MS) as f64;

@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::{GcError, Kind, Pins, Unit};
+use super::{Kind, Pins, Unit};
+use crate::check::ASIDE;
 use crate::digest::{DiffId, Digest};
 use crate::index::RecordSummary;
 use crate::leases::Item;
 use crate::mounts::About;
 use crate::root::Root;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What a file of the store occupies, and when it was last used.
 #[derive(Clone, Copy, Default)]
@@ -42,7 +43,7 @@ struct Worth<'r> {
 
 impl Store {
     /// Returns everything in the store that could be removed, or is needed. Measures cache mounts, file by file.
-    pub fn units(&self, pins: &Pins) -> Result<Vec<Unit>, GcError> {
+    pub fn units(&self, pins: &Pins) -> Result<Vec<Unit>, StoreError> {
         let records = self.index().records()?;
         // Who needs what changes while things are measured; it is asked again before anything is removed.
         let taken = self.taken_now()?;
@@ -62,11 +63,38 @@ impl Store {
                 items: Vec::new(),
             });
         }
+        units.extend(self.damaged()?);
         Ok(units)
     }
 
+    /// Returns what repairs have set aside, and indexes that were found damaged.
+    fn damaged(&self) -> Result<Vec<Unit>, StoreError> {
+        let mut found: Vec<(String, Found)> = Vec::new();
+        list(&self.root().join(ASIDE), |name, meta| {
+            found.push((format!("{ASIDE}/{name}"), Found::of(meta)));
+        })?;
+        list(self.root(), |name, meta| {
+            let is_index = name.starts_with("index.damaged-");
+            found.extend(is_index.then(|| (name.to_owned(), Found::of(meta))));
+        })?;
+        let unit = |(name, found): (String, Found)| Unit {
+            kind: Kind::Damaged,
+            about: "set aside: it was damaged".to_owned(),
+            name,
+            size_bytes: found.size_bytes,
+            used_unix: found.used_unix,
+            took_ms: 0,
+            is_findable: false,
+            is_pinned: false,
+            is_leased: false,
+            items: Vec::new(),
+            scope: None,
+        };
+        Ok(found.into_iter().map(unit).collect())
+    }
+
     /// Returns what layer files and blobs occupy: not all of the store, but quickly known.
-    pub fn quick_size_bytes(&self) -> Result<u64, GcError> {
+    pub fn quick_size_bytes(&self) -> Result<u64, StoreError> {
         let mut total = 0_u64;
         for part in ["layers", "blobs/sha256"] {
             list(&self.root().join(part), |_, meta| {
@@ -81,7 +109,7 @@ impl Store {
         pins: &Pins,
         taken: &HashSet<Item>,
         records: &[RecordSummary],
-    ) -> Result<Vec<Unit>, GcError> {
+    ) -> Result<Vec<Unit>, StoreError> {
         let mut blobs: HashMap<Digest, Found> = self.found_in("blobs/sha256")?;
         let layers: HashMap<DiffId, Found> = self.found_in("layers")?;
         let mut forms: HashMap<DiffId, Vec<Digest>> = HashMap::new();
@@ -89,6 +117,7 @@ impl Store {
             forms.entry(form.layer).or_default().push(form.digest);
         }
         let mut unpacked = self.unpacked()?;
+        let mut unpacked_names = names_by_layer(unpacked.keys());
         // A result of which a layer is gone can't be found any more. What an image needs may just not be fetched yet.
         let is_there = |layer: &DiffId| layers.contains_key(layer) || pins.layers.contains(layer);
         let found = records.iter().filter(|record| record.layers.iter().all(is_there));
@@ -119,7 +148,7 @@ impl Store {
                 for digest in own {
                     unit.take_over(blobs.remove(&digest), Item::Blob(digest));
                 }
-                for name in unpacked_names(&unpacked, &layer) {
+                for name in unpacked_names.remove(&layer.hex()).into_iter().flatten() {
                     unit.take_over(unpacked.remove(&name), Item::Unpacked(name));
                 }
             }
@@ -151,7 +180,7 @@ impl Store {
     }
 
     /// Measures files that are named by the digits of a digest.
-    fn found_in<D: FromStr + Eq + Hash>(&self, part: &str) -> Result<HashMap<D, Found>, GcError> {
+    fn found_in<D: FromStr + Eq + Hash>(&self, part: &str) -> Result<HashMap<D, Found>, StoreError> {
         let mut all = HashMap::new();
         list(&self.root().join(part), |name, meta| {
             let digest = format!("sha256:{name}").parse();
@@ -161,7 +190,7 @@ impl Store {
     }
 
     /// Measures what was unpacked, by name.
-    fn unpacked(&self) -> Result<HashMap<String, Found>, GcError> {
+    fn unpacked(&self) -> Result<HashMap<String, Found>, StoreError> {
         let dir = self.root().join("unpacked");
         let mut found = HashMap::new();
         list(&dir, |name, meta| {
@@ -187,11 +216,14 @@ impl Unit {
     }
 }
 
-/// Returns what was unpacked of one layer, in whatever user namespace; of stacks that have it there may be more.
-fn unpacked_names(unpacked: &HashMap<String, Found>, layer: &DiffId) -> Vec<String> {
-    let hex = layer.hex();
-    let is_of_layer = |name: &&String| name.ends_with(&hex) && !name.contains("chain-");
-    unpacked.keys().filter(is_of_layer).cloned().collect()
+/// Sorts what was unpacked, in whatever user namespace, by the digits of its layer; of stacks that have it there may be more.
+fn names_by_layer<'n>(names: impl Iterator<Item = &'n String>) -> HashMap<String, Vec<String>> {
+    let mut sorted: HashMap<String, Vec<String>> = HashMap::new();
+    for name in names.filter(|name| !name.contains("chain-")) {
+        let hex = name.rsplit('-').next().unwrap_or(name).to_owned();
+        sorted.entry(hex).or_default().push(name.clone());
+    }
+    sorted
 }
 
 /// Returns what the layers of records are worth. A layer is lost for every result that has it.
@@ -215,8 +247,8 @@ fn worths<'r>(records: impl Iterator<Item = &'r RecordSummary>) -> HashMap<DiffI
 }
 
 /// Lists a directory of the store; one that isn't there is empty, and what goes away meanwhile isn't there.
-fn list(dir: &Path, mut each: impl FnMut(&str, &Metadata)) -> Result<(), GcError> {
-    let failed = |source| GcError::Io {
+fn list(dir: &Path, mut each: impl FnMut(&str, &Metadata)) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io {
         action: "list",
         path: dir.to_owned(),
         source,

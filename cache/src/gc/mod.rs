@@ -13,42 +13,14 @@ mod removal;
 mod tests;
 
 use std::collections::HashSet;
-use std::io;
-use std::path::PathBuf;
 
 use crate::digest::{DiffId, Digest};
-use crate::index::IndexError;
 use crate::leases::Item;
-use crate::mounts::{MountsError, Scope};
-use crate::root;
+use crate::mounts::Scope;
 
 pub use ceiling::Kept;
 pub use choice::{Limits, Space, choose};
 pub use removal::Removed;
-
-/// Says why a store can't be tidied up.
-#[derive(Debug, thiserror::Error)]
-pub enum GcError {
-    /// The file system's word.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// `list`, `lock`, `remove`, `sweep`.
-        action: &'static str,
-        /// Which part of the store.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The index.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// A cache mount.
-    #[error(transparent)]
-    Mounts(#[from] MountsError),
-    /// A directory with an unpacked layer.
-    #[error(transparent)]
-    Tree(#[from] root::Error),
-}
 
 /// What images need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +53,8 @@ pub enum Kind {
     Unpacked,
     /// A cache mount.
     Mount,
+    /// What was found damaged, and set aside for a look: only who asks for it removes it.
+    Damaged,
 }
 
 impl Kind {
@@ -90,6 +64,7 @@ impl Kind {
             Self::Layer => "regular",
             Self::Blob | Self::Unpacked => "internal",
             Self::Mount => "exec.cachemount",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -99,7 +74,7 @@ impl Kind {
 pub struct Unit {
     /// What it is.
     pub kind: Kind,
-    /// Names it: the digits of a digest, a directory, a cache mount.
+    /// Names it: the digits of a digest, a directory, a cache mount; of what is damaged the path in the store.
     pub name: String,
     /// What people know it as: the step that made it, the id of a cache mount; may be empty.
     pub about: String,
@@ -117,7 +92,7 @@ pub struct Unit {
     pub is_pinned: bool,
     /// Whether a running process relies on it.
     pub is_leased: bool,
-    /// The first is what the others are of. Empty for cache mounts.
+    /// The first is what the others are of. Empty for cache mounts and what is damaged.
     items: Vec<Item>,
 }
 

@@ -7,14 +7,14 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{GcError, Kind, Pins, Unit};
+use super::{Kind, Pins, Unit};
 use crate::ballast;
 use crate::digest::{DiffId, Digest, Key};
 use crate::layer::TreePath;
 use crate::leases::{Closed, Item};
 use crate::lock::FileLock;
 use crate::root::Root;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How many units go at most while the gate is closed once, …
 const BATCH: usize = 64;
@@ -37,7 +37,7 @@ pub struct Removed {
 impl Store {
     /// Removes units, but for what images or running processes need by now; `pins` says what images need, and is asked
     /// again whenever builds are kept waiting; its error ends the removal. The index remembers what went, and why, for steps that run again for it.
-    pub fn remove_units<E: From<GcError>>(
+    pub fn remove_units<E: From<StoreError>>(
         &self,
         units: Vec<Unit>,
         (now_unix, because): (i64, &str),
@@ -48,6 +48,15 @@ impl Store {
             // This process would wait for itself.
             removed.kept = units;
             return Ok(removed);
+        }
+        let (damaged, units): (Vec<Unit>, Vec<Unit>) =
+            units.into_iter().partition(|unit| unit.kind == Kind::Damaged);
+        // Nobody needs it, and it needs no index.
+        let root = Root::open_host(self.root()).map_err(StoreError::from)?;
+        for unit in damaged {
+            root.remove_tree(&TreePath::clean(unit.name.as_bytes()))
+                .map_err(StoreError::from)?;
+            removed.units.push(unit);
         }
         let (mounts, stored): (Vec<Unit>, Vec<Unit>) =
             units.into_iter().partition(|unit| unit.kind == Kind::Mount);
@@ -67,7 +76,7 @@ impl Store {
         is_over?;
         for unit in mounts {
             let is_gone = self.mounts().remove(&unit.name, self.incomplete());
-            match is_gone.map_err(GcError::from)? {
+            match is_gone.map_err(StoreError::from)? {
                 true => removed.units.push(unit),
                 false => removed.kept.push(unit),
             }
@@ -77,7 +86,7 @@ impl Store {
     }
 
     /// Removes some of the units that are left.
-    fn remove_batch<E: From<GcError>>(
+    fn remove_batch<E: From<StoreError>>(
         &self,
         left: &mut impl Iterator<Item = Unit>,
         pins: &mut dyn FnMut() -> Result<Pins, E>,
@@ -105,14 +114,14 @@ impl Store {
         Ok(self.discard(&moved)?)
     }
 
-    fn forget(&self, gone: &[Item], now_unix: i64, because: &str) -> Result<(), GcError> {
+    fn forget(&self, gone: &[Item], now_unix: i64, because: &str) -> Result<(), StoreError> {
         let blobs: Vec<Digest> = gone.iter().filter_map(blob).collect();
         let layers: Vec<DiffId> = gone.iter().filter_map(layer).collect();
         self.index().forget_blobs(&blobs)?;
         Ok(self.index().put_evicted(&layers, now_unix, because)?)
     }
 
-    pub(super) fn taken_now(&self) -> Result<HashSet<Item>, GcError> {
+    pub(super) fn taken_now(&self) -> Result<HashSet<Item>, StoreError> {
         match self.leases().keeps_gate() {
             // It would wait for itself.
             true => Ok(HashSet::new()),
@@ -120,12 +129,12 @@ impl Store {
         }
     }
 
-    fn close_gate(&self) -> Result<Closed, GcError> {
+    fn close_gate(&self) -> Result<Closed, StoreError> {
         self.leases().close_gate().map_err(|source| self.locked(source))
     }
 
-    fn locked(&self, source: io::Error) -> GcError {
-        GcError::Io {
+    fn locked(&self, source: io::Error) -> StoreError {
+        StoreError::Io {
             action: "lock",
             path: self.root().join("gate"),
             source,
@@ -139,7 +148,7 @@ impl Store {
         closed: &Closed,
         pins: &Pins,
         moved: &mut Vec<PathBuf>,
-    ) -> Result<bool, GcError> {
+    ) -> Result<bool, StoreError> {
         let must_stay = |item: &Item| closed.is_taken(item) || pins.hold(item);
         if unit.items.first().is_some_and(must_stay) {
             return Ok(false);
@@ -147,7 +156,7 @@ impl Store {
         let mut is_gone = false;
         for item in unit.items.iter().filter(|item| !must_stay(item)) {
             let path = self.place(item);
-            let failed = |source| GcError::Io {
+            let failed = |source| StoreError::Io {
                 action: "remove",
                 path: path.clone(),
                 source,
@@ -188,7 +197,7 @@ impl Store {
     }
 
     /// Removes what was moved into scratch space.
-    fn discard(&self, moved: &[PathBuf]) -> Result<(), GcError> {
+    fn discard(&self, moved: &[PathBuf]) -> Result<(), StoreError> {
         let Some(first) = moved.first().and_then(|path| path.parent()) else {
             return Ok(());
         };
@@ -204,10 +213,10 @@ impl Store {
     }
 
     /// Removes what killed processes left behind, and forgets records whose layers are gone for long.
-    pub fn sweep_leftovers(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+    pub fn sweep_leftovers(&self, now_unix: i64, pins: &Pins) -> Result<(), StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| GcError::Io {
+            move |source| StoreError::Io {
                 action: "sweep",
                 path,
                 source,
@@ -225,7 +234,7 @@ impl Store {
     }
 
     /// What an image needs may never have been fetched, and isn't gone.
-    pub(super) fn forget_dead_records(&self, now_unix: i64, pins: &Pins) -> Result<(), GcError> {
+    pub(super) fn forget_dead_records(&self, now_unix: i64, pins: &Pins) -> Result<(), StoreError> {
         let mut there: HashSet<DiffId> = pins.layers.clone();
         let mut gone: HashSet<DiffId> = HashSet::new();
         let oldest = now_unix.saturating_mul(1000).saturating_sub(DEAD_RECORD_MS);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::layers::LayersError;
 use crate::record::Record;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::{Key, layer};
 
 fn unit(name: &str, size_bytes: u64, used_unix: i64, took_ms: u64) -> Unit {
@@ -159,12 +159,53 @@ impl Scene {
     }
 }
 
-fn no_pins() -> Result<Pins, GcError> {
+fn no_pins() -> Result<Pins, StoreError> {
     Ok(Pins::default())
 }
 
 /// Who removes in these tests.
 const BY: (i64, &str) = (NOW, "test");
+
+#[test]
+fn what_was_set_aside_counts_and_goes_only_when_it_is_asked_for() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let damaged = Scene::layer(&store, "damaged");
+    let layer = Scene::layer(&store, "layer");
+    drop(store);
+    let root = scene.dir.path().join("store");
+    std::fs::create_dir(root.join("damaged")).unwrap();
+    let aside = format!("damaged/layer-{}", damaged.hex());
+    std::fs::rename(root.join("layers").join(damaged.hex()), root.join(&aside)).unwrap();
+    let mut index = std::fs::File::create(root.join("index.damaged-1")).unwrap();
+    std::io::Write::write_all(&mut index, &[1; 5000]).unwrap();
+    let store = scene.open();
+    let of_kind = |kind| {
+        let mut units = store.units(&Pins::default()).unwrap();
+        units.retain(|unit| unit.kind == kind);
+        units.sort_by(|a, b| a.name.cmp(&b.name));
+        units
+    };
+    let found = of_kind(Kind::Damaged);
+    let names: Vec<&str> = found.iter().map(|unit| &unit.name[..]).collect();
+    assert_eq!(names, [&aside[..], "index.damaged-1"]);
+    assert!(found.iter().all(|unit| unit.size_bytes > 0 && unit.used_unix > 0));
+    // The ceiling counts them, and takes everything else.
+    let limits = Limits {
+        max_used_bytes: Some(0),
+        ..Limits::default()
+    };
+    let kept = store
+        .keep_below(limits, NOW, "the ceiling", &mut no_pins)
+        .unwrap();
+    let left_bytes: u64 = found.iter().map(|unit| unit.size_bytes).sum();
+    assert_eq!(kept.unwrap().over_bytes, left_bytes);
+    assert!(!store.layers().contains(&layer));
+    assert_eq!(of_kind(Kind::Damaged), found);
+    let removed = store.remove_units(found, BY, &mut no_pins).unwrap();
+    assert_eq!(removed.units.len(), 2);
+    assert_eq!(of_kind(Kind::Damaged), []);
+}
 
 #[test]
 fn what_is_there_is_found_with_what_it_is_worth() {
@@ -219,7 +260,7 @@ fn what_is_there_is_found_with_what_it_is_worth() {
     assert!(store.quick_size_bytes().unwrap() > 0);
 
     let removed = store
-        .remove_units(units, BY, &mut || Ok::<_, GcError>(pins.clone()))
+        .remove_units(units, BY, &mut || Ok::<_, StoreError>(pins.clone()))
         .unwrap();
     assert_eq!((removed.units.len(), removed.kept.len()), (2, 2));
     assert!(store.layers().contains(&base) && store.blobs().contains(&config));
@@ -295,7 +336,7 @@ fn what_an_image_needs_by_now_stays() {
     let mut n_asked = 0;
     let mut pins = || {
         n_asked += 1;
-        Ok::<_, GcError>(Pins {
+        Ok::<_, StoreError>(Pins {
             layers: [layer].into(),
             ..Pins::default()
         })

@@ -1,12 +1,10 @@
 //! Whether the index is sound: the database as SQLite sees it, and rows that this program would not write.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::open::{Disk, set_aside};
 use super::{Index, IndexError, is_damage};
-use crate::digest::Digest;
 
 /// What rows of each table can't be.
 const MALFORMED: [(&str, &str); 7] = [
@@ -135,24 +133,6 @@ impl Index {
             connection.execute(&command, []).map_err(self.wrap())?;
         }
         Ok(())
-    }
-
-    /// Returns the sizes of compressed forms of layers.
-    pub fn sizes(&self) -> Result<HashMap<Digest, u64>, IndexError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT digest, size FROM blob")
-            .map_err(self.wrap())?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))
-            .map_err(self.wrap())?;
-        let malformed = || self.malformed_row("blob");
-        rows.map(|row| {
-            let (digest, size) = row.map_err(self.wrap())?;
-            let digest = Digest::from_bytes(digest.try_into().map_err(|_| malformed())?);
-            Ok((digest, u64::try_from(size).map_err(|_| malformed())?))
-        })
-        .collect()
     }
 
     /// Moves the database out of the way, keeping it for a look. This handle goes on with what was moved: the next one that

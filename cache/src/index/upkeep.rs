@@ -1,6 +1,9 @@
 //! What garbage collection asks the index, and makes it forget.
 
-use rusqlite::{OptionalExtension as _, params};
+use std::collections::HashMap;
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Index, IndexError, split_diff_ids};
 use crate::digest::{DiffId, Digest, Key};
@@ -32,6 +35,13 @@ pub struct RecordSummary {
     pub took_ms: u64,
 }
 
+/// What of an index was read at one of these is as it was, as long as it has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    by_others: i64,
+    by_this: u64,
+}
+
 /// A compressed form of a layer, as the index knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownForm {
@@ -46,58 +56,59 @@ pub struct KnownForm {
 impl Index {
     /// Returns all records, in no order.
     pub fn records(&self) -> Result<Vec<RecordSummary>, IndexError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT key, step, layers, created, took_ms FROM record")
-            .map_err(self.wrap())?;
-        let rows = statement
-            .query_map(params![], |row| {
-                Ok((
-                    row.get::<_, Vec<u8>>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, Vec<u8>>(2)?,
-                    row.get::<_, i64>(3)?,
-                    row.get::<_, i64>(4)?,
-                ))
-            })
-            .map_err(self.wrap())?;
-        rows.map(|row| {
-            let (key, step, layers, created_unix_ms, took_ms) = row.map_err(self.wrap())?;
-            let malformed = || self.malformed_row("record");
-            Ok(RecordSummary {
-                key: Key::from_bytes(key.try_into().map_err(|_| malformed())?),
-                step,
-                layers: split_diff_ids(&layers).ok_or_else(malformed)?,
-                created_unix_ms,
-                took_ms: u64::try_from(took_ms).unwrap_or(0),
-            })
-        })
-        .collect()
+        self.rows(
+            "record",
+            "SELECT key, step, layers, created, took_ms FROM record",
+            |row| {
+                let took_ms: i64 = row.get(4)?;
+                Ok(RecordSummary {
+                    key: Key::from_bytes(row.get(0)?),
+                    step: row.get(1)?,
+                    layers: layers_of(row, 2)?,
+                    created_unix_ms: row.get(3)?,
+                    took_ms: u64::try_from(took_ms).unwrap_or(0),
+                })
+            },
+        )
     }
 
     /// Returns all compressed forms of layers, in no order.
     pub fn forms(&self) -> Result<Vec<KnownForm>, IndexError> {
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare_cached("SELECT diff_id, codec, digest FROM blob")
-            .map_err(self.wrap())?;
-        let rows = statement
-            .query_map(params![], |row| {
-                Ok((
-                    row.get::<_, Vec<u8>>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, Vec<u8>>(2)?,
-                ))
-            })
-            .map_err(self.wrap())?;
-        rows.map(|row| {
-            let (layer, codec, digest) = row.map_err(self.wrap())?;
-            let malformed = || self.malformed_row("blob");
+        self.rows("blob", "SELECT diff_id, codec, digest FROM blob", |row| {
             Ok(KnownForm {
-                layer: DiffId::from_bytes(layer.try_into().map_err(|_| malformed())?),
-                codec,
-                digest: Digest::from_bytes(digest.try_into().map_err(|_| malformed())?),
+                layer: DiffId::from_bytes(row.get(0)?),
+                codec: row.get(1)?,
+                digest: Digest::from_bytes(row.get(2)?),
             })
+        })
+    }
+
+    /// Returns the sizes of compressed forms of layers.
+    pub fn sizes(&self) -> Result<HashMap<Digest, u64>, IndexError> {
+        let sizes = self.rows("blob", "SELECT digest, size FROM blob", |row| {
+            let size: i64 = row.get(1)?;
+            let size = u64::try_from(size).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, size))?;
+            Ok((Digest::from_bytes(row.get(0)?), size))
+        })?;
+        Ok(sizes.into_iter().collect())
+    }
+
+    /// Reads all rows that a query finds in a table; a value that can't be what its column is for makes the row malformed.
+    fn rows<T>(
+        &self,
+        table: &'static str,
+        query: &str,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, IndexError> {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(query).map_err(self.wrap())?;
+        let rows = statement.query_map(params![], read).map_err(self.wrap())?;
+        rows.map(|row| match row {
+            Err(FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..)) => {
+                Err(self.malformed_row(table))
+            }
+            row => row.map_err(self.wrap()),
         })
         .collect()
     }
@@ -115,13 +126,36 @@ impl Index {
 
     /// Forgets what is known of blobs that are gone: as forms of layers, and as files of web servers.
     pub fn forget_blobs(&self, digests: &[Digest]) -> Result<(), IndexError> {
-        self.forget(
-            &[
-                "DELETE FROM blob WHERE digest = ?1",
-                "DELETE FROM fetched WHERE digest = ?1",
-            ],
-            digests.iter().map(Digest::as_bytes),
-        )
+        if digests.is_empty() {
+            return Ok(());
+        }
+        // Neither table is sorted by digests: once through each for all of them, and not once for each.
+        let hex: Vec<String> = digests.iter().map(Digest::hex).collect();
+        let hex = serde_json::to_string(&hex).expect("because strings are valid JSON");
+        let forget = |connection: &mut rusqlite::Connection| {
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for table in ["blob", "fetched"] {
+                let command = format!(
+                    "DELETE FROM {table} WHERE lower(hex(digest)) IN (SELECT value FROM json_each(?1))"
+                );
+                transaction.prepare_cached(&command)?.execute(params![hex])?;
+            }
+            transaction.commit()
+        };
+        forget(&mut self.connection()).map_err(self.wrap())
+    }
+
+    /// Returns a number that is another one when the index may have changed, whoever changed it.
+    pub fn version(&self) -> Result<Version, IndexError> {
+        let connection = self.connection();
+        let by_others = connection
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .map_err(self.wrap())?;
+        Ok(Version {
+            by_others,
+            by_this: connection.total_changes(),
+        })
     }
 
     /// Remembers layers that were removed.
@@ -202,9 +236,17 @@ impl Index {
     }
 }
 
+/// Reads the layers of a record.
+fn layers_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<DiffId>> {
+    let bytes: Vec<u8> = row.get(column)?;
+    let malformed = || rusqlite::Error::InvalidColumnType(column, "layers".to_owned(), Type::Blob);
+    split_diff_ids(&bytes).ok_or_else(malformed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::LayerBlob;
 
     #[test]
     fn what_was_removed_is_remembered_but_not_for_ever() {
@@ -230,5 +272,46 @@ mod tests {
             [Some(30), None, Some(20), Some(40)]
         );
         assert_eq!(index.evicted(&layer("c")).unwrap().unwrap().because, "prune");
+    }
+
+    #[test]
+    fn what_is_known_of_many_blobs_is_forgotten_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, _) = Index::open(&dir.path().join("index")).unwrap();
+        let blob = |name: &str| Digest::of(name.as_bytes());
+        let put = |name: &str| {
+            let form = LayerBlob {
+                digest: blob(name),
+                size_bytes: 1,
+            };
+            index
+                .put_layer_blob(&DiffId::of(name.as_bytes()), "gzip", &form)
+                .unwrap();
+        };
+        ["a", "b", "c"].into_iter().for_each(put);
+        index.forget_blobs(&[]).unwrap();
+        assert_eq!(index.forms().unwrap().len(), 3);
+        index.forget_blobs(&[blob("a"), blob("c"), blob("none")]).unwrap();
+        let left = index.forms().unwrap();
+        assert_eq!(
+            left.iter().map(|form| form.digest).collect::<Vec<_>>(),
+            [blob("b")]
+        );
+    }
+
+    #[test]
+    fn a_change_makes_another_version_whoever_makes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Index::open(&dir.path().join("index")).unwrap().0;
+        let (index, other) = (open(), open());
+        let before = index.version().unwrap();
+        assert_eq!(index.version().unwrap(), before);
+        assert_eq!(index.records().unwrap(), []);
+        assert_eq!(index.version().unwrap(), before);
+        other.put_evicted(&[DiffId::of(b"a")], 1, "test").unwrap();
+        let by_other = index.version().unwrap();
+        assert_ne!(by_other, before);
+        index.put_evicted(&[DiffId::of(b"b")], 1, "test").unwrap();
+        assert_ne!(index.version().unwrap(), by_other);
     }
 }

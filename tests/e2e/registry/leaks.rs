@@ -137,14 +137,9 @@ fn secrets_of_addresses_and_headers_are_told_to_nobody() {
 fn passwords_and_options_are_told_to_nobody() {
     // hardening T79, hardening T80
     let mut scene = Scene::new("leaks_options");
-    let options = Options {
-        has_logins: true,
-        ..Options::default()
-    };
-    let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), options) else {
+    let Some(registry) = Registry::with_logins(&scene) else {
         return;
     };
-    registry.fill(&scene, "team/app:1");
     for cache in [
         format!("type=s3,region=x,bucket=x,secret_access_key={TOKEN}"),
         format!("type=gha,token={TOKEN}"),

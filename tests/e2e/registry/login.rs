@@ -18,14 +18,9 @@ pub(super) fn log_in(scene: &Scene, host: &str) {
 #[test]
 fn a_login_opens_a_registry_until_the_logout() {
     let scene = Scene::new("login_basic");
-    let options = Options {
-        has_logins: true,
-        ..Options::default()
-    };
-    let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), options) else {
+    let Some(registry) = Registry::with_logins(&scene) else {
         return;
     };
-    registry.fill(&scene, "team/app:1");
     let name = format!("{}/team/app:1", registry.host);
     let refused = scene.run("ashlar", &["pull", &name]);
     assert_eq!(refused.code, Some(3));
@@ -97,14 +92,9 @@ fn a_login_opens_a_registry_until_the_logout() {
 fn helpers_keep_and_give_logins() {
     // hardening T78, hardening T80
     let mut scene = Scene::new("login_helper");
-    let options = Options {
-        has_logins: true,
-        ..Options::default()
-    };
-    let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), options) else {
+    let Some(registry) = Registry::with_logins(&scene) else {
         return;
     };
-    registry.fill(&scene, "team/app:1");
     let bin = scene.aside("bin");
     std::fs::create_dir_all(&bin).unwrap();
     let helper = bin.join("docker-credential-quarry");

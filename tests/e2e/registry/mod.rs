@@ -81,6 +81,17 @@ impl Registry {
         })
     }
 
+    /// Starts one that only [`USER`] may use, with an image `team/app:1`. `None`, visibly, where the machine has none.
+    pub(crate) fn with_logins(scene: &Scene) -> Option<Self> {
+        let options = Options {
+            has_logins: true,
+            ..Options::default()
+        };
+        let registry = Self::start(scene.name(), &scene.aside("registry"), options)?;
+        registry.fill(scene, "team/app:1");
+        Some(registry)
+    }
+
     /// Kills it in the middle of whatever it does, and starts it again.
     pub(crate) fn restart(&mut self) {
         self.child.kill().unwrap();

@@ -428,9 +428,7 @@ fn whoever_may_not_push_is_told() {
             "{}",
             output.stderr_text()
         );
-        let login = ["login", "-u", super::USER.0, "--password-stdin", &registry.host];
-        let login = scene.run_in(&scene.work(), "ashlar", &login, Some(super::USER.1.as_bytes()));
-        assert_eq!(login.code, Some(0), "{}", login.stderr_text());
+        super::login::log_in(scene, &registry.host);
         scene.ashlar_ok(&["push", &name]);
 
         // What isn't there, and what has no name.

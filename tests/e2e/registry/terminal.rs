@@ -51,14 +51,9 @@ fn a_login_asks_and_shows_no_password() {
         return;
     }
     let scene = Scene::new("login_asks");
-    let options = Options {
-        has_logins: true,
-        ..Options::default()
-    };
-    let Some(registry) = Registry::start(scene.name(), &scene.aside("registry"), options) else {
+    let Some(registry) = Registry::with_logins(&scene) else {
         return;
     };
-    registry.fill(&scene, "team/app:1");
     let login = format!("ashlar login {}", registry.host);
     let password = format!("{}\\r", USER.1);
     let (ended, screen) = press(

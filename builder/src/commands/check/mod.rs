@@ -11,8 +11,10 @@ use cache::check::{Checked, Depth, Subject};
 use cache::{DiffId, Digest, Store};
 use serde_json::json;
 
+use super::human::count;
 use crate::cli::CheckArgs;
-use crate::report::{Failure, Kind};
+use crate::failure;
+use crate::report::Failure;
 
 /// Something that is wrong, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub(crate) fn check(args: &CheckArgs, store: &Store) -> Result<(String, u8), Fai
         true => Depth::Deep,
         false => Depth::Quick,
     };
-    let failed = |error: cache::check::CheckError| Failure::of(Kind::Machine, &error);
+    let failed = |error: cache::StoreError| failure::of_store(&error);
     let checked = store.check(depth, &images::sizes(store)).map_err(failed)?;
     let mut lost = Lost::default();
     let mut findings = Vec::new();
@@ -140,8 +142,12 @@ fn text_of(findings: &[Finding], checked: &Checked, images: &Images, args: &Chec
         count => format!(" ({count} of them without layers)"),
     };
     text.push_str(&format!(
-        "Checked {} images, {} layers, {} blobs, {} records{dead}, {} cache mounts: ",
-        images.n_images, checked.n_layers, checked.n_blobs, checked.n_records, checked.n_mounts
+        "Checked {}, {}, {}, {}{dead}, {}: ",
+        count(images.n_images, "image"),
+        count(checked.n_layers, "layer"),
+        count(checked.n_blobs, "blob"),
+        count(checked.n_records, "record"),
+        count(checked.n_mounts, "cache mount")
     ));
     let n_left = findings
         .iter()

@@ -20,6 +20,7 @@ use crate::remote::http;
 use crate::report::{Failure, Kind};
 use crate::runtime;
 use crate::secrets::Secrets;
+use crate::upkeep::{self, Told};
 
 /// Takes the tar in and returns the new image's ID. Blocks.
 pub(crate) fn import(
@@ -75,6 +76,7 @@ pub(crate) fn import(
     }
     let id = image::commit(store, config.to_string().as_bytes(), None, &[], &names)
         .map_err(|error| Failure::of(Kind::Machine, &error))?;
+    upkeep::after_arrival(store, environment, Told::All);
     Ok(format!("{id}\n"))
 }
 

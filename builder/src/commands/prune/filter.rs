@@ -30,10 +30,10 @@ impl Filter {
             match text.split_once('=') {
                 Some((_, "")) => return Err(wrong("it has no value")),
                 Some(("type", word)) => {
-                    let own = [Kind::Layer, Kind::Blob, Kind::Mount].map(Kind::word);
+                    let own = [Kind::Layer, Kind::Blob, Kind::Mount, Kind::Damaged].map(Kind::word);
                     if !own.contains(&word) && !ELSEWHERE.contains(&word) {
                         return Err(wrong(
-                            "one of regular, internal, exec.cachemount can be asked for",
+                            "one of regular, internal, exec.cachemount, damaged can be asked for",
                         ));
                     }
                     filter.types.push(word.to_owned());
@@ -64,6 +64,7 @@ impl Filter {
         let unused = now_unix.saturating_sub(unit.used_unix);
         let is_called = |id: &String| match unit.kind {
             Kind::Mount if unit.about == *id => true,
+            Kind::Damaged => unit.name.trim_start_matches("damaged/").starts_with(id),
             _ => unit.name.starts_with(id),
         };
         // In full, however much of it is shown.
