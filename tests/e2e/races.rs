@@ -223,10 +223,17 @@ fn sources_stay_inside_while_somebody_exchanges_them() {
     let canary = Canary::plant(&scene);
     let ctx = scene.work().join("ctx");
     std::fs::create_dir_all(ctx.join("sel")).unwrap();
-    std::fs::write(ctx.join("sel/victim"), "inside\n").unwrap();
+    // As long as what it is exchanged for: a size that changes gives nothing away.
+    let size_bytes = canary.dir().join("victim").metadata().unwrap().len();
+    let text = format!(
+        "{:<width$}",
+        "inside",
+        width = usize::try_from(size_bytes).unwrap()
+    );
+    std::fs::write(ctx.join("sel/victim"), text).unwrap();
     std::os::unix::fs::symlink(canary.dir(), ctx.join("evil")).unwrap();
-    let text = "FROM busybox\nRUN --mount=source=sel,target=/m cat /m/victim\nCOPY sel /got/\nCOPY sel/victim /file\n\
-                RUN cat /got/victim /file\n";
+    let text = "FROM busybox\nRUN --mount=source=sel/victim,target=/m cat /m\nCOPY sel/victim /file\n\
+                COPY sel/victim* /more/\nRUN cat /file /more/*\n";
     std::fs::write(scene.work().join("Dockerfile"), text).unwrap();
     let wanted = if is_long() { 5_000 } else { 24 };
     let is_over = AtomicBool::new(false);

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// What is kept of the beginning.
 const HEAD_BYTES: usize = 16 << 20;
-/// What is kept of the end, where there is more.
-const TAIL_BYTES: usize = 1 << 20;
+/// What is kept of the end, where there is more. It is in memory until then, for each of the steps that run.
+const TAIL_BYTES: usize = 256 << 10;
 /// Fast, and text becomes a fifth all the same.
 const LEVEL: i32 = 1;
 
