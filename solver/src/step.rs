@@ -212,7 +212,9 @@ impl<E: Executor> Step<E> {
         }
         if let Op::Source(_) = op {
             // The index knows nothing of sources: whether an image is here is the executor's to find out.
-            return self.execute(keyed.key, inputs, None).await.map(|(end, _)| end);
+            let (end, took) = self.execute(keyed.key, inputs, None).await?;
+            self.tell_finished(took);
+            return Ok(end);
         }
         if let Some(hit) = self.look_up(&keyed.key)? {
             return Ok(hit);
@@ -241,7 +243,14 @@ impl<E: Executor> Step<E> {
         {
             self.record(keyed, layers, took).map_err(failed)?;
         }
+        // Who is told that a step is done finds it done, whatever happens from here on.
+        self.tell_finished(took);
         Ok(end)
+    }
+
+    fn tell_finished(&self, took: Duration) {
+        let subject = Subject::Vertex(self.id);
+        self.shared.events.send(Event::Finished { subject, took });
     }
 
     /// Computes the key; hashes what of the inputs is not memoised.
@@ -361,7 +370,6 @@ impl<E: Executor> Step<E> {
                         why: why.miss.clone().with_files(files),
                     });
                 }
-                shared.events.send(Event::Finished { subject, took });
                 Ok((
                     End::Done {
                         key: Some(key),
