@@ -224,3 +224,28 @@ fn credentials_stay_with_the_registry_when_it_sends_us_elsewhere() {
         },
     );
 }
+
+#[test]
+fn what_is_pulled_makes_room_for_itself() {
+    with_registry("pull_ceiling", Options::default(), |scene, registry| {
+        let name = format!("{}/team/app:1", registry.host);
+        let cache = "export ASHLAR_GC_MIN_FREE_SPACE=0 ASHLAR_GC_MAX_USED_SPACE=0
+            mkdir -p other && head -c 3000000 /dev/urandom > other/data
+            printf 'FROM scratch\\nCOPY data /\\n' > other/Dockerfile
+            ashlar build -q -o type=cacheonly other";
+        for (quietly, is_told) in [("-q", false), ("", true)] {
+            scene.must("sh", &["-ec", cache]);
+            let pull = format!("ASHLAR_GC_MAX_USED_SPACE=2m ashlar pull {quietly} {name}");
+            let told = scene.must("sh", &["-ec", &pull]).stderr_text();
+            assert_eq!(told.contains("had outgrown its ceiling: 3"), is_told, "{told}");
+            // The image is there, the cache is not.
+            let left = scene.must("sh", &["-ec", "du -sk \"$STORE\"/layers | cut -f1"]);
+            let left_kib: u64 = left.stdout_text().trim().parse().unwrap();
+            assert!((400..2048).contains(&left_kib), "{left_kib} KiB");
+            scene.ashlar_ok(&["check"]);
+            // Only what comes is followed by a look at the ceiling.
+            scene.ashlar_ok(&["rmi", &name]);
+            scene.ashlar_ok(&["prune", "--all", "--force"]);
+        }
+    });
+}
