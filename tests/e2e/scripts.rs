@@ -221,7 +221,6 @@ scripts_by_runtime! {
 
 scripts_by_runtime! {
     crun:
-    container_escapes,
     debugging,
     kill_leaves_nothing,
     limits,
