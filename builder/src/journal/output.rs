@@ -13,6 +13,8 @@ const HEAD_BYTES: usize = 16 << 20;
 const TAIL_BYTES: usize = 256 << 10;
 /// Fast, and text becomes a fifth all the same.
 const LEVEL: i32 = 1;
+/// 128 KiB: what it looks back at is in memory as well, for each of the steps that run.
+const WINDOW_LOG: u32 = 17;
 
 /// The output of one step. Errors are kept for the end, where they can be told.
 #[derive(Debug)]
@@ -67,8 +69,11 @@ impl Output {
 
     fn write_head(&mut self, bytes: &[u8]) {
         if let State::Nothing = self.state {
-            let opened =
-                File::create_new(&self.path).and_then(|file| zstd::stream::write::Encoder::new(file, LEVEL));
+            let opened = File::create_new(&self.path).and_then(|file| {
+                let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL)?;
+                encoder.window_log(WINDOW_LOG)?;
+                Ok(encoder)
+            });
             self.state = opened.map_or_else(State::Failed, State::Writing);
         }
         if let State::Writing(encoder) = &mut self.state
