@@ -536,6 +536,7 @@ fn is_damage(error: &IndexError) -> bool {
     match error {
         IndexError::Sqlite { source, .. } => {
             matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+                || health::is_unreadable(source)
         }
         IndexError::Malformed { .. } => true,
         IndexError::SetAside { .. } => false,
