@@ -460,6 +460,7 @@ fn is_damage(error: &IndexError) -> bool {
     match error {
         IndexError::Sqlite { source, .. } => {
             matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+                || health::is_unreadable(source)
         }
         IndexError::Malformed { .. } => true,
         IndexError::Full { .. } | IndexError::Sync { .. } | IndexError::SetAside { .. } => false,

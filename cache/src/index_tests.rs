@@ -145,3 +145,20 @@ fn a_damaged_index_is_set_aside_not_believed() {
         assert_eq!(index.images().unwrap(), []);
     }
 }
+
+#[test]
+fn text_that_is_none_costs_the_index_not_the_build() {
+    // hardening R04: one flipped bit in a text is no damage to SQLite
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let (index, _) = Index::open(&path).unwrap();
+    index.put_record(&record(1, "RUN make", 0)).unwrap();
+    let spoil = "UPDATE record SET components = CAST(x'5bff5d' AS TEXT)";
+    index.connection().execute(spoil, []).unwrap();
+    assert!(index.record(&record(1, "RUN make", 0).key).is_err());
+    drop(index);
+    assert!(is_suspect(&path));
+    let (index, _) = Index::open(&path).unwrap();
+    assert!(index.record(&record(1, "RUN make", 0).key).unwrap().is_none());
+    assert!(!is_suspect(&path));
+}

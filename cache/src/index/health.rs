@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use rusqlite::types::ValueRef;
+
 use super::open::{Disk, set_aside};
 use super::{Index, IndexError, is_damage};
 
@@ -44,6 +46,15 @@ const MALFORMED: [(&str, &str); 7] = [
     ),
 ];
 
+/// Says whether SQLite gave something that isn't what this program writes there.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(
+        error,
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)
+    )
+}
+
 /// Returns the mark of an index that was found damaged while it was used.
 fn mark(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -81,7 +92,7 @@ impl Index {
     /// Looks closely at an index that was found damaged; sets it aside, or takes what is malformed out of it.
     pub(super) fn settle_suspicion(self, disk: Disk) -> Result<(Self, Option<PathBuf>), IndexError> {
         let path = self.path.clone();
-        let is_sound = self.fault(true)?.is_none();
+        let is_sound = self.fault(true)?.is_none() && self.has_only_text()?;
         let settled = if is_sound && self.forget_malformed().is_ok() {
             (self, None)
         } else {
@@ -107,6 +118,28 @@ impl Index {
             Err(error) if is_damage(&error) => Ok(Some(error.to_string())),
             Err(error) => Err(error),
         }
+    }
+
+    /// Says whether all that calls itself text is some: SQLite doesn't look.
+    fn has_only_text(&self) -> Result<bool, IndexError> {
+        let connection = self.connection();
+        for (table, _) in MALFORMED {
+            let mut statement = connection
+                .prepare(&format!("SELECT * FROM {table}"))
+                .map_err(self.wrap())?;
+            let n_columns = statement.column_count();
+            let mut rows = statement.query([]).map_err(self.wrap())?;
+            while let Some(row) = rows.next().map_err(self.wrap())? {
+                for column in 0..n_columns {
+                    if let ValueRef::Text(bytes) = row.get_ref(column).map_err(self.wrap())?
+                        && std::str::from_utf8(bytes).is_err()
+                    {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the tables that have malformed rows, with their number.
