@@ -19,6 +19,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -34,6 +35,9 @@ use super::spec::Exit;
 const PREFIX: &str = "ashlar-run-";
 /// Files of a group are short.
 const FILE_LIMIT_BYTES: u64 = 64 << 10;
+/// How often a group is tried to be removed, and how long is waited in between.
+const REMOVAL_TRIES: u32 = 100;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(1);
 
 /// The groups of one container; removed when this value goes.
 #[derive(Debug, Default)]
@@ -224,8 +228,14 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // It is empty, because every process of the container is gone. If not, the next build sweeps it.
-        let _stays = rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR);
+        // Every process of the container is gone; but the kernel may count one for a moment after it was waited for. What
+        // stays nevertheless the next build sweeps.
+        for _ in 0..REMOVAL_TRIES {
+            match rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
+                Err(Errno::BUSY) => std::thread::sleep(REMOVAL_PAUSE),
+                _ => return,
+            }
+        }
     }
 }
 
