@@ -13,6 +13,8 @@ use crate::scene::Scene;
 
 /// How long processes may take to disappear after the command that started them has ended.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long loop devices may: a build of another test that began meanwhile has their mounts in its namespace, to its end.
+const LOOP_GRACE: Duration = Duration::from_secs(60);
 
 /// Fails the test unless its place is left in order; said with everything that is wrong.
 pub(crate) fn finish(scene: Scene) {
@@ -140,9 +142,10 @@ fn mounts(dir: &Path) -> Vec<String> {
 
 /// Finds loop devices, groups of processes and temporary files of this test. The kernel takes its time with the former.
 fn held(scene: &Scene) -> Vec<String> {
-    let deadline = Instant::now() + GRACE;
+    let begun = Instant::now();
     loop {
         let mut found = loop_devices(scene.dir());
+        let grace = if found.is_empty() { GRACE } else { LOOP_GRACE };
         let groups = scene.cgroup().and_then(|cgroup| std::fs::read_dir(cgroup).ok());
         let groups = groups.into_iter().flatten().flatten().map(|entry| entry.path());
         found.extend(
@@ -155,7 +158,7 @@ fn held(scene: &Scene) -> Vec<String> {
                 .iter()
                 .map(|path| path.display().to_string()),
         );
-        if found.is_empty() || Instant::now() > deadline {
+        if found.is_empty() || begun.elapsed() > grace {
             let files = files_below(&scene.dir().join("tmp"));
             found.extend(files.iter().map(|path| path.display().to_string()));
             return found;
