@@ -26,7 +26,7 @@ pub enum StoreError {
     /// The file system's word.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// `open the store`, `make`, `lock`, `sweep`, `list`, `remove`, `set aside`.
+        /// `open the store`, `make the store`, `lock`, `sweep the store`, `list`, `remove`, `set aside`.
         action: &'static str,
         /// Which part.
         path: PathBuf,
@@ -136,7 +136,7 @@ impl Store {
             });
         }
         let incomplete = Incomplete::new(root.join("incomplete"));
-        incomplete.sweep().map_err(io("sweep", root))?;
+        incomplete.sweep().map_err(io("sweep the store", root))?;
         // SQLite would make the file, too, but not say why it can't.
         let index = root.join("index");
         lock::open(&index).map_err(io("open", &index))?;
@@ -303,7 +303,7 @@ fn make(root: &Path) -> Result<(), StoreError> {
             .mode(0o700)
             .create(&path)
             .map_err(|source| StoreError::Io {
-                action: "make",
+                action: "make the store",
                 path,
                 source,
             })?;
