@@ -20,6 +20,12 @@ use crate::scene::{Output, Scene};
 use crate::script::progress;
 use crate::{machine, rootfs, validate};
 
+/// What may have to be tried again: others look for free loop devices at the same time, and may get one first;
+/// and what a build had mounted goes a moment after it.
+const PATIENT: &str = r#"
+patient() { tries=0; until "$@" 2> busy; do tries=$((tries + 1)); [ $tries -lt 600 ] || { cat busy >&2; dmesg | grep -v erofs | tail >&2; exit 99; }; sleep 0.05; done; }
+"#;
+
 const DOCKERFILE: &str = "\
 FROM busybox AS base
 RUN for i in 1 2 3 4 5 6 7 8 9; do echo $i > /file$i || exit 1; done
@@ -153,11 +159,11 @@ impl Trial {
     /// Works while a file system is mounted on the store by a shell script, whose `$1` is a path beside the store.
     fn on(&self, mount: &str, work: impl FnOnce()) {
         let aside = self.scene.aside("mounted").display().to_string();
-        self.scene.must("sh", &["-ec", mount, "mount", &aside]);
+        let mount = [PATIENT, mount].concat();
+        self.scene.must("sh", &["-ec", &mount, "mount", &aside]);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        // What a build had mounted goes a moment after it.
-        let script = "n=0; until umount \"$STORE\" 2> busy; do n=$((n + 1)); [ $n -lt 200 ] || { cat busy; exit 1; }; sleep 0.05; done";
-        self.scene.must("sh", &["-ec", script]);
+        let umount = [PATIENT, "patient umount \"$STORE\""].concat();
+        self.scene.must("sh", &["-ec", &umount]);
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }

@@ -12,10 +12,9 @@ const PLACES: [(&str, &str); 3] = [
          chmod 700 \"$STORE\"",
     ),
     (
-        // Others look for free loop devices at the same time, and may get one first.
         "ext4",
-        "truncate -s 96M \"$1\"; mkfs.ext4 -q -F \"$1\"; n=0; until mount -o loop \"$1\" \"$STORE\" 2> busy; do n=$((n + 1)); \
-         [ $n -lt 100 ] || { cat busy >&2; exit 1; }; sleep 0.05; done; chmod 700 \"$STORE\"; rmdir \"$STORE/lost+found\"",
+        "truncate -s 96M \"$1\"; mkfs.ext4 -q -F \"$1\"; patient mount -o loop \"$1\" \"$STORE\"; chmod 700 \"$STORE\"; \
+         rmdir \"$STORE/lost+found\"",
     ),
 ];
 

@@ -2,15 +2,9 @@
 //!
 //! `EXT4_IOC_SHUTDOWN` without flushing the journal does to a mounted file system what pulling the plug does.
 
-use super::{Numbers, Trial, is_long};
+use super::{Numbers, PATIENT, Trial, is_long};
 use crate::scene::Output;
 use crate::{machine, validate};
-
-/// What may have to be tried again: others look for free loop devices at the same time, and may get one first;
-/// and what a build had mounted goes a moment after it.
-const PATIENT: &str = r#"
-patient() { tries=0; until "$@" 2> busy; do tries=$((tries + 1)); [ $tries -lt 600 ] || { cat busy >&2; dmesg | grep -v erofs | tail >&2; exit 99; }; sleep 0.05; done; }
-"#;
 
 /// Mounts a fresh ext4 on the store; builds; cuts the power a moment after there are so many layers; mounts it again.
 const CUT: &str = r#"
